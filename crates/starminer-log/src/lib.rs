@@ -1,0 +1,50 @@
+//! The public log without its I/O: Merkle tree, tiles, checkpoints, proofs, cosignatures, and the memory of a client.
+//!
+//! Three parties use it. The *writer* appends with a [`Frontier`] and signs a [`Checkpoint`]. The *verifier* turns a
+//! [`SignedCheckpoint`] into a [`VerifiedCheckpoint`], asks it for [`Included`] and [`Consistent`], and keeps what it saw
+//! in a [`Remembered`]. The *auditor* folds entry bundles through a [`Replay`]. Types carry the order of the checks: what
+//! was only parsed has no claims, and what was verified has no public constructor.
+//!
+//! Formats: RFC 6962 section 2.1 (hashes and proofs) and C2SP signed-note, tlog-checkpoint, tlog-cosignature and
+//! tlog-tiles; `specs/log.md` has the few places where we accept less than they allow. Entries are opaque bytes here.
+//!
+//! Not here: files, sockets, clocks, randomness, what an entry means, and where hashes are stored. A time or a random
+//! seed comes in as an argument, an older hash through a [`HashReader`].
+//!
+//! Every function below takes a stranger's bytes, is bounded by a named constant, and never panics; a fuzz target each:
+//! [`LogKey::parse`], [`WitnessKey::parse`], [`KeyName::parse`], [`SignedCheckpoint::parse`], [`Remembered::parse`],
+//! [`VerifiedCheckpoint::with_cosignatures`], [`TilePath::parse`], [`Tile::parse`], [`BundleId::parse`], and
+//! deserialization of [`Hash`], [`InclusionProof`], [`ConsistencyProof`] and [`ForkProof`].
+
+mod bundle;
+mod checkpoint;
+mod cosignature;
+mod fork;
+mod frontier;
+mod hash;
+mod key;
+mod proof;
+mod remembered;
+mod replay;
+mod stored;
+mod tile;
+mod tile_set;
+
+pub use bundle::{BundleError, BundleId, EntryBundle, MAX_BUNDLE_LEN, bundles_between};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, MAX_NOTE_LEN, MAX_SIGNATURES, SignError, SignedCheckpoint, VerifiedCheckpoint, VerifyError,
+};
+pub use cosignature::{CosignError, Cosignature, CosignatureLine, MAX_COSIGNATURE_TIME_SECONDS, WitnessError};
+pub use fork::{Fork, ForkError, ForkProof};
+pub use frontier::{AppendError, Batch, Frontier, RestoreError};
+pub use hash::{EMPTY_ROOT, Hash, HashError, MAX_ENTRY_LEN, leaf_hash, node_hash};
+pub use key::{KeyError, KeyName, LogKey, LogSigner, MAX_KEY_NAME_LEN, MAX_VKEY_LEN, WitnessKey, WitnessSigner};
+pub use proof::{
+    Consistent, ConsistencyProof, Included, InclusionProof, MAX_PROOF_HASHES, ProofError, ProveError, consistency_reads,
+    inclusion_reads, prove_consistency, prove_inclusion,
+};
+pub use remembered::{Advance, AdvanceError, Remembered};
+pub use replay::{Replay, ReplayError, Replayed};
+pub use stored::{HashReader, MAX_TREE_SIZE, MissingHash, NodePosition, OutOfTree, stored_count};
+pub use tile::{MAX_TILE_PATH_LEN, TILE_HEIGHT, TILE_WIDTH, Tile, TileError, TilePath, TileReadError, tiles_between};
+pub use tile_set::{MissingTile, TileSet};

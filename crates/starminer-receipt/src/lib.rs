@@ -1,0 +1,38 @@
+//! The statements of a task's life, and the receipt that keeps them.
+//!
+//! Every noun of the design is a type here: [`TaskSpec`], [`Lease`], [`ChallengeStatement`], [`ReleaseStatement`], [`Grant`],
+//! [`Report`], [`AgentStatement`], [`LogEntry`] and [`Receipt`]. Each travels as a DSSE [`Envelope`] whose payload is signed
+//! and hashed as the exact bytes. [`verify_receipt`] is pure: bytes, the verifier's own trust and a time in, claims out.
+//!
+//! What this crate deliberately does not do: it opens no file and no socket, reads no clock and draws no randomness, and
+//! it decides no release of a key (`starminer-broker` does).
+
+mod claims;
+mod dsse;
+mod entry;
+mod job;
+mod network;
+mod receipt;
+mod report;
+mod seal;
+mod spec;
+mod statements;
+
+pub use claims::{Claim, ClaimVerdict, Overall, ReceiptVerdict, Voucher, verify_receipt};
+pub use dsse::{
+    Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement, pre_authentication_encoding,
+    verify_ed25519,
+};
+pub use entry::{EntryKind, LogEntry, MAX_ENTRY_BYTES};
+pub use job::{JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, OnnxManifest, OutputManifest, OutputName, WORKLOAD_OBJECT_NAME, WasmManifest, input_object_name, output_object_name};
+pub use network::{NetworkTrust, NetworkTrustError, SimulatedRootEntry};
+pub use receipt::{LoggedEntry, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
+pub use report::{
+    AgentStatement, EngineRecord, ExitStatus, IN_TOTO_STATEMENT_TYPE, Outcome, OutputObject, PREDICATE_TYPE, Report, ReportAuthor,
+    ReportPredicate, ReportSubject, Resources, RunDetails,
+};
+pub use seal::{SealError, SealedSecret, GRANT_INFO, OUTPUT_INFO, DEPOSIT_INFO, DETAILS_INFO, KemPrivateKey, KEM_PUBLIC_KEY_BYTES, ENCAPSULATED_KEY_BYTES, KEM_SUITE};
+pub use spec::{Determinism, EngineKind, Limits, ObjectRef, Sensitivity, SpecError, TaskSpec, WasmGrants, MAX_INPUTS};
+pub use statements::{
+    CancelStatement, ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement,
+};
