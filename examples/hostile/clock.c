@@ -104,7 +104,7 @@ int main(int argc, char **argv) {
     out = open("/out/env.txt", O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (out < 0) {
         say_to(2, "clock: cannot create /out/env.txt\n");
-        return 1;
+        return ends(1);
     }
     number("arguments", (uint64_t)argc);
     for (int i = 0; i < argc; i++) {
@@ -164,7 +164,7 @@ int main(int argc, char **argv) {
     nan_bits("inf-inf", infinity - infinity);
     nan_bits("sqrt(-1)", __builtin_sqrt(minus));
     nan_bits("-(0/0)", -(zero / zero));
-    if (close(out)) return 1;
+    if (close(out)) return ends(1);
     say("clock: wrote /out/env.txt\n");
-    return 0;
+    return ends(0);
 }

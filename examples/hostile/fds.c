@@ -10,7 +10,7 @@
 
 int main(void) {
     int first = open("/scratch/file", O_RDWR | O_CREAT, 0600);
-    if (first < 0) return 1;
+    if (first < 0) return ends(1);
     for (uint64_t opened = 1; opened < ENOUGH; opened++) {
         if (open("/scratch/file", O_RDWR) >= 0) continue;
         int error = errno;
@@ -20,8 +20,8 @@ int main(void) {
         say_number((uint64_t)error);
         say("\n");
         char back = 0;
-        return pwrite(first, "x", 1, 0) == 1 && pread(first, &back, 1, 0) == 1 && back == 'x' ? 24 : 1;
+        return ends(pwrite(first, "x", 1, 0) == 1 && pread(first, &back, 1, 0) == 1 && back == 'x' ? 24 : 1);
     }
     say("fds: no bound found\n");
-    return 2;
+    return ends(2);
 }

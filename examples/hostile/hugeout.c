@@ -19,7 +19,7 @@ static int refused(const char *call, int error, uint64_t bytes) {
     say(" bytes with errno ");
     say_number((uint64_t)error);
     say("\n");
-    return error == ENOSPC || error == EDQUOT ? 28 : 1;
+    return ends(error == ENOSPC || error == EDQUOT ? 28 : 1);
 }
 
 int main(void) {
@@ -45,5 +45,5 @@ int main(void) {
     }
     if (close(fd)) return refused("close", errno, bytes);
     say("hugeout: no quota found\n");
-    return 2;
+    return ends(2);
 }

@@ -29,9 +29,9 @@ int main(void) {
             say(" names with errno ");
             say_number((uint64_t)error);
             say("\n");
-            return error == ENOSPC || error == EDQUOT || error == EMFILE || error == ENFILE || error == ENOMEM ? 28 : 1;
+            return ends(error == ENOSPC || error == EDQUOT || error == EMFILE || error == ENFILE || error == ENOMEM ? 28 : 1);
         }
     }
     say("manyfiles: no bound found\n");
-    return 2;
+    return ends(2);
 }

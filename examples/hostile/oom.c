@@ -16,7 +16,7 @@ int main(void) {
             say("oom: refused after ");
             say_number(blocks);
             say(" MiB\n");
-            return 7;
+            return ends(7);
         }
         for (uint32_t at = 0; at < BLOCK_BYTES; at += TOUCH_BYTES) block[at] = (char)(at ^ blocks);
     }

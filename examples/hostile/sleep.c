@@ -13,8 +13,8 @@ int main(void) {
         say("sleep: refused with errno ");
         say_number((uint64_t)errno);
         say("\n");
-        return 1;
+        return ends(1);
     }
     say("sleep: over\n");
-    return 0;
+    return ends(0);
 }

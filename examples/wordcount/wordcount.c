@@ -345,8 +345,8 @@ int main(void) {
         fprintf(top, "%d\t%" PRIu64 "\t%" PRIu64 "\t%.*s\n", i + 1, best[i].count, best[i].files, WORD_BYTES, best[i].word);
     finish(top, TOP_WORDS);
 
-    printf("%zu files, %" PRIu64 " lines, %" PRIu64 " words, %" PRIu64 " bytes, %" PRIu32 " distinct words\n", path_count, total.lines,
-           total.words, total.bytes, word_count);
+    printf("%zu %s, %" PRIu64 " lines, %" PRIu64 " words, %" PRIu64 " bytes, %" PRIu32 " distinct words\n", path_count,
+           path_count == 1 ? "file" : "files", total.lines, total.words, total.bytes, word_count);
     if (kept) printf("most frequent: %.*s (%" PRIu64 " times)\n", WORD_BYTES, best[0].word, best[0].count);
     return fflush(stdout) ? 1 : 0;
 }

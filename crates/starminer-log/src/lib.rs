@@ -43,7 +43,7 @@ pub use proof::{
     Consistent, ConsistencyProof, Included, InclusionProof, MAX_PROOF_HASHES, ProofError, ProveError, consistency_reads,
     inclusion_reads, prove_consistency, prove_inclusion,
 };
-pub use remembered::{Advance, AdvanceError, Remembered};
+pub use remembered::{Advance, AdvanceError, Remembered, RememberedError};
 pub use replay::{Replay, ReplayError, Replayed};
 pub use stored::{HashReader, MAX_TREE_SIZE, MissingHash, NodePosition, OutOfTree, stored_count};
 pub use tile::{MAX_TILE_PATH_LEN, TILE_HEIGHT, TILE_WIDTH, Tile, TileError, TilePath, TileReadError, tiles_between};

@@ -25,7 +25,7 @@ pub use dsse::{
 };
 pub use entry::{EntryKind, LogEntry, MAX_ENTRY_BYTES};
 pub use job::{JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, OnnxManifest, OutputManifest, OutputName, WORKLOAD_OBJECT_NAME, WasmManifest, input_object_name, output_object_name};
-pub use network::{NetworkTrust, NetworkTrustError, SimulatedRootEntry};
+pub use network::{CoordinatorEntry, LogEntryKeys, NetworkTrust, NetworkTrustError, SimulatedRootEntry};
 pub use receipt::{LoggedEntry, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use report::{
     AgentStatement, EngineRecord, ExitStatus, IN_TOTO_STATEMENT_TYPE, Outcome, OutputObject, PREDICATE_TYPE, Report, ReportAuthor,

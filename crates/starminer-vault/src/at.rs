@@ -17,6 +17,12 @@ pub trait ReadAt {
     /// How many bytes there are.
     fn byte_len(&self) -> io::Result<u64>;
 
+    /// The `len` bytes at `offset` without copying, where the store has them in memory. `None` says nothing about them.
+    fn borrow_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let _ = (offset, len);
+        None
+    }
+
     /// Fills `buf` from `offset` on as far as there are bytes; returns how many there were.
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
@@ -61,6 +67,11 @@ impl ReadAt for [u8] {
     fn byte_len(&self) -> io::Result<u64> {
         Ok(self.len() as u64)
     }
+
+    fn borrow_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.get(start..start.checked_add(len)?)
+    }
 }
 
 impl ReadAt for Vec<u8> {
@@ -70,6 +81,10 @@ impl ReadAt for Vec<u8> {
 
     fn byte_len(&self) -> io::Result<u64> {
         self.as_slice().byte_len()
+    }
+
+    fn borrow_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        self.as_slice().borrow_at(offset, len)
     }
 }
 
@@ -151,6 +166,9 @@ macro_rules! forward {
             }
             fn byte_len(&self) -> io::Result<u64> {
                 (**self).byte_len()
+            }
+            fn borrow_at(&self, offset: u64, len: usize) -> Option<&[u8]> {
+                (**self).borrow_at(offset, len)
             }
         }
         impl<T: WriteAt + ?Sized> WriteAt for $pointer {

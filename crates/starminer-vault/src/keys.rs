@@ -33,7 +33,7 @@ const LABEL_PLAINTEXT_COMMITMENT: &str = "starminer/vault/plaintext-commitment/v
 /// It lives on the heap, so that moving the value leaves no copy behind. The same type carries the fresh secret that a
 /// task's outputs are sealed under. `Debug` shows nothing of it.
 pub struct TaskSecret {
-    bytes: Zeroizing<Box<[u8; KEY_LEN]>>,
+    bytes: Box<Zeroizing<[u8; KEY_LEN]>>,
 }
 
 impl TaskSecret {
@@ -41,7 +41,7 @@ impl TaskSecret {
     /// on the way are the caller's to wipe.
     pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
         let secret = Self {
-            bytes: Zeroizing::new(Box::new(bytes)),
+            bytes: Box::new(Zeroizing::new(bytes)),
         };
         bytes.zeroize();
         secret

@@ -1,1 +1,27 @@
-//! To be written.
+//! Messages between machines: the coordinator's `/v1` API.
+//!
+//! One place to break compatibility. Everything that matters inside a message is a signed envelope of `starminer-receipt` or the bytes
+//! of an evidence; the messages around them are unsigned and only carry. Unknown fields are refused. Specification: `specs/api.md`.
+//! No HTTP here: paths and bodies only.
+
+mod messages;
+mod paths;
+mod problem;
+
+pub use messages::{
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus, BrokerEvidenceRequest,
+    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit, EvidenceRequest, FeedResponse, FeedRole, GrantRequest,
+    LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SessionRequest, SubmitRequest,
+    TaskState, TaskView,
+};
+pub use paths::*;
+pub use problem::{Problem, ProblemStatus};
+
+/// Largest JSON body that any endpoint takes, in bytes.
+pub const MAX_JSON_BODY_BYTES: usize = 512 * 1024;
+/// Longest that a long poll may wait.
+pub const MAX_POLL_WAIT_MS: u64 = 30_000;
+/// Largest blob, in bytes of ciphertext.
+pub const MAX_BLOB_BYTES: u64 = 1 << 40;
+/// Most views in one feed response; the rest follow at the next poll.
+pub const MAX_FEED_VIEWS: usize = 128;

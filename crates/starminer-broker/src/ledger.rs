@@ -1,0 +1,522 @@
+//! The ledger: which challenges are out, which attempts were decided, which were granted.
+//!
+//! Invariants: one challenge an attempt; one release an attempt, for one evidence; one grant an attempt, whose very bytes are
+//! given again when asked again. A ledger rebuilt from its records refuses whatever the one before had refused. A ledger that lost
+//! records (rolled back) knows no challenge that it did not issue itself, so old evidence finds nothing to answer.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use starminer_log::{Included, InclusionProof, VerifiedCheckpoint};
+use starminer_receipt::{
+    Base64Bytes, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, GRANT_INFO, Grant, Lease, LogEntry, ReleaseStatement,
+    SealedSecret, Signed, Signer, TaskSpec,
+};
+use starminer_vault::TaskSecret;
+use starminer_verify::{
+    Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, Party, Purpose, Refusal,
+    TaskId, UnixTime, appraise, verify,
+};
+use zeroize::Zeroizing;
+
+use crate::trust::ReleaserTrust;
+
+/// How long a challenge may be answered.
+pub const MAX_CHALLENGE_AGE_MS: u64 = 60_000;
+/// How far another party's clock may be ahead of ours.
+const MAX_CLOCK_SKEW_MS: u64 = 60_000;
+
+/// One attempt, as its two signed statements describe it.
+#[derive(Debug, Clone, Copy)]
+pub struct ReleaseContext<'a> {
+    /// The requester's spec.
+    pub spec: &'a Signed<TaskSpec>,
+    /// The coordinator's lease.
+    pub lease: &'a Signed<Lease>,
+}
+
+/// What must be durable before the step it records is shown to anyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LedgerRecord {
+    /// A challenge was issued.
+    Challenged {
+        /// The signed challenge.
+        challenge: Envelope,
+    },
+    /// Evidence was approved; the challenge is consumed.
+    Approved {
+        /// The signed release.
+        release: Envelope,
+        /// The attestation result that it names (EAR JSON).
+        attestation_result: Base64Bytes,
+    },
+    /// A grant was made.
+    Granted {
+        /// The signed grant.
+        grant: Envelope,
+    },
+    /// An attempt was denied; its challenge is consumed.
+    Denied {
+        /// The signed denial.
+        denial: Envelope,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum Stage {
+    Challenged(Signed<ChallengeStatement>),
+    Approved(Box<Signed<ReleaseStatement>>, Vec<u8>),
+    Granted(Signed<Grant>),
+    Denied(Signed<DenyStatement>),
+}
+
+/// Challenges, decisions and grants of one releaser. Kept per task: only the newest attempt counts, older ones are fenced off.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    tasks: BTreeMap<TaskId, (Attempt, Stage)>,
+}
+
+/// Evidence that met the policy, for one attempt. Only [`Ledger::decide`] makes one.
+#[derive(Debug, Clone)]
+pub struct Approved {
+    release: Signed<ReleaseStatement>,
+    attestation_result: Vec<u8>,
+    result: AttestationResult,
+    task_key: Vec<u8>,
+}
+
+impl Approved {
+    /// The statement that must go into the log.
+    #[must_use]
+    pub fn release(&self) -> &Signed<ReleaseStatement> {
+        &self.release
+    }
+
+    /// The attestation result as EAR JSON: the bytes whose digest the release names.
+    #[must_use]
+    pub fn attestation_result(&self) -> &[u8] {
+        &self.attestation_result
+    }
+
+    /// The attestation result.
+    #[must_use]
+    pub fn result(&self) -> &AttestationResult {
+        &self.result
+    }
+
+    /// Takes the log's proof that the release is in it.
+    ///
+    /// # Errors
+    /// The entry is not of this release, or the proof does not hold under the checkpoint: the coordinator is at fault.
+    pub fn logged(self, checkpoint: &VerifiedCheckpoint, entry: &[u8], proof: &InclusionProof) -> Result<Logged, Refusal> {
+        let fault = |check: &'static str, reason: &str| {
+            Refusal::new(Party::Coordinator, check, reason, "do not grant; keep the checkpoint and report the coordinator")
+        };
+        let parsed = LogEntry::parse(entry).map_err(|reason| fault("release.entry-malformed", reason))?;
+        if parsed.kind != EntryKind::Released
+            || parsed.statement != self.release.digest()
+            || parsed.task != Some(self.release.task)
+            || parsed.attempt != Some(self.release.attempt)
+        {
+            return Err(fault("release.entry-mismatch", "the log entry is not the one of this release"));
+        }
+        let included = checkpoint
+            .verify_inclusion(entry, proof)
+            .map_err(|error| fault("release.not-logged", &format!("the release entry is not proven to be in the log: {error}")))?;
+        Ok(Logged { approved: self, included })
+    }
+}
+
+/// Approved, and proven to be in the public log. Only [`Approved::logged`] makes one.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    approved: Approved,
+    included: Included,
+}
+
+/// What a releaser decided.
+#[derive(Debug, Clone)]
+pub enum Decision {
+    /// Release, once the log has it.
+    Release(Box<Approved>),
+    /// Deny.
+    Deny(Signed<DenyStatement>),
+}
+
+impl Ledger {
+    /// Rebuilds the ledger from its records, oldest first.
+    ///
+    /// # Errors
+    /// A record whose signature does not verify: the journal was altered.
+    pub fn replay(records: impl IntoIterator<Item = LedgerRecord>) -> Result<Self, EnvelopeError> {
+        let mut ledger = Self::default();
+        for record in records {
+            match record {
+                LedgerRecord::Challenged { challenge } => {
+                    let challenge = challenge.open::<ChallengeStatement>()?;
+                    ledger.put(challenge.task, challenge.attempt, Stage::Challenged(challenge.clone()));
+                }
+                LedgerRecord::Approved { release, attestation_result } => {
+                    let release = release.open::<ReleaseStatement>()?;
+                    let (task, attempt) = (release.task, release.attempt);
+                    ledger.put(task, attempt, Stage::Approved(Box::new(release), attestation_result.0));
+                }
+                LedgerRecord::Granted { grant } => {
+                    let grant = grant.open::<Grant>()?;
+                    ledger.put(grant.task, grant.attempt, Stage::Granted(grant.clone()));
+                }
+                LedgerRecord::Denied { denial } => {
+                    let denial = denial.open::<DenyStatement>()?;
+                    ledger.put(denial.task, denial.attempt, Stage::Denied(denial.clone()));
+                }
+            }
+        }
+        Ok(ledger)
+    }
+
+    fn put(&mut self, task: TaskId, attempt: Attempt, stage: Stage) {
+        self.tasks.insert(task, (attempt, stage));
+    }
+
+    fn stage(&self, lease: &Lease) -> Result<Option<&Stage>, Refusal> {
+        match self.tasks.get(&lease.task) {
+            Some((attempt, _)) if *attempt > lease.attempt => Err(Refusal::new(
+                Party::Coordinator,
+                "release.fenced",
+                "a later attempt of this task is under way",
+                "give this attempt up",
+            )),
+            Some((attempt, stage)) if *attempt == lease.attempt => Ok(Some(stage)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets a task that has ended.
+    pub fn forget(&mut self, task: &TaskId) {
+        self.tasks.remove(task);
+    }
+
+    /// How many tasks the ledger holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// The challenge for an attempt: a new one, or the one that is out already. Make the record durable before the challenge is sent.
+    ///
+    /// # Errors
+    /// The lease is not for this spec, has ended, or is not this releaser's; or the attempt is past being challenged.
+    pub fn challenge(
+        &mut self,
+        context: ReleaseContext<'_>,
+        signer: &impl Signer,
+        random: [u8; 32],
+        now: UnixTime,
+    ) -> Result<(Signed<ChallengeStatement>, Option<LedgerRecord>), Refusal> {
+        check_context(context, signer, now)?;
+        let lease = context.lease;
+        match self.stage(lease)? {
+            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => return Ok((challenge.clone(), None)),
+            Some(_) => return Err(consumed()),
+            None => {}
+        }
+        let statement = ChallengeStatement {
+            network: lease.network,
+            task: lease.task,
+            attempt: lease.attempt,
+            lease: lease.digest(),
+            challenge: Challenge(random),
+            issued_at: now,
+            expires_at: now.saturating_add_millis(MAX_CHALLENGE_AGE_MS),
+            releaser: signer.public_key(),
+        };
+        let challenge = Envelope::sign(statement, signer).map_err(internal)?;
+        self.put(lease.task, lease.attempt, Stage::Challenged(challenge.clone()));
+        let record = LedgerRecord::Challenged { challenge: challenge.envelope().clone() };
+        Ok((challenge, Some(record)))
+    }
+
+    /// Verifies and appraises the evidence of an attempt, and decides. Make the record durable before the decision is sent.
+    ///
+    /// `challenge` is the statement that this ledger issued (a ledger rebuilt after a crash takes it from the coordinator, and believes it
+    /// only because its own release names it).
+    ///
+    /// # Errors
+    /// The attempt is not open for a decision. A failed appraisal is no error but a [`Decision::Deny`].
+    pub fn decide(
+        &mut self,
+        context: ReleaseContext<'_>,
+        evidence: &[u8],
+        trust: &ReleaserTrust,
+        signer: &impl Signer,
+        now: UnixTime,
+    ) -> Result<(Decision, Option<LedgerRecord>), Refusal> {
+        check_context(context, signer, now)?;
+        let (spec, lease) = (context.spec, context.lease);
+        let evidence_digest = Digest::of(evidence);
+        let (challenge, released) = match self.stage(lease)? {
+            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => (challenge.challenge, None),
+            Some(Stage::Approved(release, ear)) if release.evidence == evidence_digest && release.lease == lease.digest() => {
+                (release.challenge, Some((release.as_ref().clone(), ear.clone())))
+            }
+            Some(Stage::Denied(denial)) => return Ok((Decision::Deny(denial.clone()), None)),
+            Some(_) => return Err(consumed()),
+            None => {
+                return Err(Refusal::new(
+                    Party::Releaser,
+                    "release.no-challenge",
+                    "this releaser has no challenge out for the attempt",
+                    "wait for a challenge; evidence for an older one does not count",
+                ));
+            }
+        };
+        if let Some(Stage::Challenged(challenge)) = self.stage(lease)?
+            && now > challenge.expires_at
+        {
+            let reason = Refusal::new(
+                Party::Node,
+                "release.challenge-expired",
+                "the evidence came after the challenge had expired",
+                "answer within a minute; the task goes to another attempt",
+            );
+            return self.deny(context, Some(evidence_digest), vec![reason], true, signer, now);
+        }
+        let appraised = match appraise_attempt(context, challenge, evidence, trust, now) {
+            Ok(appraised) => appraised,
+            Err(reasons) => return self.deny(context, Some(evidence_digest), reasons, true, signer, now),
+        };
+        if let Some((release, attestation_result)) = released {
+            // An attestation result carries its time: the release names the first one, so that one is given again.
+            let approved = Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
+            return Ok((Decision::Release(Box::new(approved)), None));
+        }
+        let attestation_result = ear_bytes(&appraised.result, now);
+        let statement = ReleaseStatement {
+            network: lease.network,
+            task: lease.task,
+            attempt: lease.attempt,
+            node: lease.node,
+            spec: spec.digest(),
+            lease: lease.digest(),
+            challenge,
+            evidence: evidence_digest,
+            policy: spec.policy.digest(),
+            attestation_result: Digest::of(&attestation_result),
+            task_key: Digest::of(&appraised.task_key),
+            decided_at: now,
+            releaser: signer.public_key(),
+        };
+        let release = Envelope::sign(statement, signer).map_err(internal)?;
+        self.put(lease.task, lease.attempt, Stage::Approved(Box::new(release.clone()), attestation_result.clone()));
+        let record = LedgerRecord::Approved {
+            release: release.envelope().clone(),
+            attestation_result: Base64Bytes(attestation_result.clone()),
+        };
+        let approved = Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
+        Ok((Decision::Release(Box::new(approved)), Some(record)))
+    }
+
+    /// Denies an attempt for the given reasons.
+    ///
+    /// # Errors
+    /// The denial could not be made: a defect of this program.
+    pub fn deny(
+        &mut self,
+        context: ReleaseContext<'_>,
+        evidence: Option<Digest>,
+        mut reasons: Vec<Refusal>,
+        retry: bool,
+        signer: &impl Signer,
+        now: UnixTime,
+    ) -> Result<(Decision, Option<LedgerRecord>), Refusal> {
+        reasons.truncate(DenyStatement::MAX_REASONS);
+        let statement = DenyStatement {
+            network: context.lease.network,
+            task: context.lease.task,
+            attempt: context.lease.attempt,
+            evidence,
+            reasons,
+            retry,
+            decided_at: now,
+            releaser: signer.public_key(),
+        };
+        let denial = Envelope::sign(statement, signer).map_err(internal)?;
+        self.put(context.lease.task, context.lease.attempt, Stage::Denied(denial.clone()));
+        let record = LedgerRecord::Denied { denial: denial.envelope().clone() };
+        Ok((Decision::Deny(denial), Some(record)))
+    }
+
+    /// Seals the task secret to the attested task key and signs the grant: once an attempt. Asked again for the same attempt, it
+    /// gives the very same bytes. Make the record durable before the grant is sent.
+    ///
+    /// `randomness` must be fresh from a cryptographic source.
+    ///
+    /// # Errors
+    /// The attempt was not approved here, or another release was.
+    pub fn grant(
+        &mut self,
+        context: ReleaseContext<'_>,
+        logged: &Logged,
+        secret: &TaskSecret,
+        signer: &impl Signer,
+        randomness: &Zeroizing<[u8; 64]>,
+        now: UnixTime,
+    ) -> Result<(Signed<Grant>, Option<LedgerRecord>), Refusal> {
+        check_context(context, signer, now)?;
+        let lease = context.lease;
+        let release = &logged.approved.release;
+        match self.stage(lease)? {
+            Some(Stage::Granted(grant)) if grant.release == release.digest() => return Ok((grant.clone(), None)),
+            Some(Stage::Approved(approved, _)) if approved.digest() == release.digest() => {}
+            _ => return Err(consumed()),
+        }
+        let aad = Grant::aad(&release.spec, &release.lease, release.attempt, &release.evidence, &release.policy);
+        let sealed = SealedSecret::seal(
+            &logged.approved.task_key,
+            GRANT_INFO,
+            aad.as_bytes(),
+            secret.expose().as_slice(),
+            randomness,
+        )
+        .map_err(|error| {
+            Refusal::new(Party::Node, "release.bad-task-key", &error.to_string(), "the agent must make an X-Wing task key")
+        })?;
+        let statement = Grant {
+            network: release.network,
+            task: release.task,
+            attempt: release.attempt,
+            spec: release.spec,
+            lease: release.lease,
+            evidence: release.evidence,
+            policy: release.policy,
+            release: release.digest(),
+            release_index: logged.included.index(),
+            secret: sealed,
+            issued_at: now,
+            releaser: signer.public_key(),
+        };
+        let grant = Envelope::sign(statement, signer).map_err(internal)?;
+        self.put(lease.task, lease.attempt, Stage::Granted(grant.clone()));
+        let record = LedgerRecord::Granted { grant: grant.envelope().clone() };
+        Ok((grant, Some(record)))
+    }
+
+    /// The grant of an attempt, where one was made: for sending it again.
+    #[must_use]
+    pub fn granted(&self, task: &TaskId, attempt: Attempt) -> Option<&Signed<Grant>> {
+        match self.tasks.get(task) {
+            Some((of, Stage::Granted(grant))) if *of == attempt => Some(grant),
+            _ => None,
+        }
+    }
+
+    /// The denial of an attempt, where one was made: for sending it again.
+    #[must_use]
+    pub fn denied(&self, task: &TaskId, attempt: Attempt) -> Option<&Signed<DenyStatement>> {
+        match self.tasks.get(task) {
+            Some((of, Stage::Denied(denial))) if *of == attempt => Some(denial),
+            _ => None,
+        }
+    }
+}
+
+/// What an appraisal that met the policy leaves for the release.
+struct Appraisal {
+    result: AttestationResult,
+    task_key: Vec<u8>,
+}
+
+/// Verifies the evidence for exactly this attempt and appraises it by the spec's own policy and reference values.
+fn appraise_attempt(
+    context: ReleaseContext<'_>,
+    challenge: Challenge,
+    evidence: &[u8],
+    trust: &ReleaserTrust,
+    now: UnixTime,
+) -> Result<Appraisal, Vec<Refusal>> {
+    let (spec, lease) = (context.spec, context.lease);
+    let evidence = Evidence::parse(evidence).map_err(|error| vec![error.refusal()])?;
+    let expected = Expected {
+        network: spec.network,
+        challenge,
+        purpose: Purpose::Task,
+        spec: spec.digest(),
+        node: lease.node,
+        attempt: lease.attempt,
+        subject: Expect::Exactly(None),
+        boot: Expect::Any,
+        task_key: Expect::Any,
+        report_key: Expect::Any,
+        agent_key: Expect::Any,
+        tls_key: Expect::Any,
+    };
+    let verified = verify(
+        evidence,
+        &Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now },
+    )
+    .map_err(|refusal| vec![refusal])?;
+    let result = appraise(&verified, &spec.reference_values, &spec.policy);
+    match result.decision() {
+        Appraised::Meets => {}
+        Appraised::Fails(reasons) => return Err(reasons),
+    }
+    let task_key = verified.binding().task_key.clone();
+    Ok(Appraisal { result, task_key })
+}
+
+/// The attestation result as the exact bytes that the release commits to.
+fn ear_bytes(result: &AttestationResult, now: UnixTime) -> Vec<u8> {
+    result.to_ear(now).to_string().into_bytes()
+}
+
+/// What must hold before anything is done for an attempt.
+fn check_context(context: ReleaseContext<'_>, signer: &impl Signer, now: UnixTime) -> Result<(), Refusal> {
+    let (spec, lease) = (context.spec, context.lease);
+    let coordinator = |check: &'static str, reason: &'static str| {
+        Err(Refusal::new(Party::Coordinator, check, reason, "ask the coordinator for a lease of this very task"))
+    };
+    if lease.spec != spec.digest() || lease.task != spec.task || lease.network != spec.network {
+        return coordinator("release.lease-mismatch", "the lease is for another spec");
+    }
+    if spec.releaser != signer.public_key() {
+        return Err(Refusal::new(
+            Party::Requester,
+            "release.not-the-releaser",
+            "the spec names another releaser",
+            "let the releaser that the spec names decide",
+        ));
+    }
+    if lease.attempt.0 > spec.max_attempts {
+        return coordinator("release.too-many-attempts", "the spec allows fewer attempts");
+    }
+    if now > lease.expires_at {
+        return coordinator("release.lease-expired", "the lease has ended");
+    }
+    if lease.issued_at > now.saturating_add_millis(MAX_CLOCK_SKEW_MS) {
+        return coordinator("release.lease-from-the-future", "the lease was issued more than a minute ahead of this clock");
+    }
+    if now > spec.expires_at {
+        return Err(Refusal::new(Party::Requester, "release.spec-expired", "the spec has expired", "submit the task again"));
+    }
+    Ok(())
+}
+
+fn consumed() -> Refusal {
+    Refusal::new(
+        Party::Releaser,
+        "release.attempt-consumed",
+        "this attempt was decided already; its challenge is consumed",
+        "a later attempt gets a challenge of its own",
+    )
+}
+
+fn internal(error: EnvelopeError) -> Refusal {
+    Refusal::new(Party::Releaser, "release.internal", &error.to_string(), "report this defect")
+}

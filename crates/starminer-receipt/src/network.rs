@@ -1,0 +1,173 @@
+//! The verifier's own trust: `network.toml`.
+//!
+//! A receipt never brings its own trust. Whoever verifies says in this file which log key and witnesses, which reference
+//! values and which simulated roots count. No default pins a simulated root. Specification: `specs/network.md`.
+
+use serde::{Deserialize, Serialize};
+use starminer_log::{LogKey, WitnessKey};
+use starminer_verify::{NetworkId, PublicKey, ReferenceValues};
+
+/// Largest trust file, in bytes.
+const MAX_TRUST_BYTES: usize = 256 * 1024;
+/// Most roots or witnesses.
+const MAX_KEYS: usize = 64;
+
+/// Why a trust file is unusable.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkTrustError {
+    /// Too large.
+    #[error("a trust file has at most {MAX_TRUST_BYTES} bytes")]
+    TooLarge,
+    /// Not TOML of this form.
+    #[error("not a network trust file")]
+    Malformed(#[source] toml::de::Error),
+    /// The log key is no note verifier key.
+    #[error("log.key is not a note verifier key")]
+    BadLogKey,
+    /// A witness key is no note verifier key.
+    #[error("witness {index} is not a note verifier key")]
+    BadWitnessKey {
+        /// Its place in the file, from 0.
+        index: usize,
+    },
+    /// More keys than anyone needs, or a quorum that they cannot reach.
+    #[error("more than {MAX_KEYS} keys, or a witness quorum over the number of witnesses")]
+    OutOfBounds,
+}
+
+/// A simulated root that this verifier accepts by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulatedRootEntry {
+    /// For people.
+    pub name: String,
+    /// Its Ed25519 key.
+    pub key: PublicKey,
+}
+
+/// How to reach the coordinator, and by which key to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorEntry {
+    /// `host:port`.
+    pub address: String,
+    /// Its identity key.
+    pub key: PublicKey,
+}
+
+/// The log that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogEntryKeys {
+    /// Verifier key of the log, `origin+hash+base64` (C2SP signed-note).
+    pub key: String,
+    /// Verifier keys of witnesses (C2SP tlog-cosignature).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<String>,
+    /// How many witnesses must have cosigned before time and order are more than the coordinator's word.
+    #[serde(default)]
+    pub witness_quorum: usize,
+}
+
+/// The file as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrustFile {
+    name: String,
+    network: NetworkId,
+    coordinator: CoordinatorEntry,
+    log: LogEntryKeys,
+    #[serde(default)]
+    simulated_root: Vec<SimulatedRootEntry>,
+    #[serde(default)]
+    reference_values: ReferenceValues,
+}
+
+/// What a verifier trusts.
+#[derive(Debug, Clone)]
+pub struct NetworkTrust {
+    /// For people.
+    pub name: String,
+    /// The network.
+    pub network: NetworkId,
+    /// Its coordinator.
+    pub coordinator: CoordinatorEntry,
+    /// Its log.
+    pub log: LogEntryKeys,
+    /// Simulated roots that count here.
+    pub simulated_roots: Vec<SimulatedRootEntry>,
+    /// Measurements of agents that count here.
+    pub reference_values: ReferenceValues,
+    log_key: LogKey,
+    witness_keys: Vec<WitnessKey>,
+}
+
+impl NetworkTrust {
+    /// Parses `network.toml`.
+    ///
+    /// # Errors
+    /// Every variant of [`NetworkTrustError`].
+    pub fn parse(text: &str) -> Result<Self, NetworkTrustError> {
+        if text.len() > MAX_TRUST_BYTES {
+            return Err(NetworkTrustError::TooLarge);
+        }
+        let file: TrustFile = toml::from_str(text).map_err(NetworkTrustError::Malformed)?;
+        Self::new(file.name, file.network, file.coordinator, file.log, file.simulated_root, file.reference_values)
+    }
+
+    /// Makes the trust from its parts.
+    ///
+    /// # Errors
+    /// [`NetworkTrustError::BadLogKey`], [`NetworkTrustError::BadWitnessKey`], [`NetworkTrustError::OutOfBounds`].
+    pub fn new(
+        name: String,
+        network: NetworkId,
+        coordinator: CoordinatorEntry,
+        log: LogEntryKeys,
+        simulated_roots: Vec<SimulatedRootEntry>,
+        reference_values: ReferenceValues,
+    ) -> Result<Self, NetworkTrustError> {
+        if simulated_roots.len() > MAX_KEYS || log.witnesses.len() > MAX_KEYS || log.witness_quorum > log.witnesses.len() {
+            return Err(NetworkTrustError::OutOfBounds);
+        }
+        let log_key = LogKey::parse(&log.key).map_err(|_| NetworkTrustError::BadLogKey)?;
+        let mut witness_keys = Vec::with_capacity(log.witnesses.len());
+        for (index, key) in log.witnesses.iter().enumerate() {
+            witness_keys.push(WitnessKey::parse(key).map_err(|_| NetworkTrustError::BadWitnessKey { index })?);
+        }
+        Ok(Self { name, network, coordinator, log, simulated_roots, reference_values, log_key, witness_keys })
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// None in practice: the parts are strings, numbers and keys.
+    pub fn encode(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(&TrustFile {
+            name: self.name.clone(),
+            network: self.network,
+            coordinator: self.coordinator.clone(),
+            log: self.log.clone(),
+            simulated_root: self.simulated_roots.clone(),
+            reference_values: self.reference_values.clone(),
+        })
+    }
+
+    /// The log's key.
+    #[must_use]
+    pub fn log_key(&self) -> &LogKey {
+        &self.log_key
+    }
+
+    /// The witnesses' keys.
+    #[must_use]
+    pub fn witness_keys(&self) -> &[WitnessKey] {
+        &self.witness_keys
+    }
+
+    /// Keys of the simulated roots.
+    #[must_use]
+    pub fn simulated_root_keys(&self) -> Vec<PublicKey> {
+        self.simulated_roots.iter().map(|root| root.key).collect()
+    }
+}

@@ -1,0 +1,99 @@
+//! Contents: reading, writing and resizing of open files.
+
+use super::tree::{Kind, NodeId};
+use super::{Descriptor, FsError, MAX_FILE_BYTES, TaskFs};
+
+impl TaskFs {
+    /// Reads from `offset` into `buffer`: as many bytes as there are, 0 at and beyond the end.
+    pub fn read(&mut self, file: &Descriptor, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
+        if !self.tree.is_directory(file.node) && !file.read {
+            return Err(FsError::BadDescriptor);
+        }
+        self.read_node(file.node, offset, buffer)
+    }
+
+    pub(super) fn read_node(&mut self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize, FsError> {
+        let within = |len: u64| len.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        match self.tree.node(node).kind {
+            Kind::Directory { .. } => Err(FsError::IsDirectory),
+            Kind::Input { index, len } => {
+                let wanted = within(len);
+                self.blocks.read(index, &mut *self.inputs[index], offset, &mut buffer[..wanted])?;
+                Ok(wanted)
+            }
+            Kind::Scratch { file, len } => {
+                let wanted = within(len);
+                if wanted > 0 {
+                    self.scratch.read(file, offset, &mut buffer[..wanted])?;
+                }
+                Ok(wanted)
+            }
+        }
+    }
+
+    /// Writes all of `data` at `offset`, or nothing. A gap that arises reads as zeros.
+    pub fn write(&mut self, file: &Descriptor, offset: u64, data: &[u8]) -> Result<(), FsError> {
+        let (id, len) = self.writable(file)?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        let end = offset.checked_add(data.len() as u64).ok_or(FsError::FileTooLarge)?;
+        let new_len = end.max(len);
+        self.check_growth(len, new_len)?;
+        self.scratch.write(id, offset, data)?;
+        self.note_len(file.node, len, new_len);
+        Ok(())
+    }
+
+    /// Writes all of `data` at the end of the file, or nothing.
+    pub fn append(&mut self, file: &Descriptor, data: &[u8]) -> Result<(), FsError> {
+        let (_, len) = self.writable(file)?;
+        self.write(file, len, data)
+    }
+
+    /// Cuts the file to `len` bytes, or grows it with zeros.
+    pub fn set_len(&mut self, file: &Descriptor, len: u64) -> Result<(), FsError> {
+        self.writable(file)?;
+        self.resize(file.node, len)
+    }
+
+    pub(super) fn resize(&mut self, node: NodeId, new_len: u64) -> Result<(), FsError> {
+        let Kind::Scratch { file, len } = self.tree.node(node).kind else {
+            return Err(FsError::ReadOnly);
+        };
+        if new_len == len {
+            return Ok(());
+        }
+        self.check_growth(len, new_len)?;
+        self.scratch.set_len(file, new_len)?;
+        self.note_len(node, len, new_len);
+        Ok(())
+    }
+
+    fn writable(&self, file: &Descriptor) -> Result<(super::ScratchId, u64), FsError> {
+        match self.tree.node(file.node).kind {
+            Kind::Directory { .. } => Err(FsError::IsDirectory),
+            _ if !file.write => Err(FsError::BadDescriptor),
+            Kind::Input { .. } => Err(FsError::ReadOnly),
+            Kind::Scratch { file, len } => Ok((file, len)),
+        }
+    }
+
+    fn check_growth(&self, len: u64, new_len: u64) -> Result<(), FsError> {
+        if new_len > MAX_FILE_BYTES {
+            return Err(FsError::FileTooLarge);
+        }
+        let grows = new_len.saturating_sub(len);
+        if grows > self.quota_bytes.saturating_sub(self.used_bytes) {
+            return Err(FsError::NoSpace);
+        }
+        Ok(())
+    }
+
+    fn note_len(&mut self, node: NodeId, len: u64, new_len: u64) {
+        self.used_bytes = self.used_bytes - len + new_len;
+        if let Kind::Scratch { len, .. } = &mut self.tree.node_mut(node).kind {
+            *len = new_len;
+        }
+    }
+}
