@@ -156,7 +156,7 @@ def main():
 
     features, labels, columns = load()
     patients = np.arange(1, len(labels) + 1)
-    # repr of a float64 is its shortest exact decimal form, which is how the original file wrote it.
+    # repr of a float64 is the shortest decimal that reads back as the same number: no value is rounded.
     write_csv("patients.csv", ["patient", *columns], ([int(p), *map(float, row)] for p, row in zip(patients, features)))
     write_csv("diagnosis.csv", ["patient", "label"], zip(patients.tolist(), labels.tolist()))
 

@@ -4,7 +4,7 @@
 // Begins with the case whose number is in /in/case (decimal; 0 without that file) and goes on until one traps: a test runs every case
 // by running the program once a case. Prints a line before each.
 //
-// Exit: 0 all refused, 1 one was accepted. "Accepted" is no breach by itself, but worth a look.
+// Exit: 0 all refused, 1 one was accepted.
 
 #include <fcntl.h>
 
@@ -40,6 +40,9 @@ static void outcome(int32_t error) {
         accepted++;
     }
 }
+
+// For calls that a good host may grant, as long as it does not swell.
+static void either(int32_t error) { say(error ? "  refused\n" : "  granted\n"); }
 
 static uint32_t first_case(void) {
     int fd = open("/in/case", O_RDONLY);
@@ -104,7 +107,7 @@ static void make(uint32_t number) {
         break;
     case 8:
         say("writing nearly 4 GiB from a small memory\n");
-        outcome(raw_fd_write(1, at(wrapping), 1, at(result)));
+        either(raw_fd_write(1, at(wrapping), 1, at(result)));
         break;
     case 9:
         say("a result outside the memory\n");
@@ -128,9 +131,9 @@ static void make(uint32_t number) {
         outcome(raw_fd_pwrite(scratch, at(good), 1, -1, at(result)));
         outcome(raw_fd_pwrite(scratch, at(good), 1, INT64_MAX, at(result)));
         // Far past the end, but possible: a host that stores the hole pays for 1 TiB.
-        outcome(raw_fd_pwrite(scratch, at(good), 1, 1ll << 40, at(result)));
-        // Into a small buffer, all that the file has.
-        outcome(raw_fd_read(scratch, at(wrapping), 1, at(result)));
+        either(raw_fd_pwrite(scratch, at(good), 1, 1ll << 40, at(result)));
+        // All that the file has, said to fit: what comes back must be little, or the host allocated for it.
+        either(raw_fd_read(scratch, at(wrapping), 1, at(result)));
         break;
     }
 }

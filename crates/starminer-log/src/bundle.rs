@@ -123,7 +123,8 @@ impl BundleId {
         let mut entries = Vec::with_capacity(self.width.into());
         for _ in 0..self.width {
             let (length, after) = rest.split_first_chunk::<2>().ok_or(BundleError::Truncated)?;
-            let (entry, after) = after.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(BundleError::Truncated)?;
+            let (entry, after) =
+                after.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(BundleError::Truncated)?;
             entries.push(entry);
             rest = after;
         }

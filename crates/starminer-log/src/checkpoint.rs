@@ -165,7 +165,8 @@ impl Checkpoint {
 
     fn parse_body(text: &str) -> Result<Self, CheckpointError> {
         let mut lines = text.split('\n');
-        let (Some(origin), Some(size_text), Some(root_text), Some(after)) = (lines.next(), lines.next(), lines.next(), lines.next())
+        let (Some(origin), Some(size_text), Some(root_text), Some(after)) =
+            (lines.next(), lines.next(), lines.next(), lines.next())
         else {
             return Err(CheckpointError::Body);
         };
@@ -245,7 +246,10 @@ impl SignedCheckpoint {
     /// Verifies the log's own signature. Signatures of keys other than `key` are left alone.
     pub fn verify(&self, key: &LogKey) -> Result<VerifiedCheckpoint, VerifyError> {
         if self.claimed.origin != *key.name() {
-            return Err(VerifyError::OtherOrigin { expected: key.name().clone(), claimed: self.claimed.origin.clone() });
+            return Err(VerifyError::OtherOrigin {
+                expected: key.name().clone(),
+                claimed: self.claimed.origin.clone(),
+            });
         }
         let mut mine = self.signatures_of(key.name(), key.id());
         let signature = mine.next().ok_or(VerifyError::NotSigned)?;
@@ -260,7 +264,10 @@ impl SignedCheckpoint {
 
     /// The signature bytes of every line that names this key.
     pub(crate) fn signatures_of<'a>(&'a self, name: &'a KeyName, id: u32) -> impl Iterator<Item = &'a [u8]> {
-        self.signatures.iter().filter(move |line| line.id() == id && line.name() == name.as_str()).map(Signature::signature)
+        self.signatures
+            .iter()
+            .filter(move |line| line.id() == id && line.name() == name.as_str())
+            .map(Signature::signature)
     }
 }
 
@@ -318,7 +325,8 @@ impl VerifiedCheckpoint {
     /// The same checkpoint with these lines in place of older ones of the same keys. The log's own line stays.
     pub(crate) fn with_lines(&self, lines: Vec<Signature>) -> Result<Self, CheckpointError> {
         let replaced = |old: &Signature| lines.iter().any(|new| new.id() == old.id() && new.name() == old.name());
-        let mut signatures: Vec<Signature> = self.signed.signatures.iter().filter(|old| !replaced(old)).cloned().collect();
+        let mut signatures: Vec<Signature> =
+            self.signed.signatures.iter().filter(|old| !replaced(old)).cloned().collect();
         signatures.extend(lines);
         if signatures.len() > MAX_SIGNATURES {
             return Err(CheckpointError::TooManySignatures);

@@ -151,7 +151,11 @@ impl VerifiedCheckpoint {
     /// Adds the cosignature lines that a witness answered with: one or more lines, each with its newline. Lines of keys
     /// other than `witnesses` are dropped, a wrong line of one of them is an error, and an older line of the same witness
     /// is replaced. Errors with `log.quorum` if no line remains.
-    pub fn with_cosignatures(&self, lines: &[u8], witnesses: &[WitnessKey]) -> Result<VerifiedCheckpoint, WitnessError> {
+    pub fn with_cosignatures(
+        &self,
+        lines: &[u8],
+        witnesses: &[WitnessKey],
+    ) -> Result<VerifiedCheckpoint, WitnessError> {
         self.check_independence(witnesses)?;
         if lines.len() > MAX_NOTE_LEN {
             return Err(WitnessError::Lines(CheckpointError::TooLong));

@@ -9,7 +9,10 @@
 
 use crate::checkpoint::VerifiedCheckpoint;
 use crate::stored::{ReadFailure, read_exactly};
-use crate::{EMPTY_ROOT, Hash, HashReader, MAX_ENTRY_LEN, MAX_TREE_SIZE, NodePosition, OutOfTree, leaf_hash, node_hash, stored_count};
+use crate::{
+    EMPTY_ROOT, Hash, HashReader, MAX_ENTRY_LEN, MAX_TREE_SIZE, NodePosition, OutOfTree, leaf_hash, node_hash,
+    stored_count,
+};
 
 /// Size and peaks of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +136,10 @@ impl Frontier {
 
     /// Like [`Frontier::restore`], and refuses a store whose hashes do not give the root that was signed. A writer starts
     /// with this, so that it never builds on a damaged store.
-    pub fn restore_at<R: HashReader + ?Sized>(checkpoint: &VerifiedCheckpoint, reader: &R) -> Result<Self, RestoreError<R::Error>> {
+    pub fn restore_at<R: HashReader + ?Sized>(
+        checkpoint: &VerifiedCheckpoint,
+        reader: &R,
+    ) -> Result<Self, RestoreError<R::Error>> {
         let frontier = Frontier::restore(checkpoint.size(), reader)?;
         if frontier.root() != checkpoint.root() {
             return Err(RestoreError::OtherRoot);
@@ -172,7 +178,11 @@ impl Frontier {
                 return Err(AppendError::EntryTooLong { position, length_bytes });
             }
         }
-        let end = self.size.checked_add(entries.len() as u64).filter(|end| *end <= MAX_TREE_SIZE).ok_or(AppendError::TreeFull)?;
+        let end = self
+            .size
+            .checked_add(entries.len() as u64)
+            .filter(|end| *end <= MAX_TREE_SIZE)
+            .ok_or(AppendError::TreeFull)?;
         // Both sizes are within bounds by now, so `stored_count` cannot refuse them.
         let first_stored_index = stored_count(self.size).map_err(|OutOfTree| AppendError::TreeFull)?;
         let stored_end = stored_count(end).map_err(|OutOfTree| AppendError::TreeFull)?;

@@ -60,7 +60,9 @@ pub struct KeyName(String);
 impl KeyName {
     /// Checks and takes a name.
     pub fn parse(name: &str) -> Result<Self, KeyError> {
-        let fits = name.len() <= MAX_KEY_NAME_LEN && signed_note::is_key_name_valid(name) && !name.chars().any(char::is_control);
+        let fits = name.len() <= MAX_KEY_NAME_LEN
+            && signed_note::is_key_name_valid(name)
+            && !name.chars().any(char::is_control);
         if fits { Ok(KeyName(name.to_owned())) } else { Err(KeyError::Name) }
     }
 
@@ -113,7 +115,8 @@ impl NoteKey {
         let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(KeyError::Malformed);
         };
-        let id: [u8; 4] = HEXLOWER.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok()).ok_or(KeyError::Malformed)?;
+        let id: [u8; 4] =
+            HEXLOWER.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok()).ok_or(KeyError::Malformed)?;
         let key = BASE64.decode(key.as_bytes()).map_err(|_| KeyError::Malformed)?;
         let name = KeyName::parse(name)?;
         let Some((&found, public_key)) = key.split_first() else { return Err(KeyError::Kind) };

@@ -32,7 +32,8 @@ mod tile_set;
 
 pub use bundle::{BundleError, BundleId, EntryBundle, MAX_BUNDLE_LEN, bundles_between};
 pub use checkpoint::{
-    Checkpoint, CheckpointError, MAX_NOTE_LEN, MAX_SIGNATURES, SignError, SignedCheckpoint, VerifiedCheckpoint, VerifyError,
+    Checkpoint, CheckpointError, MAX_NOTE_LEN, MAX_SIGNATURES, SignError, SignedCheckpoint, VerifiedCheckpoint,
+    VerifyError,
 };
 pub use cosignature::{CosignError, Cosignature, CosignatureLine, MAX_COSIGNATURE_TIME_SECONDS, WitnessError};
 pub use fork::{Fork, ForkError, ForkProof};
@@ -40,8 +41,8 @@ pub use frontier::{AppendError, Batch, Frontier, RestoreError};
 pub use hash::{EMPTY_ROOT, Hash, HashError, MAX_ENTRY_LEN, leaf_hash, node_hash};
 pub use key::{KeyError, KeyName, LogKey, LogSigner, MAX_KEY_NAME_LEN, MAX_VKEY_LEN, WitnessKey, WitnessSigner};
 pub use proof::{
-    Consistent, ConsistencyProof, Included, InclusionProof, MAX_PROOF_HASHES, ProofError, ProveError, consistency_reads,
-    inclusion_reads, prove_consistency, prove_inclusion,
+    ConsistencyProof, Consistent, Included, InclusionProof, MAX_PROOF_HASHES, ProofError, ProveError,
+    consistency_reads, inclusion_reads, prove_consistency, prove_inclusion,
 };
 pub use remembered::{Advance, AdvanceError, Remembered, RememberedError};
 pub use replay::{Replay, ReplayError, Replayed};

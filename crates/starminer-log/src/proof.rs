@@ -232,7 +232,11 @@ impl VerifiedCheckpoint {
 
     /// Verifies that the tree of this checkpoint extends that of `older` (RFC 6962 section 2.1.2). The empty tree is a
     /// prefix of every tree, and a tree of itself, with an empty proof each.
-    pub fn verify_consistency(&self, older: &VerifiedCheckpoint, proof: &ConsistencyProof) -> Result<Consistent, ProofError> {
+    pub fn verify_consistency(
+        &self,
+        older: &VerifiedCheckpoint,
+        proof: &ConsistencyProof,
+    ) -> Result<Consistent, ProofError> {
         if self.key() != older.key() {
             return Err(ProofError::OtherLog);
         }
@@ -247,7 +251,8 @@ impl VerifiedCheckpoint {
             proof.hashes.is_empty()
         } else {
             let hashes = to_tlog(&proof.hashes);
-            tlog_tiles::check_tree(&hashes, newer_size, self.root().to_tlog(), older_size, older.root().to_tlog()).is_ok()
+            tlog_tiles::check_tree(&hashes, newer_size, self.root().to_tlog(), older_size, older.root().to_tlog())
+                .is_ok()
         };
         if !holds {
             return Err(ProofError::Consistency);

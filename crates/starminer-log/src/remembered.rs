@@ -117,7 +117,9 @@ impl Remembered {
                 Ok(Advance::Grown { from, to })
             }
             Err(ProofError::OtherLog) => Err(AdvanceError::OtherLog),
-            Err(ProofError::Order { older, newer }) => Err(AdvanceError::RolledBack { remembered: older, offered: newer }),
+            Err(ProofError::Order { older, newer }) => {
+                Err(AdvanceError::RolledBack { remembered: older, offered: newer })
+            }
             Err(ProofError::Fork) => {
                 Err(AdvanceError::Fork(Box::new(ForkProof::new(self.checkpoint.signed(), new.signed()))))
             }

@@ -116,7 +116,8 @@ impl HashReader for Vec<Hash> {
     type Error = MissingHash;
 
     fn read(&self, indices: &[u64]) -> Result<Vec<Hash>, MissingHash> {
-        let at = |&index: &u64| usize::try_from(index).ok().and_then(|i| self.get(i)).copied().ok_or(MissingHash(index));
+        let at =
+            |&index: &u64| usize::try_from(index).ok().and_then(|i| self.get(i)).copied().ok_or(MissingHash(index));
         indices.iter().map(at).collect()
     }
 }
@@ -138,7 +139,10 @@ pub(crate) enum ReadFailure<E> {
 }
 
 /// Reads, and holds the reader to the number of hashes asked for.
-pub(crate) fn read_exactly<R: HashReader + ?Sized>(reader: &R, indices: &[u64]) -> Result<Vec<Hash>, ReadFailure<R::Error>> {
+pub(crate) fn read_exactly<R: HashReader + ?Sized>(
+    reader: &R,
+    indices: &[u64],
+) -> Result<Vec<Hash>, ReadFailure<R::Error>> {
     if indices.is_empty() {
         return Ok(Vec::new());
     }

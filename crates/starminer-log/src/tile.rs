@@ -189,10 +189,15 @@ pub fn tiles_between(old_size: u64, new_size: u64) -> Result<impl Iterator<Item 
     if new_size > MAX_TREE_SIZE {
         return Err(OutOfTree);
     }
-    let levels = (0..=MAX_PATH_LEVEL / TILE_HEIGHT).map(move |level| (level, old_size >> (level * TILE_HEIGHT), new_size >> (level * TILE_HEIGHT)));
+    let levels = (0..=MAX_PATH_LEVEL / TILE_HEIGHT)
+        .map(move |level| (level, old_size >> (level * TILE_HEIGHT), new_size >> (level * TILE_HEIGHT)));
     Ok(levels.filter(|(_, old, new)| old < new).flat_map(move |(level, old, new)| {
         let width = u64::from(TILE_WIDTH);
-        (old / width..new.div_ceil(width)).map(move |index| Tile { level, index, width: width_in(new_size, level, index) })
+        (old / width..new.div_ceil(width)).map(move |index| Tile {
+            level,
+            index,
+            width: width_in(new_size, level, index),
+        })
     }))
 }
 
@@ -214,7 +219,9 @@ impl TilePath {
         }
         let (kind, number) = path.strip_prefix("tile/").and_then(|rest| rest.split_once('/')).ok_or(TileError::Path)?;
         let (number, width) = match number.split_once(".p/") {
-            Some((number, width)) => (number, parse_decimal(width, u64::from(TILE_WIDTH) - 1).ok_or(TileError::Path)? as u16),
+            Some((number, width)) => {
+                (number, parse_decimal(width, u64::from(TILE_WIDTH) - 1).ok_or(TileError::Path)? as u16)
+            }
             None => (number, TILE_WIDTH),
         };
         let index = parse_index(number).ok_or(TileError::Path)?;

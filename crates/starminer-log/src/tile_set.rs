@@ -64,7 +64,8 @@ impl TileSet {
         let tile = Tile::holding(node, self.size).map_err(outside)?;
         let height = node.level() % TILE_HEIGHT;
         let first = ((node.index() << height) % u64::from(TILE_WIDTH)) as usize;
-        let leaves = self.tiles.get(&(tile.level(), tile.index())).and_then(|hashes| hashes.get(first..first + (1 << height)));
+        let leaves =
+            self.tiles.get(&(tile.level(), tile.index())).and_then(|hashes| hashes.get(first..first + (1 << height)));
         Ok(subtree_root(leaves.ok_or(MissingTile::Tile(tile))?))
     }
 }

@@ -1,1 +1,20 @@
-fn main() {}
+//! `starminer`: one program for requesters, providers and operators.
+//!
+//! This file only chooses: every command is a module of [`cli`], the demonstration is [`demo`]. Exit codes are in
+//! [`cli::exit`].
+
+mod cli;
+mod demo;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // A task process is this program again, before anything else of it runs: no command line, no configuration, no threads.
+    if let Some(code) = starminer_agent::run_if_task_process() {
+        return code;
+    }
+    let args = cli::Args::parse();
+    cli::dispatch(args)
+}

@@ -65,8 +65,10 @@ where
             if failed() {
                 return Ok(());
             }
-            seal_group(range, &layout, &digests, &mut buffer, source, sink)?
-                .map_or((), workers.progress);
+            match seal_group(range, &layout, &digests, &mut buffer, source, sink)? {
+                Some(done) => (workers.progress)(done),
+                None => return Ok(()),
+            }
         }
         Ok(())
     })?;
@@ -154,8 +156,10 @@ where
             }
             let count = per_group.min(layout.chunks() - first);
             let group = Group { turn, first, count };
-            open_group(&group, &cipher, &layout, &digests, &mut sealed, source, sink)?
-                .map_or((), workers.progress);
+            match open_group(&group, &cipher, &layout, &digests, &mut sealed, source, sink)? {
+                Some(done) => (workers.progress)(done),
+                None => return Ok(()),
+            }
         }
     })?;
     Ok(digests.finish(&layout))

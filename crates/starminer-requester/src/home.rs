@@ -1,0 +1,145 @@
+//! The requester's directory.
+//!
+//! ```text
+//! identity.key    Ed25519 identity, readable by its owner alone
+//! network.toml    the network's trust file
+//! journal/        one sealed journal a task
+//! staging/        ciphertext on its way up
+//! log.checkpoint  the last checkpoint seen, so that a fork shows
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use starminer_log::Remembered;
+use starminer_receipt::{NetworkTrust, NetworkTrustError};
+
+/// Why a home directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// The file system refused.
+    #[error("{path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The trust file is unusable.
+    #[error("{path}")]
+    Network {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: NetworkTrustError,
+    },
+    /// The remembered checkpoint is not of this network's log.
+    #[error("{path} is not a checkpoint of this network's log")]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// A requester's directory.
+#[derive(Debug, Clone)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// Opens the directory, and makes it and its parts where they are missing.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub fn open(root: &Path) -> Result<Self, HomeError> {
+        for dir in [root.to_path_buf(), root.join("journal"), root.join("staging")] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(|source| HomeError::Io { path: dir, source })?;
+        }
+        Ok(Self { root: root.to_path_buf() })
+    }
+
+    /// The identity key's file.
+    #[must_use]
+    pub fn identity_path(&self) -> PathBuf {
+        self.root.join("identity.key")
+    }
+
+    /// The trust file.
+    #[must_use]
+    pub fn network_path(&self) -> PathBuf {
+        self.root.join("network.toml")
+    }
+
+    /// The journals.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.root.join("journal")
+    }
+
+    /// Ciphertext on its way up.
+    #[must_use]
+    pub fn staging_dir(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// Reads a trust file.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`], [`HomeError::Network`].
+    pub fn read_network(path: &Path) -> Result<NetworkTrust, HomeError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| HomeError::Io { path: path.to_path_buf(), source })?;
+        NetworkTrust::parse(&text).map_err(|source| HomeError::Network { path: path.to_path_buf(), source })
+    }
+
+    fn checkpoint_path(&self) -> PathBuf {
+        self.root.join("log.checkpoint")
+    }
+
+    /// The last checkpoint that was seen, if any.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`], [`HomeError::Checkpoint`].
+    pub fn remembered(&self, network: &NetworkTrust) -> Result<Option<Remembered>, HomeError> {
+        let path = self.checkpoint_path();
+        match fs::read(&path) {
+            Ok(bytes) => {
+                Remembered::parse(&bytes, network.log_key()).map(Some).map_err(|_| HomeError::Checkpoint { path })
+            }
+            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(HomeError::Io { path, source }),
+        }
+    }
+
+    /// Remembers a checkpoint: written beside, synced, renamed.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub fn remember(&self, remembered: &Remembered) -> Result<(), HomeError> {
+        let path = self.checkpoint_path();
+        replace_file(&path, remembered.as_bytes()).map_err(|source| HomeError::Io { path, source })
+    }
+}
+
+/// Replaces a file so that a crash leaves the old one or the new one.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let temporary = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    if let Some(dir) = path.parent() {
+        fs::File::open(dir)?.sync_all()?;
+    }
+    Ok(())
+}

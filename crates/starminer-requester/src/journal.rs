@@ -1,0 +1,298 @@
+//! The requester's journal: one append-only file a task, sealed under the identity key.
+//!
+//! It holds what a restart needs: the spec, the task secret, the result key's seed, and the ledger's records. Each record is a vault
+//! object of its own, bound to the task and to its place in the file, written and synced before the step it records is shown to anyone.
+//! A torn record at the end was never acknowledged and is cut off; a damaged one before it is an error.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use starminer_broker::LedgerRecord;
+use starminer_receipt::{Base64Bytes, Envelope};
+use starminer_vault::object::{Digests, ObjectContext, SealOptions, open_bytes, seal_bytes};
+use starminer_vault::{Purpose, Salt, TaskSecret};
+use starminer_verify::TaskId;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::secrets::random_bytes;
+
+/// Longest record, sealed.
+const MAX_RECORD_BYTES: usize = 1 << 20;
+/// Longest journal of one task.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file system refused.
+    #[error("journal {path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A record does not open: another identity's, or altered.
+    #[error("journal {path}: record {index} does not open with this identity key")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// Which record, from 0.
+        index: usize,
+    },
+    /// Longer than any task needs.
+    #[error("journal {path} is over its limit")]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl JournalError {
+    /// A stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "journal.io",
+            Self::Damaged { .. } => "journal.damaged",
+            Self::TooLong { .. } => "journal.too-long",
+        }
+    }
+}
+
+/// What a task began with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskStart {
+    /// The signed spec.
+    pub spec: Envelope,
+    /// The task secret.
+    pub secret: Base64Bytes,
+    /// Seed of the result key.
+    pub result_seed: Base64Bytes,
+    /// Where outputs shall go.
+    pub output_dir: Option<PathBuf>,
+    /// Whether a broker releases.
+    pub detached: bool,
+}
+
+impl Drop for TaskStart {
+    fn drop(&mut self) {
+        self.secret.0.zeroize();
+        self.result_seed.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for TaskStart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TaskStart").field("detached", &self.detached).finish_non_exhaustive()
+    }
+}
+
+/// One record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "value", rename_all = "kebab-case")]
+pub enum JournalRecord {
+    /// First of all: before the task is submitted.
+    Start(TaskStart),
+    /// The coordinator acknowledged it.
+    Submitted,
+    /// A record of the release ledger.
+    Ledger(LedgerRecord),
+    /// The result was opened and the receipt written.
+    Finished,
+}
+
+/// The journal of one task.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    key: JournalKey,
+    task: TaskId,
+    records: usize,
+    bytes: u64,
+}
+
+/// The key that journals are sealed under: derived from the identity's seed for this use alone.
+#[derive(Debug)]
+pub struct JournalKey(TaskSecret);
+
+impl JournalKey {
+    /// Derives the key: HMAC-SHA256 under the seed of a fixed label.
+    #[must_use]
+    pub fn from_identity_seed(seed: &[u8; 32]) -> Self {
+        let tag = aws_lc_rs::hmac::sign(
+            &aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, seed),
+            b"starminer/journal-key/v1",
+        );
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(tag.as_ref());
+        let key = Self(TaskSecret::from_bytes(bytes));
+        bytes.zeroize();
+        key
+    }
+}
+
+impl Clone for JournalKey {
+    fn clone(&self) -> Self {
+        Self(TaskSecret::from_bytes(*self.0.expose()))
+    }
+}
+
+impl Journal {
+    fn file_path(dir: &Path, task: &TaskId) -> PathBuf {
+        dir.join(format!("{task}.journal"))
+    }
+
+    /// Creates the journal of a new task with its first record, durably.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn create(dir: &Path, key: &JournalKey, task: TaskId, start: TaskStart) -> Result<Self, JournalError> {
+        let path = Self::file_path(dir, &task);
+        let io = |source| JournalError::Io { path: path.clone(), source };
+        let file = OpenOptions::new().create_new(true).read(true).append(true).mode(0o600).open(&path).map_err(io)?;
+        let mut journal = Self { path: path.clone(), file, key: key.clone(), task, records: 0, bytes: 0 };
+        journal.append(&JournalRecord::Start(start))?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+        Ok(journal)
+    }
+
+    /// Opens a journal and gives its records, oldest first. A torn end is cut off.
+    ///
+    /// # Errors
+    /// Every variant of [`JournalError`].
+    pub fn open(dir: &Path, key: &JournalKey, task: TaskId) -> Result<(Self, Vec<JournalRecord>), JournalError> {
+        let path = Self::file_path(dir, &task);
+        let io = |source| JournalError::Io { path: path.clone(), source };
+        let mut file = OpenOptions::new().read(true).append(true).open(&path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() > MAX_JOURNAL_BYTES {
+            return Err(JournalError::TooLong { path });
+        }
+        let mut all = Vec::new();
+        file.read_to_end(&mut all).map_err(io)?;
+        let mut records = Vec::new();
+        let mut offset = 0;
+        while let Some(header) = all.get(offset..offset + 4) {
+            let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let Some(sealed) = all.get(offset + 4..offset + 4 + length) else { break };
+            let name = record_name(records.len());
+            let context = ObjectContext { task: task.0, name: &name, purpose: Purpose::File };
+            let damaged = || JournalError::Damaged { path: path.clone(), index: records.len() };
+            let (plain, _) = open_bytes(&key.0, &context, Digests::default(), sealed).map_err(|_| damaged())?;
+            let plain = Zeroizing::new(plain);
+            records.push(serde_json::from_slice(&plain).map_err(|_| damaged())?);
+            offset += 4 + length;
+        }
+        if offset < all.len() {
+            file.set_len(offset as u64).map_err(io)?;
+            file.sync_all().map_err(io)?;
+        }
+        file.seek(io::SeekFrom::End(0)).map_err(io)?;
+        let journal = Self { path, file, key: key.clone(), task, records: records.len(), bytes: offset as u64 };
+        Ok((journal, records))
+    }
+
+    /// The tasks that have a journal in `dir`.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn list(dir: &Path) -> Result<Vec<TaskId>, JournalError> {
+        let io = |source| JournalError::Io { path: dir.to_path_buf(), source };
+        let mut tasks = Vec::new();
+        for entry in std::fs::read_dir(dir).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            if let Some(task) = name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(|id| id.parse().ok()) {
+                tasks.push(task);
+            }
+        }
+        tasks.sort_unstable();
+        Ok(tasks)
+    }
+
+    /// Appends a record; it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`], [`JournalError::TooLong`]. What a failed write left behind is taken back, so that a later one is not lost behind it.
+    pub fn append(&mut self, record: &JournalRecord) -> Result<(), JournalError> {
+        let plain = Zeroizing::new(serde_json::to_vec(record).map_err(|error| JournalError::Io {
+            path: self.path.clone(),
+            source: io::Error::other(error),
+        })?);
+        let name = record_name(self.records);
+        let context = ObjectContext { task: self.task.0, name: &name, purpose: Purpose::File };
+        let too_long = || JournalError::TooLong { path: self.path.clone() };
+        let (sealed, _) =
+            seal_bytes(&self.key.0, &context, Salt::from_random(random_bytes()), SealOptions::default(), &plain)
+                .map_err(|_| too_long())?;
+        let length = u32::try_from(sealed.len()).map_err(|_| too_long())?;
+        if sealed.len() > MAX_RECORD_BYTES || self.bytes + u64::from(length) + 4 > MAX_JOURNAL_BYTES {
+            return Err(too_long());
+        }
+        let mut framed = Vec::with_capacity(sealed.len() + 4);
+        framed.extend_from_slice(&length.to_be_bytes());
+        framed.extend_from_slice(&sealed);
+        let written = self.file.write_all(&framed).and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // Best effort: if this fails, too, the torn record is cut off when the journal is next opened.
+            let _ = self.file.set_len(self.bytes);
+            return Err(JournalError::Io { path: self.path.clone(), source });
+        }
+        self.bytes += framed.len() as u64;
+        self.records += 1;
+        Ok(())
+    }
+}
+
+fn record_name(index: usize) -> String {
+    format!("journal/{index}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn records(dir: &Path, key: &JournalKey, task: TaskId) -> Vec<JournalRecord> {
+        Journal::open(dir, key, task).unwrap().1
+    }
+
+    #[test]
+    fn survives_torn_writes_and_refuses_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let (key, task) = (JournalKey::from_identity_seed(&[3; 32]), TaskId([5; 16]));
+        let spec = Envelope::parse(br#"{"payloadType":"t","payload":"","signatures":[]}"#).unwrap();
+        let start = TaskStart {
+            spec,
+            secret: Base64Bytes(b"CANARY-secret".to_vec()),
+            result_seed: Base64Bytes(vec![2; 32]),
+            output_dir: None,
+            detached: false,
+        };
+        let mut journal = Journal::create(dir.path(), &key, task, start).unwrap();
+        journal.append(&JournalRecord::Submitted).unwrap();
+        assert_eq!(records(dir.path(), &key, task).len(), 2);
+        assert_eq!(Journal::list(dir.path()).unwrap(), [task]);
+        let path = Journal::file_path(dir.path(), &task);
+        let whole = std::fs::read(&path).unwrap();
+        assert!(!whole.windows(6).any(|window| window == b"CANARY"), "no plaintext on disk");
+        let first = 4 + u32::from_be_bytes(whole[..4].try_into().unwrap()) as usize;
+        for cut in first..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(records(dir.path(), &key, task).len(), 1, "cut at {cut}");
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), first as u64);
+        }
+        std::fs::write(&path, &whole).unwrap();
+        let other = JournalKey::from_identity_seed(&[4; 32]);
+        assert!(matches!(Journal::open(dir.path(), &other, task), Err(JournalError::Damaged { index: 0, .. })));
+        let mut bad = whole.clone();
+        *bad.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        assert!(matches!(Journal::open(dir.path(), &key, task), Err(JournalError::Damaged { index: 1, .. })));
+    }
+}

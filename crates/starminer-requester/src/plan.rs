@@ -1,0 +1,320 @@
+//! From a job as a person describes it to a signed spec and sealed blobs.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use starminer_receipt::{
+    Base64Bytes, Determinism, EngineKind, Envelope, EnvelopeError, JobManifest, KemPrivateKey, Limits, MANIFEST_OBJECT_NAME,
+    MAX_INPUTS, MAX_MANIFEST_BYTES, ObjectRef, OnnxManifest, Sensitivity, Signed, SigningKey, TaskSpec, WORKLOAD_OBJECT_NAME,
+    WasmGrants, WasmManifest, input_object_name,
+};
+use starminer_vault::object::{
+    ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealError, SealOptions, SealedSummary, seal_bytes, seal_stream,
+};
+use starminer_vault::{Purpose, Salt, TaskSecret, commit};
+use starminer_verify::{Digest, NetworkId, Policy, PublicKey, ReferenceValues, TaskId, UnixTime};
+use zeroize::Zeroizing;
+
+use crate::progress::{Event, EventSink};
+use crate::secrets::{random_bytes, random_secret};
+
+/// Objects up to this length are sealed in memory; longer ones go through a staging file, as ciphertext.
+const IN_MEMORY_BYTES: u64 = 1 << 20;
+
+/// Where an input comes from.
+#[derive(Clone)]
+pub enum InputSource {
+    /// A file.
+    File(PathBuf),
+    /// Bytes in memory.
+    Bytes(Bytes),
+}
+
+impl std::fmt::Debug for InputSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// A job, not sealed yet.
+#[derive(Debug, Clone)]
+pub struct JobPlan {
+    /// The program or model.
+    pub workload: InputSource,
+    /// Inputs by the names under which the workload sees them.
+    pub inputs: Vec<(String, InputSource)>,
+    /// Settings of a wasm run.
+    pub wasm: Option<WasmManifest>,
+    /// Settings of an ONNX run.
+    pub onnx: Option<OnnxManifest>,
+    /// Repeatability.
+    pub determinism: Determinism,
+    /// What a wasm workload gets of the outside world.
+    pub grants: WasmGrants,
+    /// Bounds.
+    pub limits: Limits,
+    /// Place in the queue.
+    pub sensitivity: Sensitivity,
+    /// What evidence must meet.
+    pub policy: Policy,
+    /// Measurements that count.
+    pub reference_values: ReferenceValues,
+    /// How often it may be leased.
+    pub max_attempts: u32,
+    /// How long after submission keys may be released for it.
+    pub valid_for_ms: u64,
+}
+
+/// Why a job cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file cannot be read or staged.
+    #[error("{path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file cannot be sealed.
+    #[error("{name} cannot be sealed")]
+    Seal {
+        /// Which object.
+        name: String,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
+    /// More inputs than a task may have.
+    #[error("{count} inputs, at most {MAX_INPUTS} are possible")]
+    TooManyInputs {
+        /// How many.
+        count: usize,
+    },
+    /// Two inputs have the same name.
+    #[error("two inputs are named {name}")]
+    DuplicateInput {
+        /// Which name.
+        name: String,
+    },
+    /// A name that no path under `/in` can be.
+    #[error("{name:?} is not a usable input name")]
+    BadInputName {
+        /// Which name.
+        name: String,
+    },
+    /// Arguments, environment and names together are too long.
+    #[error("arguments, environment and names take more than {MAX_MANIFEST_BYTES} bytes")]
+    ManifestTooLarge,
+    /// Neither wasm nor ONNX settings, or both.
+    #[error("a job is either wasm or ONNX")]
+    Engine,
+    /// The spec breaks one of its own rules.
+    #[error("the spec is not acceptable")]
+    Spec(#[source] EnvelopeError),
+    /// The result key could not be made.
+    #[error("the result key could not be made")]
+    ResultKey,
+}
+
+impl PlanError {
+    /// A stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "job.unreadable",
+            Self::Seal { .. } => "job.unsealable",
+            Self::TooManyInputs { .. } => "job.too-many-inputs",
+            Self::DuplicateInput { .. } => "job.duplicate-input",
+            Self::BadInputName { .. } => "job.bad-input-name",
+            Self::ManifestTooLarge => "job.manifest-too-large",
+            Self::Engine => "job.engine",
+            Self::Spec(_) => "job.bad-spec",
+            Self::ResultKey => "job.result-key",
+        }
+    }
+}
+
+/// Ciphertext that has to be at the coordinator before the task.
+#[derive(Debug, Clone)]
+pub struct SealedBlob {
+    /// BLAKE3 of the ciphertext.
+    pub content_id: Digest,
+    /// Its length.
+    pub sealed_bytes: u64,
+    /// Where it is.
+    pub source: InputSource,
+}
+
+/// A task that is ready to be submitted.
+pub struct PreparedTask {
+    /// The signed spec.
+    pub spec: Signed<TaskSpec>,
+    /// The task secret.
+    pub secret: TaskSecret,
+    /// Seed of the result key.
+    pub result_seed: Zeroizing<[u8; 32]>,
+    /// Ciphertext to upload.
+    pub blobs: Vec<SealedBlob>,
+}
+
+impl std::fmt::Debug for PreparedTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreparedTask").field("task", &self.spec.task).finish_non_exhaustive()
+    }
+}
+
+/// Whose task it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parties<'a> {
+    pub network: NetworkId,
+    pub requester: &'a SigningKey,
+    pub releaser: PublicKey,
+}
+
+impl JobPlan {
+    fn check(&self) -> Result<EngineKind, PlanError> {
+        if self.inputs.len() > MAX_INPUTS {
+            return Err(PlanError::TooManyInputs { count: self.inputs.len() });
+        }
+        let mut names: Vec<&str> = self.inputs.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(PlanError::DuplicateInput { name: pair[0].into() });
+        }
+        if let Some(name) = names.iter().find(|name| {
+            name.is_empty() || name.len() > 255 || matches!(**name, "." | "..") || name.contains(['/', '\0'])
+        }) {
+            return Err(PlanError::BadInputName { name: (*name).into() });
+        }
+        match (&self.wasm, &self.onnx) {
+            (Some(_), None) => Ok(EngineKind::Wasm),
+            (None, Some(_)) => Ok(EngineKind::Onnx),
+            _ => Err(PlanError::Engine),
+        }
+    }
+
+    /// Seals everything under a fresh task secret and signs the spec. Long objects are staged in `staging_dir` as ciphertext.
+    pub(crate) fn prepare(
+        &self,
+        parties: Parties<'_>,
+        staging_dir: &Path,
+        now: UnixTime,
+        events: &EventSink,
+    ) -> Result<PreparedTask, PlanError> {
+        let engine = self.check()?;
+        let task = TaskId(random_bytes());
+        let secret = TaskSecret::from_bytes(*random_secret());
+        let result_seed = random_secret();
+        let result_key = KemPrivateKey::from_seed(&result_seed).map_err(|_| PlanError::ResultKey)?;
+
+        let manifest = JobManifest {
+            inputs: self.inputs.iter().map(|(name, _)| name.clone()).collect(),
+            wasm: self.wasm.clone(),
+            onnx: self.onnx.clone(),
+        };
+        let manifest = serde_json::to_vec(&manifest).map_err(|_| PlanError::ManifestTooLarge)?;
+        if manifest.len() > MAX_MANIFEST_BYTES {
+            return Err(PlanError::ManifestTooLarge);
+        }
+        let context = ObjectContext { task: task.0, name: MANIFEST_OBJECT_NAME, purpose: Purpose::Input };
+        let (sealed_manifest, _) =
+            seal_bytes(&secret, &context, Salt::from_random(random_bytes()), SealOptions::default(), &manifest)
+                .map_err(|source| PlanError::Seal { name: MANIFEST_OBJECT_NAME.into(), source })?;
+
+        let mut blobs = Vec::with_capacity(self.inputs.len() + 1);
+        let mut seal = |object_name: &str, shown: &str, source: &InputSource| {
+            let (object, blob, plain_bytes) = seal_object(&secret, task, object_name, source, staging_dir)?;
+            events(Event::Sealed { name: shown.into(), plain_bytes, sealed_bytes: object.sealed_bytes });
+            blobs.push(blob);
+            Ok(object)
+        };
+        let workload = seal(WORKLOAD_OBJECT_NAME, "workload", &self.workload)?;
+        let mut inputs = Vec::with_capacity(self.inputs.len());
+        for (index, (name, source)) in self.inputs.iter().enumerate() {
+            inputs.push(seal(&input_object_name(index), name, source)?);
+        }
+
+        let spec = TaskSpec {
+            version: 1,
+            network: parties.network,
+            task,
+            requester: starminer_receipt::Signer::public_key(parties.requester),
+            created_at: now,
+            expires_at: now.saturating_add_millis(self.valid_for_ms),
+            engine,
+            determinism: self.determinism,
+            grants: self.grants,
+            limits: self.limits,
+            sensitivity: self.sensitivity,
+            sealed_manifest: Base64Bytes(sealed_manifest),
+            workload,
+            inputs,
+            policy: self.policy.clone(),
+            reference_values: self.reference_values.clone(),
+            releaser: parties.releaser,
+            result_key: Base64Bytes(result_key.public_key().to_vec()),
+            max_attempts: self.max_attempts,
+        };
+        let spec = Envelope::sign(spec, parties.requester).map_err(PlanError::Spec)?;
+        Ok(PreparedTask { spec, secret, result_seed, blobs })
+    }
+}
+
+const BOTH_DIGESTS: Digests = Digests { content_id: ContentIdMode::Compute, plain_sha256: PlainDigestMode::Compute };
+
+fn seal_object(
+    secret: &TaskSecret,
+    task: TaskId,
+    name: &str,
+    source: &InputSource,
+    staging_dir: &Path,
+) -> Result<(ObjectRef, SealedBlob, u64), PlanError> {
+    let context = ObjectContext { task: task.0, name, purpose: Purpose::Input };
+    let options = SealOptions { digests: BOTH_DIGESTS, ..SealOptions::default() };
+    let salt = Salt::from_random(random_bytes());
+    let seal_error = |source| PlanError::Seal { name: name.into(), source };
+    let (summary, sealed) = match source {
+        InputSource::Bytes(bytes) => {
+            let (sealed, summary) = seal_bytes(secret, &context, salt, options, bytes).map_err(seal_error)?;
+            (summary, InputSource::Bytes(sealed.into()))
+        }
+        InputSource::File(path) => {
+            let io = |source| PlanError::Io { path: path.clone(), source };
+            let length = fs::metadata(path).map_err(io)?.len();
+            let file = File::open(path).map_err(io)?;
+            if length <= IN_MEMORY_BYTES {
+                let mut sealed = Vec::new();
+                let summary = seal_stream(secret, &context, salt, options, file, &mut sealed).map_err(seal_error)?;
+                (summary, InputSource::Bytes(sealed.into()))
+            } else {
+                let staged = staging_dir.join(format!("{task}-{}", name.replace('/', "-")));
+                let staging = |source| PlanError::Io { path: staged.clone(), source };
+                let sink = File::create_new(&staged).map_err(staging)?;
+                let summary = seal_stream(secret, &context, salt, options, file, &sink).map_err(seal_error)?;
+                (summary, InputSource::File(staged))
+            }
+        }
+    };
+    let (object, plain_bytes) = describe(secret, task, name, &summary)
+        .ok_or_else(|| PlanError::Seal { name: name.into(), source: SealError::TooLong })?;
+    let blob = SealedBlob { content_id: object.content_id, sealed_bytes: object.sealed_bytes, source: sealed };
+    Ok((object, blob, plain_bytes))
+}
+
+/// What the spec says of an object; `None` if a digest was not computed, which [`BOTH_DIGESTS`] rules out.
+fn describe(secret: &TaskSecret, task: TaskId, name: &str, summary: &SealedSummary) -> Option<(ObjectRef, u64)> {
+    let commitment = commit(secret, &task.0, name, &summary.plain_sha256?);
+    let object = ObjectRef {
+        content_id: Digest(summary.content_id.as_ref()?.0),
+        sealed_bytes: summary.sealed_len,
+        commitment: Digest(commitment),
+    };
+    Some((object, summary.plain_len))
+}

@@ -1,0 +1,330 @@
+//! Verification: is this evidence what was asked for, and did a device under a trusted root sign it?
+//!
+//! [`verify`] is the only way from [`Evidence`] to [`Verified`], and [`Verified`] the only way to a claim. It compares
+//! every field of the binding with an expectation that the caller had to write down, checks the cheap things first and
+//! the signatures last, and stops at the first that does not hold. It does not judge what was verified: that is
+//! [`crate::appraise`]. No clock, no network, no file. Source: RFC 9334, section 8.1; `specs/evidence.md`, section
+//! "Verification".
+
+use std::fmt;
+
+use crate::batch::report_data_for;
+use crate::binding::{Binding, Purpose, TaskKey};
+use crate::check::{Check, Verdict, Weight};
+use crate::evidence::{Evidence, EvidenceKind, Part};
+use crate::posture::Posture;
+use crate::refusal::{Party, Refusal};
+use crate::software_tee::{self, SoftwareTeeClaims};
+use crate::trust::{Endorsements, Provenance, SimulatedRootId, TrustAnchors};
+use crate::types::{Attempt, BootId, Challenge, Digest, NetworkId, NodeId, PublicKey, UnixTime};
+
+/// What a verifier expects of a field that it may not know beforehand. Leaving the field out is not possible, and `Any`
+/// shows in the result as a check that was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect<T> {
+    /// This value and no other.
+    Exactly(T),
+    /// Any value: the evidence is how the verifier learns it.
+    Any,
+}
+
+/// What evidence is expected to be for, with the fields that the purpose brings along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedPurpose {
+    /// A task that is about to run.
+    Task {
+        /// Digest of its spec.
+        spec: Digest,
+        /// Its attempt.
+        attempt: Attempt,
+    },
+    /// A task that ran.
+    ClosingTask {
+        /// Digest of its spec.
+        spec: Digest,
+        /// Its attempt.
+        attempt: Attempt,
+        /// Digest of its report.
+        subject: Digest,
+    },
+    /// A broker.
+    Broker,
+    /// A node that wants to join.
+    Admission,
+}
+
+impl ExpectedPurpose {
+    /// The purpose without its fields.
+    pub const fn purpose(&self) -> Purpose {
+        match self {
+            Self::Task { .. } => Purpose::Task,
+            Self::ClosingTask { .. } => Purpose::ClosingTask,
+            Self::Broker => Purpose::Broker,
+            Self::Admission => Purpose::Admission,
+        }
+    }
+
+    const fn spec(&self) -> Option<Digest> {
+        match self {
+            Self::Task { spec, .. } | Self::ClosingTask { spec, .. } => Some(*spec),
+            Self::Broker | Self::Admission => None,
+        }
+    }
+
+    const fn attempt(&self) -> Option<Attempt> {
+        match self {
+            Self::Task { attempt, .. } | Self::ClosingTask { attempt, .. } => Some(*attempt),
+            Self::Broker | Self::Admission => None,
+        }
+    }
+
+    const fn subject(&self) -> Option<Digest> {
+        match self {
+            Self::ClosingTask { subject, .. } => Some(*subject),
+            Self::Task { .. } | Self::Broker | Self::Admission => None,
+        }
+    }
+}
+
+/// Everything that a verifier expects of a binding. No field is optional and none has a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The verifier's network.
+    pub network: NetworkId,
+    /// The challenge it issued for this attempt.
+    pub challenge: Challenge,
+    /// When it issued that challenge; evidence cannot be older. For a receipt: as its grant entry says.
+    pub challenge_issued_at: UnixTime,
+    /// What the evidence is to be for.
+    pub purpose: ExpectedPurpose,
+    /// The node that was asked.
+    pub node: NodeId,
+    /// The start of the agent.
+    pub boot: Expect<BootId>,
+    /// The key to seal to.
+    pub task_key: Expect<TaskKey>,
+    /// The key that will sign the report.
+    pub report_key: Expect<PublicKey>,
+    /// The agent's countersigning key.
+    pub agent_key: Expect<PublicKey>,
+    /// The key of the TLS session, where there was one.
+    pub tls_key: Expect<PublicKey>,
+    /// Digest of the posture. The posture itself is always checked against the binding.
+    pub posture: Expect<Digest>,
+}
+
+/// All that verification depends on besides the evidence.
+#[derive(Debug, Clone)]
+pub struct Context<'a> {
+    /// What the evidence is expected to be.
+    pub expected: Expected,
+    /// What makers published.
+    pub endorsements: &'a Endorsements,
+    /// Where trust starts.
+    pub trust_anchors: &'a TrustAnchors,
+    /// The time to judge by.
+    pub now: UnixTime,
+}
+
+/// Claims of one device, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceClaims {
+    /// A software TEE.
+    SoftwareTee(SoftwareTeeClaims),
+}
+
+impl DeviceClaims {
+    /// The kind of device.
+    pub const fn kind(&self) -> EvidenceKind {
+        match self {
+            Self::SoftwareTee(_) => EvidenceKind::SoftwareTee,
+        }
+    }
+
+    /// Follows from the root in which the chain ended.
+    pub(crate) const fn provenance(&self) -> Provenance {
+        match self {
+            Self::SoftwareTee(claims) => Provenance::Simulated { root: SimulatedRootId::SoftwareTee(claims.root) },
+        }
+    }
+}
+
+/// Evidence whose signatures, chain, freshness and binding hold. What it claims can be read; whether that is good enough
+/// is for [`crate::appraise`].
+#[derive(Clone)]
+pub struct Verified {
+    pub(crate) evidence_digest: Digest,
+    pub(crate) endorsements_digest: Digest,
+    pub(crate) binding: Binding,
+    pub(crate) posture: Posture,
+    pub(crate) device: DeviceClaims,
+    pub(crate) provenance: Provenance,
+    pub(crate) verified_at: UnixTime,
+    pub(crate) challenge_issued_at: UnixTime,
+    pub(crate) checks: Vec<Check>,
+}
+
+impl fmt::Debug for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verified({}, {})", self.evidence_digest, self.provenance)
+    }
+}
+
+impl Verified {
+    /// Name of the evidence.
+    pub const fn evidence_digest(&self) -> Digest {
+        self.evidence_digest
+    }
+
+    /// The binding that was signed.
+    pub const fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
+    /// The posture that was signed.
+    pub const fn posture(&self) -> &Posture {
+        &self.posture
+    }
+
+    /// What the device claims.
+    pub const fn device(&self) -> &DeviceClaims {
+        &self.device
+    }
+
+    /// What stands behind the chain.
+    pub const fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// The `now` that it was verified at.
+    pub const fn verified_at(&self) -> UnixTime {
+        self.verified_at
+    }
+}
+
+const REMEDY_BINDING: &str = "make new evidence for this very network, challenge, task and attempt";
+
+/// Checks evidence against what is expected of it, down to a trusted root. The first thing that does not hold refuses.
+pub fn verify(evidence: Evidence, context: &Context<'_>) -> Result<Verified, Refusal> {
+    let mut checks = binding_checks(&evidence.binding, &context.expected)?;
+
+    if evidence.posture.digest() != evidence.binding.posture {
+        return Err(Refusal::new(
+            Party::Node,
+            "evidence.posture",
+            "the posture is not the one that the binding names",
+            "send the posture that was signed",
+        ));
+    }
+    checks.push(Check::pass("evidence.posture", "the posture is the one that was signed"));
+
+    // A TPM's key has no business in a binding that no TPM vouches for.
+    if evidence.binding.ak_name.is_some() {
+        return Err(Refusal::new(
+            Party::Node,
+            "evidence.ak-name",
+            "the binding names a TPM key and no TPM takes part",
+            "send the TPM's part too, or leave its key out of the binding",
+        ));
+    }
+
+    let report_data = report_data_for(&evidence.binding.digest(), &evidence.path).ok_or_else(|| {
+        Refusal::new(Party::Node, "evidence.path-too-long", "the batch path is too long", "sign smaller batches")
+    })?;
+    let device = verify_parts(&evidence.parts, &report_data, &evidence.binding, context)?;
+    for (name, reason) in [
+        ("evidence.report-data", "the device signed the batch that this binding is in"),
+        ("evidence.report-boot", "the device reports the start of the agent that the binding names"),
+        ("evidence.certificate-dates", "the device certificate is valid at the time given"),
+        ("evidence.certificate-signature", "the root signed the device certificate"),
+        ("evidence.report-signature", "the device signed the report"),
+    ] {
+        checks.push(Check::pass(name, reason));
+    }
+
+    Ok(Verified {
+        evidence_digest: evidence.digest(),
+        endorsements_digest: context.endorsements.digest(),
+        binding: evidence.binding,
+        posture: evidence.posture,
+        device,
+        provenance: device.provenance(),
+        verified_at: context.now,
+        challenge_issued_at: context.expected.challenge_issued_at,
+        checks,
+    })
+}
+
+/// Which kinds may stand together. A part that is not called for refuses, so that nothing rides along unverified.
+fn verify_parts(
+    parts: &[Part],
+    report_data: &Digest,
+    binding: &Binding,
+    context: &Context<'_>,
+) -> Result<DeviceClaims, Refusal> {
+    match parts {
+        [Part { kind: EvidenceKind::SoftwareTee, report }] => {
+            software_tee::verify_report(report, report_data, &binding.boot, context.trust_anchors, context.now)
+                .map(DeviceClaims::SoftwareTee)
+        }
+        _ => Err(Refusal::new(
+            Party::Node,
+            "evidence.part-set",
+            "one software-tee part is the only set of parts that this verifier knows",
+            "send exactly the parts that specs/evidence.md lists together",
+        )),
+    }
+}
+
+fn binding_checks(binding: &Binding, expected: &Expected) -> Result<Vec<Check>, Refusal> {
+    let purpose = &expected.purpose;
+    let exact = [
+        ("evidence.network", binding.network == expected.network),
+        ("evidence.purpose", binding.purpose == purpose.purpose()),
+        ("evidence.challenge", binding.challenge == expected.challenge),
+        ("evidence.spec", binding.spec == purpose.spec()),
+        ("evidence.node", binding.node == expected.node),
+        ("evidence.attempt", binding.attempt == purpose.attempt()),
+        ("evidence.subject", binding.subject == purpose.subject()),
+    ];
+    let mut checks = Vec::with_capacity(24);
+    for (name, holds) in exact {
+        if !holds {
+            return Err(not_as_expected(name));
+        }
+        checks.push(Check::pass(name, "as expected"));
+    }
+    checks.push(expect("evidence.boot", Some(&binding.boot), &expected.boot)?);
+    checks.push(expect("evidence.task-key", binding.task_key.as_ref(), &expected.task_key)?);
+    checks.push(expect("evidence.report-key", binding.report_key.as_ref(), &expected.report_key)?);
+    checks.push(expect("evidence.agent-key", Some(&binding.agent_key), &expected.agent_key)?);
+    checks.push(expect("evidence.tls-key", Some(&binding.tls_key), &expected.tls_key)?);
+    checks.push(expect("evidence.posture-digest", Some(&binding.posture), &expected.posture)?);
+    Ok(checks)
+}
+
+fn expect<T: PartialEq>(name: &'static str, found: Option<&T>, expected: &Expect<T>) -> Result<Check, Refusal> {
+    match expected {
+        Expect::Exactly(wanted) if found == Some(wanted) => Ok(Check::pass(name, "as expected")),
+        Expect::Exactly(_) => Err(not_as_expected(name)),
+        Expect::Any => Ok(Check {
+            name: name.into(),
+            verdict: Verdict::NotChecked,
+            weight: Weight::Informative,
+            reason: "any value was accepted: the verifier could not know it beforehand".into(),
+            party: Party::Verifier,
+            remedy: "expect an exact value".into(),
+        }),
+    }
+}
+
+fn not_as_expected(name: &'static str) -> Refusal {
+    let field = name.trim_start_matches("evidence.");
+    Refusal::new(
+        Party::Node,
+        name,
+        format!("the evidence is bound to another {field} than the one expected"),
+        REMEDY_BINDING,
+    )
+}

@@ -1,0 +1,379 @@
+//! Arguments of every command. Help teaches by example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Confidential computing on hardware that nobody has to trust.
+#[derive(Debug, Parser)]
+#[command(name = "starminer", version, about, propagate_version = true, max_term_width = 110, after_help = "\
+Examples:
+  starminer demo                                   watch three real jobs go through a network of five processes
+  starminer run --wasm app.wasm -i data.csv -o out/ --accept-simulated 'demo software TEE'
+  starminer verify out/*.receipt --network network.toml
+
+Exit codes: 0 done, 1 refused or failed, 2 unusable call or file, 3 (verify) something unanchored, 4 unreachable, 5 this machine failed.")]
+pub struct Args {
+    /// Print one JSON document for scripts instead of text for people.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results only: no progress, no story.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Diagnostics on standard error: error, warn, info, debug, trace, or a filter such as `starminer_agent=debug`.
+    #[arg(long, global = true, default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a network in a directory, run three real jobs through it, and prove the claims.
+    Demo(DemoArgs),
+    /// Seal a job, submit it, verify the node, release the key, wait, open the result, keep the receipt.
+    Run(RunArgs),
+    /// Submit a job and go offline: a broker, verified first, releases the key.
+    Submit(RunArgs),
+    /// Where tasks stand.
+    Status(TaskArgs),
+    /// The standard output and error of a finished task.
+    Logs(TaskArgs),
+    /// Fetch and open the result of a task, and write its receipt; works after a crash of this program, too.
+    Result(ResultArgs),
+    /// End a task.
+    Cancel(TaskArgs),
+    /// Verify a receipt offline, by your own trust.
+    Verify(VerifyArgs),
+    /// Seal and open files.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Identity keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The coordinator: tasks, leases, blobs and the public log.
+    #[command(subcommand)]
+    Coordinator(CoordinatorCommand),
+    /// The broker: releases keys for requesters who are offline.
+    #[command(subcommand)]
+    Broker(BrokerCommand),
+    /// A provider's node.
+    #[command(subcommand)]
+    Node(NodeCommand),
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  starminer demo                        in a temporary directory, removed at the end
+  starminer demo --dir net --keep       leave the network running and print what to try next")]
+pub struct DemoArgs {
+    /// Where to create the network; must be empty or absent. A temporary directory otherwise.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Leave the network running.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// How sensitive a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SensitivityArg {
+    /// Nothing to hide.
+    Public,
+    /// Should not leak.
+    Sensitive,
+    /// Must not leak.
+    Confidential,
+}
+
+/// Where a requester keeps its things.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HomeArgs {
+    /// The requester's directory: identity.key, network.toml, journal.
+    #[arg(long, value_name = "DIR", env = "STARMINER_HOME")]
+    pub home: Option<PathBuf>,
+    /// The network's trust file, if not the one in the home directory.
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
+}
+
+/// Arguments of `run` and `submit`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  starminer run --wasm app.wasm -i data.csv -o out/
+  starminer run --wasm app.wasm -i notes/ -o out/ -- --top 20          arguments of the program after --
+  starminer run --onnx model.onnx -i patients.csv --id-column patient -o out/
+  starminer run job.toml                                               everything from a file
+  starminer submit --detach job.toml                                   through a broker; fetch with `starminer result TASK`
+
+The policy is tier `confidential` on genuine hardware. A simulated TEE is refused unless you name its root with --accept-simulated; a
+node whose operator may read memory is refused unless you say --operator-may-read-memory.")]
+pub struct RunArgs {
+    /// A job file; options given beside it win over it.
+    #[arg(value_name = "JOB.toml")]
+    pub job: Option<PathBuf>,
+    /// The wasm program: a component or a preview-1 module.
+    #[arg(long, value_name = "FILE", conflicts_with = "onnx")]
+    pub wasm: Option<PathBuf>,
+    /// The ONNX model.
+    #[arg(long, value_name = "FILE")]
+    pub onnx: Option<PathBuf>,
+    /// An input file, seen as /in/NAME; a directory gives each file in it. Repeatable.
+    #[arg(short, long = "input", value_name = "PATH")]
+    pub inputs: Vec<PathBuf>,
+    /// Where to write outputs and the receipt.
+    #[arg(short, long = "output", value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// ONNX: the column that names a row; it is copied, not fed to the model.
+    #[arg(long, value_name = "NAME")]
+    pub id_column: Option<String>,
+    /// Environment variable of the program, NAME=VALUE. Repeatable.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Fuel: about one unit a wasm instruction.
+    #[arg(long, value_name = "UNITS")]
+    pub fuel: Option<u64>,
+    /// Memory of the guest in MiB.
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u64>,
+    /// Longest run, in seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Make results equal bit for bit on every machine.
+    #[arg(long)]
+    pub portable: bool,
+    /// Give the program the host's clock.
+    #[arg(long)]
+    pub grant_clock: bool,
+    /// Give the program the host's randomness.
+    #[arg(long)]
+    pub grant_random: bool,
+    /// Place in the queue.
+    #[arg(long, value_enum)]
+    pub sensitivity: Option<SensitivityArg>,
+    /// Accept evidence of this simulated root, by its name in network.toml. Repeatable. Not for secrets.
+    #[arg(long, value_name = "NAME")]
+    pub accept_simulated: Vec<String>,
+    /// Accept nodes whose operator can read the task's memory (tier `measured` and below).
+    #[arg(long)]
+    pub operator_may_read_memory: bool,
+    /// Leave the task with a broker and return; without it `submit` waits as `run` does.
+    #[arg(long)]
+    pub detach: bool,
+    /// Release through this broker (its signing key); the first that proves itself otherwise.
+    #[arg(long, value_name = "KEY")]
+    pub broker: Option<String>,
+    /// Home and network.
+    #[command(flatten)]
+    pub home: HomeArgs,
+    /// Arguments of the program.
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+/// Names a task.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  starminer status              every task in this home\n  starminer status 3f2a…        one of them; a unique beginning is enough")]
+pub struct TaskArgs {
+    /// The task, or a unique beginning of it.
+    #[arg(value_name = "TASK")]
+    pub task: Option<String>,
+    /// Home and network.
+    #[command(flatten)]
+    pub home: HomeArgs,
+}
+
+/// Arguments of `result`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  starminer result 3f2a9c -o out/")]
+pub struct ResultArgs {
+    /// The task, or a unique beginning of it.
+    #[arg(value_name = "TASK")]
+    pub task: String,
+    /// Where to write outputs and the receipt; otherwise where `run` was told to.
+    #[arg(short, long = "output", value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Home and network.
+    #[command(flatten)]
+    pub home: HomeArgs,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  starminer verify out/3f2a.receipt --network network.toml
+  starminer verify a.receipt b.receipt --network network.toml --json
+  starminer verify a.receipt                       without trust of your own: signatures and links are checked, roots are unanchored
+
+Exit codes: 0 every claim proven, 1 one refuted, 2 a file is unusable, 3 something is unanchored.")]
+pub struct VerifyArgs {
+    /// Receipt files.
+    #[arg(required = true, value_name = "FILE")]
+    pub receipts: Vec<PathBuf>,
+    /// Your own trust: log and witness keys, reference values, simulated roots you accept. A receipt never brings its own.
+    #[arg(long, value_name = "FILE")]
+    pub network: Option<PathBuf>,
+}
+
+/// `vault` commands.
+#[derive(Debug, Subcommand)]
+pub enum VaultCommand {
+    /// Seal a file: AES-256-GCM in authenticated chunks.
+    Seal(VaultArgs),
+    /// Open a sealed file; nothing of a damaged chunk is given out.
+    Open(VaultArgs),
+}
+
+/// Arguments of `vault seal` and `vault open`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  starminer key new --secret vault.key
+  starminer vault seal --key-file vault.key data.csv data.csv.sealed
+  tar c dir | starminer vault seal --key-file vault.key - - | ssh backup 'cat > dir.tar.sealed'")]
+pub struct VaultArgs {
+    /// File with the secret (`starminer key new --secret`).
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// Name bound to the content; must be the same when opening.
+    #[arg(long, default_value = "", value_name = "NAME")]
+    pub name: String,
+    /// Also print the content id (BLAKE3 of the sealed bytes).
+    #[arg(long)]
+    pub content_id: bool,
+    /// Overwrite OUT.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Input file; - is standard input.
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// Output file; - is standard output.
+    #[arg(value_name = "OUT")]
+    pub output: PathBuf,
+}
+
+/// `key` commands.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key in a file of its own, readable by you alone.
+    New(KeyNewArgs),
+    /// Show the public half.
+    Show(KeyShowArgs),
+}
+
+/// Arguments of `key new`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  starminer key new me.key\n  starminer key new --secret vault.key")]
+pub struct KeyNewArgs {
+    /// A symmetric secret for `vault` instead of an identity.
+    #[arg(long)]
+    pub secret: bool,
+    /// Where to write it; must not exist.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `key show`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  starminer key show me.key")]
+pub struct KeyShowArgs {
+    /// The key file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `coordinator` commands.
+#[derive(Debug, Subcommand)]
+pub enum CoordinatorCommand {
+    /// Create a network: keys, log, trust file.
+    Init(CoordinatorInitArgs),
+    /// Run the coordinator of a network.
+    Run(ServiceRunArgs),
+}
+
+/// Arguments of `coordinator init`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  starminer coordinator init net/coordinator --name lab --listen 127.0.0.1:7443 --software-tee
+  starminer coordinator run net/coordinator")]
+pub struct CoordinatorInitArgs {
+    /// Directory of the coordinator; must be empty or absent.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Name of the network, for people.
+    #[arg(long, default_value = "starminer")]
+    pub name: String,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1:7443")]
+    pub listen: SocketAddr,
+    /// Make a root for simulated TEEs, too. What it certifies is SIMULATED for ever.
+    #[arg(long)]
+    pub software_tee: bool,
+    /// Program whose measurement is a reference value; this very program otherwise.
+    #[arg(long, value_name = "FILE")]
+    pub agent: Option<PathBuf>,
+}
+
+/// Arguments of `… run`.
+#[derive(Debug, clap::Args)]
+pub struct ServiceRunArgs {
+    /// Directory that `init` made.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `broker` commands.
+#[derive(Debug, Subcommand)]
+pub enum BrokerCommand {
+    /// Prepare a broker on a TEE.
+    Init(EnclaveInitArgs),
+    /// Run it.
+    Run(ServiceRunArgs),
+}
+
+/// `node` commands.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Prepare a node on a TEE.
+    Init(EnclaveInitArgs),
+    /// Run it.
+    Run(NodeRunArgs),
+}
+
+/// Arguments of `node run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  starminer node run node1 --places 4")]
+pub struct NodeRunArgs {
+    /// Directory that `init` made.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// How many tasks at a time; the number of processors otherwise.
+    #[arg(long, value_name = "N")]
+    pub places: Option<u32>,
+}
+
+/// Arguments of `node init` and `broker init`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  starminer node init node1 --network net/coordinator/network.toml --software-tee-root net/coordinator/software-tee-root.key
+  starminer node run node1")]
+pub struct EnclaveInitArgs {
+    /// Directory; must be empty or absent.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The network's trust file.
+    #[arg(long, value_name = "FILE")]
+    pub network: PathBuf,
+    /// Root key that certifies a simulated TEE for this machine. Its evidence is SIMULATED.
+    #[arg(long, value_name = "FILE")]
+    pub software_tee_root: Option<PathBuf>,
+}

@@ -1,0 +1,72 @@
+//! Exit codes and failures: whose fault, which check, what to do.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done; for `verify`: every claim proven |
+//! | 1 | refused or failed: a task failed, a claim is refuted |
+//! | 2 | the call or a file is unusable |
+//! | 3 | `verify`: something is unanchored |
+//! | 4 | the other side could not be reached or did not answer |
+//! | 5 | this machine failed: disk, memory, permissions |
+
+use std::fmt;
+
+use starminer_verify::{Party, Refusal};
+
+/// Done.
+pub const OK: u8 = 0;
+/// Refused or failed.
+pub const REFUSED: u8 = 1;
+/// The call or a file is unusable.
+pub const UNUSABLE: u8 = 2;
+/// Something is unanchored.
+pub const UNANCHORED: u8 = 3;
+/// The other side could not be reached.
+pub const UNREACHABLE: u8 = 4;
+/// This machine failed.
+pub const LOCAL: u8 = 5;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    refusal: Refusal,
+    exit_code: u8,
+}
+
+impl Failure {
+    /// The caller gave something unusable.
+    pub fn usage(check: &'static str, reason: impl fmt::Display, remedy: &str) -> Self {
+        Self { refusal: Refusal::new(Party::Requester, check, &reason.to_string(), remedy), exit_code: UNUSABLE }
+    }
+
+    /// This machine failed.
+    pub fn local(check: &'static str, reason: impl fmt::Display, remedy: &str) -> Self {
+        Self { refusal: Refusal::new(Party::Requester, check, &reason.to_string(), remedy), exit_code: LOCAL }
+    }
+
+    /// Somebody refused.
+    pub fn refused(refusal: Refusal) -> Self {
+        Self { refusal, exit_code: REFUSED }
+    }
+
+    /// The other side did not answer.
+    pub fn unreachable(refusal: Refusal) -> Self {
+        Self { refusal, exit_code: UNREACHABLE }
+    }
+
+    /// The refusal as data.
+    pub fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.refusal.check(), self.refusal.reason())
+    }
+}

@@ -1,0 +1,54 @@
+//! The command line: arguments, dispatch, output, exit codes.
+
+mod args;
+mod broker;
+mod coordinator;
+pub mod exit;
+mod home;
+mod job;
+mod key;
+mod node;
+mod run;
+mod task;
+mod terminal;
+mod vault;
+mod verify;
+
+use std::process::ExitCode;
+
+pub use args::Args;
+use args::{BrokerCommand, Command, CoordinatorCommand, KeyCommand, NodeCommand, VaultCommand};
+pub use terminal::Terminal;
+
+/// Runs the command and tells how it went.
+pub fn dispatch(args: Args) -> ExitCode {
+    let terminal = Terminal::new(args.json, args.quiet);
+    terminal.start_diagnostics(&args.log);
+    let outcome = match args.command {
+        Command::Demo(args) => crate::demo::run(&terminal, &args),
+        Command::Run(args) => run::run(&terminal, args),
+        Command::Submit(args) => run::submit(&terminal, args),
+        Command::Status(args) => task::status(&terminal, &args),
+        Command::Logs(args) => task::logs(&terminal, &args),
+        Command::Result(args) => task::result(&terminal, &args),
+        Command::Cancel(args) => task::cancel(&terminal, &args),
+        Command::Verify(args) => verify::verify(&terminal, &args),
+        Command::Vault(VaultCommand::Seal(args)) => vault::seal(&terminal, &args),
+        Command::Vault(VaultCommand::Open(args)) => vault::open(&terminal, &args),
+        Command::Key(KeyCommand::New(args)) => key::new(&terminal, &args),
+        Command::Key(KeyCommand::Show(args)) => key::show(&terminal, &args),
+        Command::Coordinator(CoordinatorCommand::Init(args)) => coordinator::init(&terminal, &args),
+        Command::Coordinator(CoordinatorCommand::Run(args)) => coordinator::run(&terminal, &args),
+        Command::Broker(BrokerCommand::Init(args)) => broker::init(&terminal, &args),
+        Command::Broker(BrokerCommand::Run(args)) => broker::run(&terminal, &args),
+        Command::Node(NodeCommand::Init(args)) => node::init(&terminal, &args),
+        Command::Node(NodeCommand::Run(args)) => node::run(&terminal, &args),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            terminal.failure(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
