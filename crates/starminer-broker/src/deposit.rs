@@ -7,8 +7,8 @@
 use starminer_receipt::{DEPOSIT_INFO, KemPrivateKey, SealError, SealedSecret, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, NetworkId, NodeId, Party,
-    Policy, PublicKey, Purpose, ReferenceValues, Refusal, UnixTime, Verified, appraise, verify,
+    AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, ExpectedPurpose, NetworkId, NodeId,
+    Party, Policy, PublicKey, ReferenceValues, Refusal, UnixTime, Verified, appraise, verify,
 };
 use zeroize::Zeroizing;
 
@@ -55,26 +55,25 @@ pub fn verify_broker_evidence(
     evidence: &[u8],
     network: NetworkId,
     broker: PublicKey,
-    challenge: Challenge,
+    (challenge, challenge_issued_at): (Challenge, UnixTime),
     trust: &ReleaserTrust,
     reference_values: &ReferenceValues,
     policy: &Policy,
     now: UnixTime,
 ) -> Result<(Verified, AttestationResult), Vec<Refusal>> {
-    let evidence = Evidence::parse(evidence).map_err(|error| vec![error.refusal()])?;
+    let evidence = Evidence::parse(evidence).map_err(|error| vec![Refusal::from(error)])?;
     let expected = Expected {
         network,
         challenge,
-        purpose: Purpose::Broker,
-        spec: Digest([0; 32]),
+        challenge_issued_at,
+        purpose: ExpectedPurpose::Broker,
         node: NodeId(broker),
-        attempt: Attempt(0),
-        subject: Expect::Exactly(None),
         boot: Expect::Any,
         task_key: Expect::Any,
         report_key: Expect::Exactly(broker),
         agent_key: Expect::Any,
         tls_key: Expect::Any,
+        posture: Expect::Any,
     };
     let context = Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now };
     let verified = verify(evidence, &context).map_err(|refusal| vec![refusal])?;
@@ -95,7 +94,8 @@ pub fn seal_deposit(
     secret: &TaskSecret,
     randomness: &Zeroizing<[u8; 64]>,
 ) -> Result<SealedSecret, SealError> {
-    SealedSecret::seal(&broker.binding().task_key, DEPOSIT_INFO, spec.as_bytes(), secret.expose().as_slice(), randomness)
+    let key = broker.binding().task_key.as_ref().ok_or(SealError::BadRecipient)?;
+    SealedSecret::seal(key.as_bytes(), DEPOSIT_INFO, spec.as_bytes(), secret.expose().as_slice(), randomness)
 }
 
 /// Opens a deposit inside the broker. `own_evidence` tells whether a digest is of evidence that this start of the broker gave.

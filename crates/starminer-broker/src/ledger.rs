@@ -14,8 +14,8 @@ use starminer_receipt::{
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, Party, Purpose, Refusal,
-    TaskId, UnixTime, appraise, verify,
+    Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, ExpectedPurpose, Party,
+    Refusal, TaskId, TaskKey, UnixTime, appraise, verify,
 };
 use zeroize::Zeroizing;
 
@@ -83,7 +83,7 @@ pub struct Approved {
     release: Signed<ReleaseStatement>,
     attestation_result: Vec<u8>,
     result: AttestationResult,
-    task_key: Vec<u8>,
+    task_key: TaskKey,
 }
 
 impl Approved {
@@ -262,9 +262,9 @@ impl Ledger {
         let (spec, lease) = (context.spec, context.lease);
         let evidence_digest = Digest::of(evidence);
         let (challenge, released) = match self.stage(lease)? {
-            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => (challenge.challenge, None),
+            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => ((challenge.challenge, challenge.issued_at), None),
             Some(Stage::Approved(release, ear)) if release.evidence == evidence_digest && release.lease == lease.digest() => {
-                (release.challenge, Some((release.as_ref().clone(), ear.clone())))
+                ((release.challenge, release.challenge_issued_at), Some((release.as_ref().clone(), ear.clone())))
             }
             Some(Stage::Denied(denial)) => return Ok((Decision::Deny(denial.clone()), None)),
             Some(_) => return Err(consumed()),
@@ -297,7 +297,7 @@ impl Ledger {
             let approved = Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
             return Ok((Decision::Release(Box::new(approved)), None));
         }
-        let attestation_result = ear_bytes(&appraised.result, now);
+        let attestation_result = appraised.result.to_ear_json();
         let statement = ReleaseStatement {
             network: lease.network,
             task: lease.task,
@@ -305,11 +305,12 @@ impl Ledger {
             node: lease.node,
             spec: spec.digest(),
             lease: lease.digest(),
-            challenge,
+            challenge: challenge.0,
+            challenge_issued_at: challenge.1,
             evidence: evidence_digest,
             policy: spec.policy.digest(),
             attestation_result: Digest::of(&attestation_result),
-            task_key: Digest::of(&appraised.task_key),
+            task_key: appraised.task_key.digest(),
             decided_at: now,
             releaser: signer.public_key(),
         };
@@ -379,7 +380,7 @@ impl Ledger {
         }
         let aad = Grant::aad(&release.spec, &release.lease, release.attempt, &release.evidence, &release.policy);
         let sealed = SealedSecret::seal(
-            &logged.approved.task_key,
+            logged.approved.task_key.as_bytes(),
             GRANT_INFO,
             aad.as_bytes(),
             secret.expose().as_slice(),
@@ -430,32 +431,31 @@ impl Ledger {
 /// What an appraisal that met the policy leaves for the release.
 struct Appraisal {
     result: AttestationResult,
-    task_key: Vec<u8>,
+    task_key: TaskKey,
 }
 
 /// Verifies the evidence for exactly this attempt and appraises it by the spec's own policy and reference values.
 fn appraise_attempt(
     context: ReleaseContext<'_>,
-    challenge: Challenge,
+    (challenge, challenge_issued_at): (Challenge, UnixTime),
     evidence: &[u8],
     trust: &ReleaserTrust,
     now: UnixTime,
 ) -> Result<Appraisal, Vec<Refusal>> {
     let (spec, lease) = (context.spec, context.lease);
-    let evidence = Evidence::parse(evidence).map_err(|error| vec![error.refusal()])?;
+    let evidence = Evidence::parse(evidence).map_err(|error| vec![Refusal::from(error)])?;
     let expected = Expected {
         network: spec.network,
         challenge,
-        purpose: Purpose::Task,
-        spec: spec.digest(),
+        challenge_issued_at,
+        purpose: ExpectedPurpose::Task { spec: spec.digest(), attempt: lease.attempt },
         node: lease.node,
-        attempt: lease.attempt,
-        subject: Expect::Exactly(None),
         boot: Expect::Any,
         task_key: Expect::Any,
         report_key: Expect::Any,
         agent_key: Expect::Any,
         tls_key: Expect::Any,
+        posture: Expect::Any,
     };
     let verified = verify(
         evidence,
@@ -467,13 +467,10 @@ fn appraise_attempt(
         Appraised::Meets => {}
         Appraised::Fails(reasons) => return Err(reasons),
     }
-    let task_key = verified.binding().task_key.clone();
+    let Some(task_key) = verified.binding().task_key.clone() else {
+        return Err(vec![Refusal::new(Party::Node, "release.no-task-key", "the binding has no task key", "make a task key")]);
+    };
     Ok(Appraisal { result, task_key })
-}
-
-/// The attestation result as the exact bytes that the release commits to.
-fn ear_bytes(result: &AttestationResult, now: UnixTime) -> Vec<u8> {
-    result.to_ear(now).to_string().into_bytes()
 }
 
 /// What must hold before anything is done for an attempt.

@@ -1,7 +1,7 @@
 //! What a releaser trusts, put together from the spec that the requester signed and the network's trust file.
 
 use starminer_receipt::{NetworkTrust, TaskSpec};
-use starminer_verify::{Endorsements, TrustAnchors};
+use starminer_verify::{Endorsements, TooManyRoots, TrustAnchors};
 
 /// Anchors and endorsements for one decision.
 #[derive(Debug, Clone)]
@@ -14,14 +14,19 @@ pub struct ReleaserTrust {
 
 impl ReleaserTrust {
     /// For a requester or an auditor: simulated roots count only if its own trust file names them.
-    #[must_use]
-    pub fn from_network(network: &NetworkTrust, endorsements: Endorsements) -> Self {
-        Self { anchors: TrustAnchors::with_simulated_roots(&network.simulated_root_keys()), endorsements }
+    ///
+    /// # Errors
+    /// More simulated roots than can be named.
+    pub fn from_network(network: &NetworkTrust, endorsements: Endorsements) -> Result<Self, TooManyRoots> {
+        Ok(Self { anchors: TrustAnchors::makers().with_simulated_roots(network.simulated_root_ids())?, endorsements })
     }
 
     /// For a broker: it has no opinion of its own on simulated roots, the spec's signed policy has. What the policy does not name is refused.
-    #[must_use]
-    pub fn from_spec(spec: &TaskSpec, endorsements: Endorsements) -> Self {
-        Self { anchors: TrustAnchors::with_simulated_roots(&spec.policy.accepted_simulated_roots), endorsements }
+    ///
+    /// # Errors
+    /// More simulated roots than can be named.
+    pub fn from_spec(spec: &TaskSpec, endorsements: Endorsements) -> Result<Self, TooManyRoots> {
+        let roots = spec.policy.fields().accepted_simulated_roots.iter().copied();
+        Ok(Self { anchors: TrustAnchors::makers().with_simulated_roots(roots)?, endorsements })
     }
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use starminer_log::{LogKey, WitnessKey};
-use starminer_verify::{NetworkId, PublicKey, ReferenceValues};
+use starminer_verify::{NetworkId, PublicKey, ReferenceValues, SimulatedRootId};
 
 /// Largest trust file, in bytes.
 const MAX_TRUST_BYTES: usize = 256 * 1024;
@@ -41,8 +41,8 @@ pub enum NetworkTrustError {
 pub struct SimulatedRootEntry {
     /// For people.
     pub name: String,
-    /// Its Ed25519 key.
-    pub key: PublicKey,
+    /// Which root, e.g. `software-tee:<hex>`.
+    pub root: SimulatedRootId,
 }
 
 /// How to reach the coordinator, and by which key to know it.
@@ -79,7 +79,7 @@ struct TrustFile {
     log: LogEntryKeys,
     #[serde(default)]
     simulated_root: Vec<SimulatedRootEntry>,
-    #[serde(default)]
+    #[serde(default = "ReferenceValues::unset")]
     reference_values: ReferenceValues,
 }
 
@@ -165,9 +165,8 @@ impl NetworkTrust {
         &self.witness_keys
     }
 
-    /// Keys of the simulated roots.
-    #[must_use]
-    pub fn simulated_root_keys(&self) -> Vec<PublicKey> {
-        self.simulated_roots.iter().map(|root| root.key).collect()
+    /// The simulated roots, without their names.
+    pub fn simulated_root_ids(&self) -> impl Iterator<Item = SimulatedRootId> + '_ {
+        self.simulated_roots.iter().map(|entry| entry.root)
     }
 }

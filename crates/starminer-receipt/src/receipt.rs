@@ -117,6 +117,8 @@ impl Receipt {
     pub const FORMAT: &'static str = FORMAT;
     /// The stamp of everything that does not chain to a maker's root.
     pub const SIMULATED: &'static str = "SIMULATED";
+    /// The stamp of what does.
+    pub const GENUINE: &'static str = "GENUINE";
 
     /// Parses a receipt file.
     ///

@@ -85,6 +85,8 @@ pub struct ReleaseStatement {
     pub lease: Digest,
     /// The challenge that the evidence answers.
     pub challenge: Challenge,
+    /// When it was issued, by the releaser's clock.
+    pub challenge_issued_at: UnixTime,
     /// Digest of the evidence.
     pub evidence: Digest,
     /// Digest of the policy.
