@@ -67,7 +67,7 @@ pub enum LedgerRecord {
 enum Stage {
     Challenged(Signed<ChallengeStatement>),
     Approved(Box<Signed<ReleaseStatement>>, Vec<u8>),
-    Granted(Signed<Grant>),
+    Granted(Box<Signed<Grant>>, Vec<u8>),
     Denied(Signed<DenyStatement>),
 }
 
@@ -164,7 +164,12 @@ impl Ledger {
                 }
                 LedgerRecord::Granted { grant } => {
                     let grant = grant.open::<Grant>()?;
-                    ledger.put(grant.task, grant.attempt, Stage::Granted(grant.clone()));
+                    // The attestation result stands in the record before; without that, the grant alone is kept.
+                    let attestation_result = match ledger.tasks.remove(&grant.task) {
+                        Some((attempt, Stage::Approved(_, result))) if attempt == grant.attempt => result,
+                        _ => Vec::new(),
+                    };
+                    ledger.put(grant.task, grant.attempt, Stage::Granted(Box::new(grant), attestation_result));
                 }
                 LedgerRecord::Denied { denial } => {
                     let denial = denial.open::<DenyStatement>()?;
@@ -374,7 +379,7 @@ impl Ledger {
         let lease = context.lease;
         let release = &logged.approved.release;
         match self.stage(lease)? {
-            Some(Stage::Granted(grant)) if grant.release == release.digest() => return Ok((grant.clone(), None)),
+            Some(Stage::Granted(grant, _)) if grant.release == release.digest() => return Ok((grant.as_ref().clone(), None)),
             Some(Stage::Approved(approved, _)) if approved.digest() == release.digest() => {}
             _ => return Err(consumed()),
         }
@@ -404,7 +409,8 @@ impl Ledger {
             releaser: signer.public_key(),
         };
         let grant = Envelope::sign(statement, signer).map_err(internal)?;
-        self.put(lease.task, lease.attempt, Stage::Granted(grant.clone()));
+        let kept = logged.approved.attestation_result.clone();
+        self.put(lease.task, lease.attempt, Stage::Granted(Box::new(grant.clone()), kept));
         let record = LedgerRecord::Granted { grant: grant.envelope().clone() };
         Ok((grant, Some(record)))
     }
@@ -413,7 +419,16 @@ impl Ledger {
     #[must_use]
     pub fn granted(&self, task: &TaskId, attempt: Attempt) -> Option<&Signed<Grant>> {
         match self.tasks.get(task) {
-            Some((of, Stage::Granted(grant))) if *of == attempt => Some(grant),
+            Some((of, Stage::Granted(grant, _))) if *of == attempt => Some(grant),
+            _ => None,
+        }
+    }
+
+    /// The attestation result (EAR JSON) that the release of an attempt names.
+    #[must_use]
+    pub fn attestation_result(&self, task: &TaskId, attempt: Attempt) -> Option<&[u8]> {
+        match self.tasks.get(task) {
+            Some((of, Stage::Granted(_, result) | Stage::Approved(_, result))) if *of == attempt && !result.is_empty() => Some(result),
             _ => None,
         }
     }

@@ -18,7 +18,7 @@ mod seal;
 mod spec;
 mod statements;
 
-pub use claims::{Claim, ClaimVerdict, Overall, ReceiptVerdict, Voucher, verify_receipt};
+pub use claims::{Claim, ClaimVerdict, Overall, ReceiptVerdict, Validity, Voucher, verify_receipt};
 pub use dsse::{
     Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement, pre_authentication_encoding,
     verify_ed25519,

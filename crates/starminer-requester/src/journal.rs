@@ -215,6 +215,15 @@ impl Journal {
         Ok(tasks)
     }
 
+    /// Replaces the journal of a finished task by nothing: its secrets are of no more use to anyone but a thief.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn shred(self) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { path: self.path.clone(), source };
+        std::fs::remove_file(&self.path).map_err(io)
+    }
+
     /// Appends a record; it is durable when this returns.
     ///
     /// # Errors

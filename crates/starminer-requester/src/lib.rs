@@ -9,6 +9,7 @@
 
 mod home;
 mod journal;
+mod log_memory;
 mod outputs;
 mod plan;
 mod progress;

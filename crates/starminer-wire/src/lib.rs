@@ -5,7 +5,7 @@
 //! No HTTP here: paths and bodies only.
 
 mod messages;
-mod paths;
+pub mod paths;
 mod problem;
 
 pub use messages::{
@@ -14,7 +14,6 @@ pub use messages::{
     LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SessionRequest, SubmitRequest,
     TaskState, TaskView,
 };
-pub use paths::*;
 pub use problem::{Problem, ProblemStatus};
 
 /// Largest JSON body that any endpoint takes, in bytes.

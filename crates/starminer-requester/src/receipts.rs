@@ -1,0 +1,37 @@
+//! From what the coordinator kept to a receipt file.
+
+use starminer_receipt::{LoggedEntry, NetworkTrust, Receipt, ReceiptVerdict, verify_receipt};
+use starminer_verify::UnixTime;
+use starminer_wire::ReceiptParts;
+
+/// Puts the receipt together, verifies it by the holder's own trust, and stamps it by what was found. The stamp is for people; whoever
+/// verifies the file derives it anew.
+#[must_use]
+pub fn receipt_from_parts(parts: ReceiptParts, trust: &NetworkTrust, now: UnixTime) -> (Receipt, ReceiptVerdict) {
+    let entries = parts.entries.into_iter();
+    let mut receipt = Receipt {
+        format: Receipt::FORMAT.into(),
+        stamp: Receipt::SIMULATED.into(),
+        spec: parts.spec,
+        lease: parts.lease,
+        challenge: parts.challenge,
+        evidence: parts.evidence,
+        attestation_result: parts.attestation_result,
+        release: parts.release,
+        grant: parts.grant,
+        denial: parts.denial,
+        cancel: parts.cancel,
+        report: parts.report,
+        agent_statement: parts.agent_statement,
+        closing_evidence: parts.closing_evidence,
+        checkpoint: parts.checkpoint,
+        entries: entries.map(|entry| LoggedEntry { entry: entry.entry, inclusion: entry.inclusion }).collect(),
+    };
+    let verdict = verify_receipt(&receipt, Some(trust), now);
+    if verdict.is_simulated() {
+        return (receipt, verdict);
+    }
+    receipt.stamp = Receipt::GENUINE.into();
+    let verdict = verify_receipt(&receipt, Some(trust), now);
+    (receipt, verdict)
+}

@@ -1,0 +1,369 @@
+//! The releaser at work: follows the coordinator's feed, challenges nodes, decides, has the release logged, grants.
+//!
+//! The order of steps is the ledger's ([`starminer_broker::Ledger`]); here is what connects it to the network, to a durable journal and to
+//! wherever secrets are kept ([`ReleaserHost`]). The feed is level-triggered, so that a lost connection or a restart loses nothing.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust};
+use starminer_client::{ClientError, CoordinatorClient};
+use starminer_receipt::{Base64Bytes, Lease, NetworkTrust, Signed, SigningKey, TaskSpec};
+use starminer_vault::TaskSecret;
+use starminer_verify::{Attempt, NetworkId, Party, Refusal, TaskId, UnixTime, Verdict};
+use starminer_wire::{AttemptView, ChallengeRequest, DenyRequest, FeedRole, GrantRequest, MAX_POLL_WAIT_MS, ReleaseRequest, TaskState};
+
+use crate::log_memory::LogMemory;
+use crate::progress::Event;
+use crate::secrets::{random_bytes, random_secret};
+
+/// First pause after a failed poll; doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Longest pause between polls of a coordinator that does not answer.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Most attempts that are worked on at once.
+const MAX_WORKING: usize = 512;
+
+/// A task secret for one attempt.
+pub type AttemptSecret = TaskSecret;
+
+/// Why a releaser stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ReleaserError {
+    /// The coordinator was caught lying, or refuses this identity.
+    #[error("{}: {}", .0.check(), .0.reason())]
+    Refused(Refusal),
+    /// A record could not be made durable.
+    #[error("a record of the release ledger could not be made durable: {0}")]
+    Journal(String),
+}
+
+/// What surrounds a releaser: where its secrets and records are.
+pub trait ReleaserHost: Send + Sync + 'static {
+    /// The secret of the task that an attempt is for.
+    ///
+    /// # Errors
+    /// A refusal ends the attempt; the releaser denies it with this reason, without another try.
+    fn secret(&self, view: &AttemptView, spec: &Signed<TaskSpec>) -> Result<AttemptSecret, Refusal>;
+
+    /// Whether this releaser has anything to do with the task; others' attempts are left alone.
+    fn knows(&self, task: &TaskId) -> bool;
+
+    /// What the releaser trusts for this task.
+    ///
+    /// # Errors
+    /// A refusal denies the attempt.
+    fn trust(&self, spec: &TaskSpec) -> Result<ReleaserTrust, Refusal>;
+
+    /// Makes a record durable.
+    ///
+    /// # Errors
+    /// In words; the step is then not taken.
+    fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<(), String>;
+
+    /// Hears what happens.
+    fn event(&self, event: Event);
+
+    /// The time.
+    fn now(&self) -> UnixTime;
+}
+
+/// A releaser of any number of tasks.
+pub struct Releaser<H> {
+    client: CoordinatorClient,
+    signer: SigningKey,
+    network: NetworkId,
+    host: Arc<H>,
+    ledger: Mutex<Ledger>,
+    memory: Arc<LogMemory>,
+    working: Mutex<HashSet<(TaskId, Attempt, TaskState)>>,
+}
+
+impl<H> std::fmt::Debug for Releaser<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Releaser").field("signer", &self.signer).finish_non_exhaustive()
+    }
+}
+
+impl<H: ReleaserHost> Releaser<H> {
+    pub(crate) fn new(
+        client: CoordinatorClient,
+        signer: SigningKey,
+        network: NetworkId,
+        host: Arc<H>,
+        ledger: Ledger,
+        memory: Arc<LogMemory>,
+    ) -> Self {
+        Self { client, signer, network, host, ledger: Mutex::new(ledger), memory, working: Mutex::default() }
+    }
+
+    /// A releaser without memory of earlier starts, for a broker: its keys are as young as this process.
+    #[must_use]
+    pub fn for_broker(client: CoordinatorClient, signer: SigningKey, network: &NetworkTrust, host: Arc<H>) -> Self {
+        let memory = Arc::new(LogMemory::new(network.log_key().clone(), None));
+        Self::new(client, signer, network.network, host, Ledger::default(), memory)
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn working(&self) -> std::sync::MutexGuard<'_, HashSet<(TaskId, Attempt, TaskState)>> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the feed until the coordinator is caught lying or a record cannot be kept. Cancel-safe: drop it to stop.
+    ///
+    /// # Errors
+    /// [`ReleaserError`]; a coordinator that cannot be reached is no error but tried again.
+    pub async fn run(self: &Arc<Self>) -> ReleaserError {
+        let (mut epoch, mut after, mut backoff) = (0, 0, MIN_BACKOFF);
+        let (failed, mut failures) = tokio::sync::mpsc::channel::<ReleaserError>(1);
+        loop {
+            let feed = tokio::select! {
+                feed = self.client.feed(FeedRole::Releaser, epoch, after, MAX_POLL_WAIT_MS) => feed,
+                Some(error) = failures.recv() => return error,
+            };
+            let feed = match feed {
+                Ok(feed) => feed,
+                Err(error) => {
+                    tracing::debug!(%error, "releaser feed");
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    continue;
+                }
+            };
+            backoff = MIN_BACKOFF;
+            if feed.epoch != epoch {
+                // A new start of the coordinator: what was under way with the old one is asked again.
+                self.working().clear();
+            }
+            (epoch, after) = (feed.epoch, feed.version);
+            for view in feed.attempts {
+                let key = (view.task, view.attempt, view.state);
+                let wanted = match view.state {
+                    TaskState::Leased | TaskState::Attested | TaskState::Released => !view.ended,
+                    _ => false,
+                };
+                if view.state.is_final() {
+                    self.ledger().forget(&view.task);
+                }
+                if !wanted || !self.host.knows(&view.task) {
+                    continue;
+                }
+                {
+                    let mut working = self.working();
+                    if working.len() >= MAX_WORKING || !working.insert(key) {
+                        continue;
+                    }
+                }
+                let (this, failed) = (Arc::clone(self), failed.clone());
+                tokio::spawn(async move {
+                    let result = this.handle_with_retries(&view).await;
+                    this.working().remove(&key);
+                    if let Err(error) = result {
+                        let _ = failed.try_send(error);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Tries again while the coordinator cannot be reached; a refusal by it ends the step (a later view says what to do).
+    async fn handle_with_retries(&self, view: &AttemptView) -> Result<(), ReleaserError> {
+        let mut backoff = MIN_BACKOFF;
+        loop {
+            match self.handle(view).await {
+                Ok(()) => return Ok(()),
+                Err(StepError::Stop(error)) => return Err(error),
+                Err(StepError::Client(ClientError::Refused { refusal, .. })) => {
+                    tracing::info!(task = %view.task, attempt = %view.attempt, check = refusal.check(), "the coordinator refused a step");
+                    return Ok(());
+                }
+                Err(StepError::Client(error)) => {
+                    tracing::debug!(%error, "releaser step");
+                    if backoff >= MAX_BACKOFF {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(backoff).await;
+                    backoff *= 2;
+                }
+                Err(StepError::Refused(refusal)) => {
+                    tracing::info!(task = %view.task, attempt = %view.attempt, check = refusal.check(), "step not taken");
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn handle(&self, view: &AttemptView) -> Result<(), StepError> {
+        let spec = view.spec.clone().open::<TaskSpec>().map_err(StepError::envelope)?;
+        let lease = view.lease.clone().open::<Lease>().map_err(StepError::envelope)?;
+        if spec.network != self.network || spec.task != view.task || lease.attempt != view.attempt {
+            return Err(StepError::Refused(Refusal::new(
+                Party::Coordinator,
+                "release.view-mismatch",
+                "the coordinator showed statements of another task, attempt or network",
+                "ignore it",
+            )));
+        }
+        let context = ReleaseContext { spec: &spec, lease: &lease };
+        match view.state {
+            TaskState::Leased => self.challenge(view, context).await,
+            TaskState::Attested | TaskState::Released => self.decide(view, context).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a record durable; when that fails, nothing may be sent and the releaser stops.
+    fn record(&self, task: &TaskId, record: Option<LedgerRecord>) -> Result<(), StepError> {
+        match record {
+            Some(record) => {
+                self.host.record(task, record).map_err(|error| StepError::Stop(ReleaserError::Journal(error)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn challenge(&self, view: &AttemptView, context: ReleaseContext<'_>) -> Result<(), StepError> {
+        // A secret that cannot be had is known before a node does any work.
+        if let Err(refusal) = self.host.secret(view, context.spec) {
+            return self.deny(context, refusal).await;
+        }
+        let (challenge, record) = {
+            let now = self.host.now();
+            self.ledger().challenge(context, &self.signer, random_bytes(), now).map_err(StepError::Refused)?
+        };
+        self.record(&view.task, record)?;
+        let request = ChallengeRequest { challenge: challenge.into_envelope() };
+        self.client.challenge(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
+        self.host.event(Event::Challenged { task: view.task, node: context.lease.node, attempt: view.attempt });
+        Ok(())
+    }
+
+    async fn deny(&self, context: ReleaseContext<'_>, refusal: Refusal) -> Result<(), StepError> {
+        let now = self.host.now();
+        let (decision, record) =
+            self.ledger().deny(context, None, vec![refusal], false, &self.signer, now).map_err(StepError::Refused)?;
+        self.record(&context.spec.task, record)?;
+        self.send_denial(decision, context).await
+    }
+
+    async fn send_denial(&self, decision: Decision, context: ReleaseContext<'_>) -> Result<(), StepError> {
+        let Decision::Deny(denial) = decision else { return Ok(()) };
+        let reason = denial.reasons.first().map_or_else(String::new, |reason| format!("{}: {}", reason.check(), reason.reason()));
+        let request = DenyRequest { denial: denial.into_envelope() };
+        self.client.deny(&context.spec.task, context.lease.attempt, &request).await.map_err(StepError::Client)?;
+        self.host.event(Event::Denied { task: context.spec.task, node: context.lease.node, reason });
+        Ok(())
+    }
+
+    async fn decide(&self, view: &AttemptView, context: ReleaseContext<'_>) -> Result<(), StepError> {
+        let granted = self.ledger().granted(&view.task, view.attempt).cloned();
+        let Some(Base64Bytes(evidence)) = &view.evidence else { return Ok(()) };
+        let trust = match self.host.trust(context.spec) {
+            Ok(trust) => trust,
+            Err(refusal) => return self.deny(context, refusal).await,
+        };
+        if let Some(grant) = granted {
+            // Granted before a crash and perhaps never sent: the same bytes again.
+            let attestation_result = self.host_result(view)?;
+            let request = GrantRequest { grant: grant.into_envelope(), attestation_result };
+            self.client.grant(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
+            return Ok(());
+        }
+        let (decision, record) = {
+            let now = self.host.now();
+            self.ledger().decide(context, evidence, &trust, &self.signer, now).map_err(StepError::Refused)?
+        };
+        self.record(&view.task, record)?;
+        let approved = match decision {
+            Decision::Release(approved) => *approved,
+            denial @ Decision::Deny(_) => return self.send_denial(denial, context).await,
+        };
+        let result = approved.result();
+        self.host.event(Event::Appraised {
+            task: view.task,
+            node: context.lease.node,
+            tier: result.tier().to_string(),
+            provenance: result.provenance().name().to_string(),
+            checks_passed: result.checks().iter().filter(|check| check.verdict() == Verdict::Pass).count(),
+        });
+
+        let remembered = self.memory.remembered();
+        let request = ReleaseRequest {
+            release: approved.release().envelope().clone(),
+            remembered_size: remembered.as_ref().map_or(0, |remembered| remembered.checkpoint().size()),
+        };
+        let response = self.client.release(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
+        let checkpoint = self.memory.take(remembered.as_ref(), &response.proof).map_err(StepError::lying)?;
+        let (Some(entry), Some(inclusion)) = (&response.proof.entry, &response.proof.inclusion) else {
+            return Err(StepError::lying(Refusal::new(
+                Party::Coordinator,
+                "release.not-logged",
+                "the answer to a release has no proof that it is in the log",
+                "do not grant",
+            )));
+        };
+        let attestation_result = Base64Bytes(approved.attestation_result().to_vec());
+        let logged = approved.logged(&checkpoint, &entry.0, inclusion).map_err(StepError::lying)?;
+        self.host.event(Event::ReleaseLogged { task: view.task, index: inclusion.index(), log_size: checkpoint.size() });
+
+        let secret = match self.host.secret(view, context.spec) {
+            Ok(secret) => secret,
+            Err(refusal) => return self.deny(context, refusal).await,
+        };
+        let (grant, record) = {
+            let now = self.host.now();
+            self.ledger()
+                .grant(context, &logged, &secret, &self.signer, &random_secret(), now)
+                .map_err(StepError::Refused)?
+        };
+        drop(secret);
+        self.record(&view.task, record)?;
+        let digest = grant.digest();
+        let request = GrantRequest { grant: grant.into_envelope(), attestation_result };
+        self.client.grant(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
+        self.host.event(Event::Granted { task: view.task, grant: digest });
+        self.join_checkpoints().await
+    }
+
+    /// The attestation result of a grant that was made before a crash: the ledger kept it with the release.
+    fn host_result(&self, view: &AttemptView) -> Result<Base64Bytes, StepError> {
+        self.ledger()
+            .attestation_result(&view.task, view.attempt)
+            .map(|bytes| Base64Bytes(bytes.to_vec()))
+            .ok_or_else(|| StepError::Refused(Refusal::new(Party::Releaser, "release.no-result", "no attestation result is kept for this grant", "wait for the next attempt")))
+    }
+
+    /// Joins checkpoints that concurrent answers brought: a fork shows here.
+    async fn join_checkpoints(&self) -> Result<(), StepError> {
+        while let Some(kept) = self.memory.unjoined() {
+            let Some(remembered) = self.memory.remembered() else { return Ok(()) };
+            let from_kept = self.client.consistency(kept.size()).await.map_err(StepError::Client)?;
+            let from_latest = self.client.consistency(remembered.checkpoint().size()).await.map_err(StepError::Client)?;
+            self.memory.join(&kept, &from_kept, &remembered, &from_latest).map_err(StepError::lying)?;
+        }
+        Ok(())
+    }
+}
+
+enum StepError {
+    /// The coordinator did not answer or refused.
+    Client(ClientError),
+    /// The step is not to be taken.
+    Refused(Refusal),
+    /// Nothing more is to be done at all.
+    Stop(ReleaserError),
+}
+
+impl StepError {
+    fn envelope(error: starminer_receipt::EnvelopeError) -> Self {
+        Self::Refused(Refusal::new(Party::Coordinator, error.code(), &error.to_string(), "ignore it"))
+    }
+
+    fn lying(refusal: Refusal) -> Self {
+        Self::Stop(ReleaserError::Refused(refusal))
+    }
+}

@@ -1,0 +1,544 @@
+//! A requester: submits tasks, releases their keys (or leaves them with a broker), collects results.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use starminer_broker::{Ledger, LedgerRecord, ReleaserTrust, seal_deposit, verify_broker_evidence};
+use starminer_client::{ClientError, CoordinatorClient, UploadSource};
+use starminer_receipt::{
+    CancelStatement, Envelope, KemPrivateKey, NetworkTrust, Outcome, ReceiptVerdict, Report, RunDetails, Signed, Signer as _, SigningKey,
+    TaskSpec,
+};
+use starminer_vault::TaskSecret;
+use starminer_verify::{Challenge, Endorsements, Party, PublicKey, Refusal, TaskId, UnixTime};
+use starminer_wire::{
+    AttemptView, BrokerEvidenceRequest, CancelRequest, Deposit, MAX_POLL_WAIT_MS, SubmitRequest, TaskView,
+};
+use zeroize::Zeroizing;
+
+use crate::home::{Home, HomeError, replace_file};
+use crate::journal::{Journal, JournalError, JournalKey, JournalRecord, TaskStart};
+use crate::log_memory::LogMemory;
+use crate::outputs::{OpenedOutput, OpenedResult, OutputsError};
+use crate::plan::{InputSource, JobPlan, Parties, PlanError, PreparedTask, SealedBlob};
+use crate::progress::{Event, EventSink};
+use crate::receipts::receipt_from_parts;
+use crate::releaser::{Releaser, ReleaserError, ReleaserHost};
+use crate::secrets::{random_bytes, random_secret};
+
+/// Outputs up to this length are opened in memory; longer ones go through a staging file, as ciphertext.
+const IN_MEMORY_BYTES: u64 = 1 << 20;
+/// First and longest pause between tries while the coordinator cannot be reached.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Why a requester's command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequesterError {
+    /// The coordinator could not be reached or refused.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The job cannot be prepared.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The home directory cannot be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The result cannot be opened.
+    #[error(transparent)]
+    Outputs(#[from] OutputsError),
+    /// Releasing keys had to stop.
+    #[error(transparent)]
+    Releaser(#[from] ReleaserError),
+    /// Somebody refused, or cannot be trusted.
+    #[error("{}: {}", .0.check(), .0.reason())]
+    Refused(Refusal),
+    /// No such task in this home.
+    #[error("no task {0} in this home")]
+    UnknownTask(String),
+    /// The receipt cannot be written.
+    #[error("{path}")]
+    Receipt {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A task that has ended, with what came of it.
+#[derive(Debug)]
+pub struct TaskOutcome {
+    /// The task.
+    pub task: TaskId,
+    /// Its last view.
+    pub view: TaskView,
+    /// How it ended by its report; absent when cancelled before a report.
+    pub outcome: Option<Outcome>,
+    /// Exact figures, where the result could be opened.
+    pub details: Option<RunDetails>,
+    /// The outputs on disk.
+    pub outputs: Vec<OpenedOutput>,
+    /// Where the receipt is.
+    pub receipt_path: PathBuf,
+    /// What verifying it with the own trust found.
+    pub verdict: ReceiptVerdict,
+}
+
+struct Open {
+    secret: Option<TaskSecret>,
+    result_seed: Zeroizing<[u8; 32]>,
+    spec: Signed<TaskSpec>,
+    journal: Journal,
+    output_dir: Option<PathBuf>,
+}
+
+/// Secrets and journals of the tasks that are open in this process.
+struct RequesterHost {
+    open: Mutex<HashMap<TaskId, Open>>,
+    trust: ReleaserTrust,
+    events: EventSink,
+    clock: fn() -> UnixTime,
+}
+
+impl RequesterHost {
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReleaserHost for RequesterHost {
+    fn secret(&self, view: &AttemptView, spec: &Signed<TaskSpec>) -> Result<TaskSecret, Refusal> {
+        let open = self.open();
+        let unknown = |reason| {
+            Refusal::new(Party::Releaser, "release.unknown-task", reason, "submit the task again from where its journal is")
+        };
+        let task = open.get(&view.task).ok_or_else(|| unknown("this releaser has no such task"))?;
+        if task.spec.digest() != spec.digest() {
+            return Err(unknown("the spec shown is not the one that was submitted"));
+        }
+        let secret = task.secret.as_ref().ok_or_else(|| unknown("a broker releases this task"))?;
+        Ok(TaskSecret::from_bytes(*secret.expose()))
+    }
+
+    fn knows(&self, task: &TaskId) -> bool {
+        self.open().contains_key(task)
+    }
+
+    fn trust(&self, _: &TaskSpec) -> Result<ReleaserTrust, Refusal> {
+        Ok(self.trust.clone())
+    }
+
+    fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<(), String> {
+        let mut open = self.open();
+        let task = open.get_mut(task).ok_or("the task is not open")?;
+        task.journal.append(&JournalRecord::Ledger(record)).map_err(|error| error.to_string())
+    }
+
+    fn event(&self, event: Event) {
+        (self.events)(event);
+    }
+
+    fn now(&self) -> UnixTime {
+        (self.clock)()
+    }
+}
+
+/// A requester that is connected to a network.
+pub struct Requester {
+    client: CoordinatorClient,
+    home: Home,
+    network: NetworkTrust,
+    signer: SigningKey,
+    journal_key: JournalKey,
+    host: Arc<RequesterHost>,
+    memory: Arc<LogMemory>,
+    releaser: tokio::task::JoinHandle<()>,
+    stopped: tokio::sync::watch::Receiver<Option<String>>,
+}
+
+impl std::fmt::Debug for Requester {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Requester").field("identity", &self.signer).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Requester {
+    fn drop(&mut self) {
+        self.releaser.abort();
+        if let Some(remembered) = self.memory.take_changed()
+            && let Err(error) = self.home.remember(&remembered)
+        {
+            tracing::warn!(%error, "the last checkpoint could not be remembered");
+        }
+    }
+}
+
+impl Requester {
+    /// Opens the home's unfinished tasks and starts releasing for them. `identity_seed` is that of the identity the client connects with.
+    ///
+    /// # Errors
+    /// A journal or the remembered checkpoint is unusable.
+    pub fn start(
+        client: CoordinatorClient,
+        home: Home,
+        network: NetworkTrust,
+        identity_seed: &Zeroizing<[u8; 32]>,
+        events: EventSink,
+        clock: fn() -> UnixTime,
+    ) -> Result<Self, RequesterError> {
+        let signer = SigningKey::from_seed(identity_seed);
+        let journal_key = JournalKey::from_identity_seed(identity_seed);
+        let remembered = home.remembered(&network)?;
+        let memory = Arc::new(LogMemory::new(network.log_key().clone(), remembered));
+        let trust = ReleaserTrust::from_network(&network, Endorsements::none()).map_err(|error| {
+            let remedy = "name fewer simulated roots in network.toml";
+            RequesterError::Refused(Refusal::new(Party::Requester, "network.too-many-roots", &error.to_string(), remedy))
+        })?;
+        let mut open = HashMap::new();
+        let mut records = Vec::new();
+        for task in Journal::list(&home.journal_dir())? {
+            if let Some((task, state, ledger)) = reopen(&home, &journal_key, task)? {
+                open.insert(task, state);
+                records.extend(ledger);
+            }
+        }
+        let ledger = Ledger::replay(records).map_err(|error| {
+            let remedy = "the journal was altered; submit its task again";
+            RequesterError::Refused(Refusal::new(Party::Requester, "journal.damaged", &error.to_string(), remedy))
+        })?;
+        let host = Arc::new(RequesterHost { open: Mutex::new(open), trust, events, clock });
+        let releaser = Arc::new(Releaser::new(
+            client.clone(),
+            SigningKey::from_seed(identity_seed),
+            network.network,
+            Arc::clone(&host),
+            ledger,
+            Arc::clone(&memory),
+        ));
+        let (stop, stopped) = tokio::sync::watch::channel(None);
+        let releaser = tokio::spawn(async move {
+            let error = releaser.run().await;
+            let _ = stop.send(Some(error.to_string()));
+        });
+        Ok(Self { client, home, network, signer, journal_key, host, memory, releaser, stopped })
+    }
+
+    /// The connection to the coordinator.
+    #[must_use]
+    pub fn client(&self) -> &CoordinatorClient {
+        &self.client
+    }
+
+    /// Seals a job, uploads it and submits it. With `broker`, the secret is left with that broker, once it has proven itself.
+    ///
+    /// # Errors
+    /// Every variant of [`RequesterError`] but those of results.
+    pub async fn submit(
+        &self,
+        plan: &JobPlan,
+        output_dir: Option<PathBuf>,
+        broker: Option<PublicKey>,
+    ) -> Result<TaskId, RequesterError> {
+        let verified_broker = match broker {
+            Some(broker) => Some(self.verify_broker(broker, plan).await?),
+            None => None,
+        };
+        let own = self.signer.public_key();
+        let parties =
+            Parties { network: self.network.network, requester: &self.signer, releaser: broker.unwrap_or(own) };
+        let now = (self.host.clock)();
+        let prepared =
+            tokio::task::block_in_place(|| plan.prepare(parties, &self.home.staging_dir(), now, &self.host.events))?;
+        let task = prepared.spec.task;
+        let deposit = match &verified_broker {
+            Some(verified) => Some(Deposit {
+                broker_evidence: verified.evidence_digest(),
+                secret: seal_deposit(verified, &prepared.spec.digest(), &prepared.secret, &random_secret())
+                    .map_err(|error| refused(Party::Releaser, "broker.bad-key", &error.to_string(), "use another broker"))?,
+            }),
+            None => None,
+        };
+        let PreparedTask { spec, secret, result_seed, blobs } = prepared;
+        let start = TaskStart {
+            spec: spec.envelope().clone(),
+            secret: secret.expose().to_vec().into(),
+            result_seed: result_seed.to_vec().into(),
+            output_dir: output_dir.clone(),
+            detached: deposit.is_some(),
+        };
+        let journal = Journal::create(&self.home.journal_dir(), &self.journal_key, task, start)?;
+        let request = SubmitRequest { spec: spec.envelope().clone(), deposit };
+        let secret = request.deposit.is_none().then_some(secret);
+        self.host.open().insert(task, Open { secret, result_seed, spec, journal, output_dir });
+        let result = self.upload_and_submit(&blobs, &request).await;
+        for blob in &blobs {
+            if let InputSource::File(path) = &blob.source {
+                let _ = fs::remove_file(path);
+            }
+        }
+        match result {
+            Ok(()) => {}
+            Err(error) => {
+                // A refusal is final: nothing was taken, so nothing is left to resume.
+                if matches!(error, RequesterError::Client(ClientError::Refused { .. })) {
+                    self.finish(&task)?;
+                }
+                return Err(error);
+            }
+        }
+        if let Some(open) = self.host.open().get_mut(&task) {
+            open.journal.append(&JournalRecord::Submitted)?;
+        }
+        (self.host.events)(Event::Submitted { task });
+        Ok(task)
+    }
+
+    async fn upload_and_submit(&self, blobs: &[SealedBlob], request: &SubmitRequest) -> Result<(), RequesterError> {
+        let total_bytes = blobs.iter().map(|blob| blob.sealed_bytes).sum();
+        for blob in blobs {
+            let source = match &blob.source {
+                InputSource::Bytes(bytes) => UploadSource::Bytes(bytes.clone()),
+                InputSource::File(path) => UploadSource::File(path.clone()),
+            };
+            let events = &self.host.events;
+            self.client
+                .upload(&blob.content_id, blob.sealed_bytes, source, |sealed_bytes| {
+                    events(Event::Uploaded { sealed_bytes, total_bytes });
+                })
+                .await?;
+        }
+        self.client.submit(request).await?;
+        Ok(())
+    }
+
+    /// Has a broker prove itself, and judges its evidence by the policy of the job.
+    async fn verify_broker(&self, broker: PublicKey, plan: &JobPlan) -> Result<starminer_verify::Verified, RequesterError> {
+        let challenge = Challenge(random_bytes());
+        let issued_at = (self.host.clock)();
+        let answer = self.client.broker_evidence(&BrokerEvidenceRequest { broker, challenge }).await?;
+        let (verified, result) = verify_broker_evidence(
+            &answer.evidence.0,
+            self.network.network,
+            broker,
+            (challenge, issued_at),
+            &self.host.trust,
+            &plan.reference_values,
+            &plan.policy,
+            (self.host.clock)(),
+        )
+        .map_err(|reasons| {
+            reasons.into_iter().next().map_or_else(
+                || refused(Party::Releaser, "broker.refused", "the broker's evidence was refused", "use another broker"),
+                RequesterError::Refused,
+            )
+        })?;
+        tracing::debug!(tier = %result.tier(), "broker verified");
+        Ok(verified)
+    }
+
+    /// Waits until the task has ended.
+    ///
+    /// # Errors
+    /// The coordinator refuses, or was caught lying; not being reachable is waited out.
+    pub async fn wait(&self, task: &TaskId) -> Result<TaskView, RequesterError> {
+        let (mut after, mut backoff) = (0, BACKOFF.0);
+        let mut stopped = self.stopped.clone();
+        loop {
+            if let Some(reason) = stopped.borrow().clone() {
+                return Err(refused(Party::Coordinator, "release.stopped", &reason, "see the log for what the coordinator did"));
+            }
+            let view = tokio::select! {
+                view = self.client.task(task, after, MAX_POLL_WAIT_MS) => view,
+                _ = stopped.changed() => continue,
+            };
+            match view {
+                Ok(view) if view.state.is_final() => {
+                    (self.host.events)(Event::Ended { task: *task, state: view.state.name() });
+                    return Ok(view);
+                }
+                Ok(view) => (after, backoff) = (view.version, BACKOFF.0),
+                Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
+                Err(error) => {
+                    tracing::debug!(%error, "waiting for the coordinator");
+                    tokio::time::sleep(backoff).await;
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Fetches what a task that has ended left: writes outputs and receipt below `output_dir`, and closes the journal.
+    ///
+    /// # Errors
+    /// Every variant of [`RequesterError`].
+    pub async fn collect(&self, view: TaskView, output_dir: &Path) -> Result<TaskOutcome, RequesterError> {
+        let task = view.task;
+        let (spec, result_key) = {
+            let open = self.host.open();
+            let open = open.get(&task).ok_or_else(|| RequesterError::UnknownTask(task.to_string()))?;
+            let key = KemPrivateKey::from_seed(&open.result_seed)
+                .map_err(|error| refused(Party::Requester, "result.key", &error.to_string(), "report this defect"))?;
+            (open.spec.clone(), key)
+        };
+        let parts = self.client.receipt(&task).await?;
+        if parts.spec.digest() != spec.digest() {
+            return Err(refused(
+                Party::Coordinator,
+                "result.other-task",
+                "the coordinator answered with another task's statements",
+                "do not use this coordinator",
+            ));
+        }
+        let (receipt, verdict) = receipt_from_parts(parts, &self.network, (self.host.clock)());
+        fs::create_dir_all(output_dir).map_err(|source| RequesterError::Receipt { path: output_dir.into(), source })?;
+        let receipt_path = output_dir.join(format!("{task}.receipt"));
+        tokio::task::block_in_place(|| replace_file(&receipt_path, &receipt.encode()))
+            .map_err(|source| RequesterError::Receipt { path: receipt_path.clone(), source })?;
+
+        let report = receipt.report.clone().and_then(|report| report.open::<Report>().ok());
+        let (mut outputs, mut details) = (Vec::new(), None);
+        let believed = verdict.overall() != starminer_receipt::Overall::Refuted;
+        if let Some(report) = report.as_ref().filter(|report| believed && report.predicate.output_secret.is_some()) {
+            let opened = OpenedResult::open(&spec, report, &result_key)?;
+            for index in 0..opened.details.outputs.len() {
+                outputs.push(self.fetch_output(&opened, report, index, output_dir).await?);
+            }
+            details = Some(opened.details.clone());
+        }
+        self.finish(&task)?;
+        if let Some(remembered) = self.memory.take_changed() {
+            tokio::task::block_in_place(|| self.home.remember(&remembered))?;
+        }
+        let outcome = report.map(|report| report.predicate.outcome.clone());
+        Ok(TaskOutcome { task, view, outcome, details, outputs, receipt_path, verdict })
+    }
+
+    async fn fetch_output(
+        &self,
+        opened: &OpenedResult,
+        report: &Report,
+        index: usize,
+        output_dir: &Path,
+    ) -> Result<OpenedOutput, RequesterError> {
+        let object = report.predicate.outputs.get(index).copied().ok_or(OutputsError::Absent)?;
+        if object.sealed_bytes <= IN_MEMORY_BYTES {
+            let mut sealed = Vec::new();
+            self.client
+                .download(&object.content_id, object.sealed_bytes, |bytes| {
+                    sealed.extend_from_slice(bytes);
+                    Ok(())
+                })
+                .await?;
+            return Ok(tokio::task::block_in_place(|| opened.write(index, sealed.as_slice(), output_dir))?);
+        }
+        let staged = self.home.staging_dir().join(object.content_id.to_hex());
+        let io = |source| HomeError::Io { path: staged.clone(), source };
+        let mut file = File::create(&staged).map_err(io)?;
+        self.client
+            .download(&object.content_id, object.sealed_bytes, |bytes| std::io::Write::write_all(&mut file, bytes))
+            .await?;
+        let written = tokio::task::block_in_place(|| {
+            let file = File::open(&staged).map_err(io)?;
+            opened.write(index, file.take(object.sealed_bytes), output_dir).map_err(RequesterError::from)
+        });
+        let _ = fs::remove_file(&staged);
+        written
+    }
+
+    /// Submits, waits and collects.
+    ///
+    /// # Errors
+    /// Every variant of [`RequesterError`].
+    pub async fn run(&self, plan: &JobPlan, output_dir: &Path) -> Result<TaskOutcome, RequesterError> {
+        let task = self.submit(plan, Some(output_dir.to_path_buf()), None).await?;
+        let view = self.wait(&task).await?;
+        self.collect(view, output_dir).await
+    }
+
+    /// Ends a task.
+    ///
+    /// # Errors
+    /// The coordinator refuses or cannot be reached; no such task.
+    pub async fn cancel(&self, task: &TaskId) -> Result<(), RequesterError> {
+        let spec = {
+            let open = self.host.open();
+            open.get(task).ok_or_else(|| RequesterError::UnknownTask(task.to_string()))?.spec.clone()
+        };
+        let statement = CancelStatement {
+            network: self.network.network,
+            task: *task,
+            spec: spec.digest(),
+            cancelled_at: (self.host.clock)(),
+            requester: self.signer.public_key(),
+        };
+        let cancel = Envelope::sign(statement, &self.signer)
+            .map_err(|error| refused(Party::Requester, error.code(), &error.to_string(), "report this defect"))?;
+        self.client.cancel(task, &CancelRequest { cancel: cancel.into_envelope() }).await?;
+        Ok(())
+    }
+
+    /// The tasks that are open in this home, with the directories their outputs shall go to.
+    #[must_use]
+    pub fn open_tasks(&self) -> Vec<(TaskId, Option<PathBuf>)> {
+        let open = self.host.open();
+        let mut tasks: Vec<_> = open.iter().map(|(task, open)| (*task, open.output_dir.clone())).collect();
+        tasks.sort_unstable_by_key(|(task, _)| *task);
+        tasks
+    }
+
+    fn finish(&self, task: &TaskId) -> Result<(), RequesterError> {
+        if let Some(mut open) = self.host.open().remove(task) {
+            open.journal.append(&JournalRecord::Finished)?;
+            // A finished task's secret is of no more use: its results are open, or there never were any.
+            open.journal.shred()?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens the journal of a task that is not finished.
+#[allow(clippy::type_complexity)] // the parts go to three different places at once
+fn reopen(
+    home: &Home,
+    key: &JournalKey,
+    task: TaskId,
+) -> Result<Option<(TaskId, Open, Vec<LedgerRecord>)>, RequesterError> {
+    let (journal, records) = Journal::open(&home.journal_dir(), key, task)?;
+    let mut start = None;
+    let mut ledger = Vec::new();
+    for record in records {
+        match record {
+            JournalRecord::Start(record) => start = Some(record),
+            JournalRecord::Submitted => {}
+            JournalRecord::Ledger(record) => ledger.push(record),
+            JournalRecord::Finished => return Ok(None),
+        }
+    }
+    let Some(start) = start else { return Ok(None) };
+    let damaged = |reason: &str| {
+        refused(Party::Requester, "journal.damaged", &format!("journal of {task}: {reason}"), "submit the task again")
+    };
+    let spec = start.spec.clone().open::<TaskSpec>().map_err(|_| damaged("its spec does not verify"))?;
+    let secret: [u8; 32] = start.secret.0.as_slice().try_into().map_err(|_| damaged("its secret is cut"))?;
+    let seed: [u8; 32] = start.result_seed.0.as_slice().try_into().map_err(|_| damaged("its result key is cut"))?;
+    let open = Open {
+        secret: (!start.detached).then(|| TaskSecret::from_bytes(secret)),
+        result_seed: Zeroizing::new(seed),
+        spec,
+        journal,
+        output_dir: start.output_dir.clone(),
+    };
+    Ok(Some((task, open, ledger)))
+}
+
+fn refused(party: Party, check: &'static str, reason: &str, remedy: &str) -> RequesterError {
+    RequesterError::Refused(Refusal::new(party, check, reason, remedy))
+}
