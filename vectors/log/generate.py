@@ -404,7 +404,7 @@ cosigned("of-another-log", "log.cosignature", [W1.cosign(body("log.example/other
 cosigned("without-header", "log.cosignature",
          [W1.raw_line(struct.pack(">Q", T1) + W1.private.sign(f"time {T1}\n{TEXT}".encode()))])
 cosigned("with-the-log-signature-in-the-message", "log.cosignature", [W1.cosign(TEXT + "\n" + LINE, T1)])
-cosigned("one-good-one-wrong", "log.cosignature", [C1, W2.raw_line(b"\0" * 72)])
+cosigned("one-good-one-wrong", "log.cosignature", [C1, W2.raw_line(struct.pack(">Q", T2) + b"\0" * 64)])
 cosigned("a-byte-short", "log.cosignature", [W1.raw_line(base64.b64decode(C1.split(" ")[2])[4:-1])])
 cosigned("a-byte-long", "log.cosignature", [W1.raw_line(base64.b64decode(C1.split(" ")[2])[4:] + b"\0")])
 cosigned("twice", "log.cosignature-duplicate", [C1, W1.cosign(TEXT, T2)])

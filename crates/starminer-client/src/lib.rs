@@ -9,4 +9,6 @@ mod transport;
 
 pub use api::{CoordinatorClient, UploadSource};
 pub use error::ClientError;
-pub use transport::{RequestBody, ResponseBody, Transport, TransportError, TransportLimits, CHANNEL_BINDING_HEADER};
+pub use transport::{
+    CHANNEL_BINDING_HEADER, RequestBody, ResponseBody, Transport, TransportError, TransportLimits, TransportSetupError,
+};

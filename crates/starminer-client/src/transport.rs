@@ -14,7 +14,6 @@ mod error;
 mod pool;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +23,14 @@ use hyper::body::Body as _;
 use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, Uri};
 use serde::de::DeserializeOwned;
-use starminer_tls::{Connector, PeerIdentity, Session};
+use starminer_tls::{
+    Clock as _, Connector, IdentityKey, IssueError, PeerIdentity, RotatingCertificate, Rotation, Session, Side,
+    SystemClock,
+};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use body::{BodyFault, SendBody};
 pub use body::{RequestBody, ResponseBody};
 pub use error::TransportError;
 use pool::{Flight, Pool};
@@ -70,6 +73,11 @@ impl Default for TransportLimits {
     }
 }
 
+/// Why a transport could not be made: this machine issued no certificate for its own identity.
+#[derive(Debug, thiserror::Error)]
+#[error("no TLS certificate for the own identity")]
+pub struct TransportSetupError(#[source] IssueError);
+
 /// A client of one server. Cheap to clone; all clones share the connections, which close with the last clone and the
 /// last response.
 #[derive(Clone)]
@@ -97,6 +105,22 @@ impl Transport {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.connections * limits.streams_per_connection));
         Self { pool: Pool::new(address.into(), expected, connector, limits), slots, limits }
+    }
+
+    /// A client that proves `identity`, with the default rotation and the system's clock.
+    ///
+    /// # Errors
+    /// [`TransportSetupError`], a failure of this machine.
+    pub fn for_identity(
+        address: &str,
+        server_key: [u8; 32],
+        identity: &Arc<IdentityKey>,
+    ) -> Result<Self, TransportSetupError> {
+        let now = SystemClock.unix_seconds();
+        let certificate = RotatingCertificate::new(identity.clone(), Side::Client, Rotation::default(), now)
+            .map_err(TransportSetupError)?;
+        let connector = Connector::new(Arc::new(certificate), Arc::new(SystemClock));
+        Ok(Self::new(address, PeerIdentity(server_key), Arc::new(connector)))
     }
 
     /// Where the server is.
@@ -144,10 +168,10 @@ impl Transport {
         match timeout_at(until, self.send(&call, body)).await {
             Ok(outcome) => outcome,
             // Whoever waited in vain for a connection wants to know why there is none.
-            Err(_) => Err(self.pool.last_dial_failure().unwrap_or(TransportError::Timeout {
-                address: self.address().into(),
-                after: timeout,
-            })),
+            Err(_) => Err(self
+                .pool
+                .last_dial_failure()
+                .unwrap_or(TransportError::Timeout { address: self.pool.address().clone(), after: timeout })),
         }
     }
 
@@ -163,7 +187,7 @@ impl Transport {
     ) -> Result<Bytes, TransportError> {
         timeout_at(Instant::now() + timeout, collect(response, max_bytes))
             .await
-            .map_err(|_| TransportError::Timeout { address: self.address().into(), after: timeout })?
+            .map_err(|_| TransportError::Timeout { address: self.pool.address().clone(), after: timeout })?
     }
 
     /// Reads a JSON response of `max_bytes` at most, for `timeout` at most.
@@ -187,17 +211,22 @@ impl Transport {
             sends += 1;
             let flight = self.pool.acquire().await?;
             let copy = body.copy();
-            let failed = match flight.send(call.to_request(body, &flight)).await {
+            let fault = BodyFault::default();
+            let request = call.to_request(SendBody::new(body, fault.clone()), &flight);
+            let failed = match flight.send(request).await {
                 Ok(response) => {
                     let session = flight.session();
                     let mut response = response.map(|incoming| {
-                        ResponseBody::new(incoming, flight, permit, self.pool.address().into(), self.limits.body_idle)
+                        ResponseBody::new(incoming, flight, permit, self.pool.address().clone(), self.limits.body_idle)
                     });
                     response.extensions_mut().insert(session);
                     return Ok(response);
                 }
                 Err(failed) => failed,
             };
+            if let Some(error) = fault.take() {
+                return Err(TransportError::Local(error));
+            }
             let again = match failed.unsent {
                 Some(request) => Some(request.into_body().into_inner()),
                 None if call.method.is_idempotent() && flight.is_dead() => copy,
@@ -243,9 +272,9 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn to_request(&self, body: RequestBody, flight: &Flight) -> Request<body::SendBody> {
+    fn to_request(&self, body: SendBody, flight: &Flight) -> Request<SendBody> {
         let content_type = body.content_type();
-        let mut request = Request::new(body::SendBody::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
@@ -274,21 +303,4 @@ async fn collect(response: Response<ResponseBody>, max_bytes: usize) -> Result<B
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
-}
-
-impl TransportError {
-    /// Sorts what hyper says of a request that failed.
-    fn from_hyper(address: &str, error: &hyper::Error) -> Self {
-        // The request's own body failed: what it said is somewhere down the chain.
-        if error.is_user() {
-            let mut source = std::error::Error::source(error);
-            while let Some(inner) = source {
-                if let Some(local) = inner.downcast_ref::<io::Error>() {
-                    return Self::Local(io::Error::new(local.kind(), local.to_string()));
-                }
-                source = inner.source();
-            }
-        }
-        Self::Broken { address: address.into(), reason: error::chain(error) }
-    }
 }

@@ -11,10 +11,57 @@
 //! Not here: files, sockets, clocks, randomness, what an entry means, and where hashes are stored. A time or a random
 //! seed comes in as an argument, an older hash through a [`HashReader`].
 //!
+//! ```
+//! use starminer_log::*;
+//!
+//! // The writer: append, store, sign.
+//! let signer = LogSigner::from_seed(KeyName::parse("log.example/demo")?, &[7; 32]);
+//! let entries: [&[u8]; 2] = [b"lease", b"report"];
+//! let batch = Frontier::empty().append(&entries)?;
+//! let stored = batch.hashes().to_vec();
+//! let note = Checkpoint::new(signer.name().clone(), batch.size(), batch.root())?.sign(&signer)?;
+//! let proof = prove_inclusion(batch.size(), 1, &stored)?;
+//!
+//! // The verifier: from bytes, its own key and its own memory.
+//! let checkpoint = SignedCheckpoint::parse(note.as_bytes())?.verify(&signer.key())?;
+//! assert_eq!(checkpoint.verify_inclusion(b"report", &proof)?.index(), 1);
+//! let mut memory = Remembered::first(checkpoint.clone());
+//! assert_eq!(memory.advance(checkpoint, &ConsistencyProof::empty())?, Advance::Unchanged);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! No step can be skipped: a parsed checkpoint has no size and no root,
+//! ```compile_fail
+//! fn skip(note: &starminer_log::SignedCheckpoint) -> u64 { note.size() }
+//! ```
+//! proofs are not verified against it,
+//! ```compile_fail
+//! fn skip(note: &starminer_log::SignedCheckpoint, proof: &starminer_log::InclusionProof) {
+//!     let _ = note.verify_inclusion(b"", proof);
+//! }
+//! ```
+//! a witness does not sign what it does not remember,
+//! ```compile_fail
+//! fn skip(witness: &starminer_log::WitnessSigner, checkpoint: &starminer_log::VerifiedCheckpoint) {
+//!     let _ = witness.cosign(checkpoint, 1);
+//! }
+//! ```
+//! and what verification gives out cannot be made up.
+//! ```compile_fail
+//! fn skip(leaf_hash: starminer_log::Hash) -> starminer_log::Included {
+//!     starminer_log::Included { index: 0, leaf_hash, checkpoint_size: 1, checkpoint_root: leaf_hash }
+//! }
+//! ```
+//! ```compile_fail
+//! fn skip(signed: starminer_log::SignedCheckpoint, key: starminer_log::LogKey) -> starminer_log::VerifiedCheckpoint {
+//!     starminer_log::VerifiedCheckpoint { signed, key }
+//! }
+//! ```
+//!
 //! Every function below takes a stranger's bytes, is bounded by a named constant, and never panics; a fuzz target each:
 //! [`LogKey::parse`], [`WitnessKey::parse`], [`KeyName::parse`], [`SignedCheckpoint::parse`], [`Remembered::parse`],
 //! [`VerifiedCheckpoint::with_cosignatures`], [`TilePath::parse`], [`Tile::parse`], [`BundleId::parse`], and
-//! deserialization of [`Hash`], [`InclusionProof`], [`ConsistencyProof`] and [`ForkProof`].
+//! deserialization of [`struct@Hash`], [`InclusionProof`], [`ConsistencyProof`] and [`ForkProof`].
 
 mod bundle;
 mod checkpoint;

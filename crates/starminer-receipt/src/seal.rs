@@ -223,5 +223,5 @@ mod tests {
         let both = [&key.public_key()[..], &sealed.encapsulated_key.0, &sealed.ciphertext.0].concat();
         assert_eq!(starminer_verify::Digest::of(&both).to_hex(), FROZEN);
     }
-    const FROZEN: &str = "";
+    const FROZEN: &str = "5ea352b073224946df904097925f11b23895b49a4cc5be2269584c53a92cd9b8";
 }

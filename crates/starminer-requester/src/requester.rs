@@ -485,6 +485,15 @@ impl Requester {
         Ok(())
     }
 
+    /// The secrets of an open task, for one purpose: to search other parties' disks for them.
+    #[must_use]
+    pub fn secrets_to_search_for(&self, task: &TaskId) -> Vec<Vec<u8>> {
+        let open = self.host.open();
+        let Some(task) = open.get(task) else { return Vec::new() };
+        let secret = task.secret.as_ref().map(|secret| secret.expose().to_vec());
+        secret.into_iter().chain([task.result_seed.to_vec()]).collect()
+    }
+
     /// The tasks that are open in this home, with the directories their outputs shall go to.
     #[must_use]
     pub fn open_tasks(&self) -> Vec<(TaskId, Option<PathBuf>)> {

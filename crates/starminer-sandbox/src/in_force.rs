@@ -252,8 +252,18 @@ mod tests {
         assert_eq!(
             names,
             [
-                "no-network", "no-new-privileges", "seccomp", "user-namespace", "mount-namespace", "pid-namespace",
-                "landlock", "rlimits", "non-dumpable", "core-dumps-off", "keys-locked", "capabilities-dropped",
+                "no-network",
+                "no-new-privileges",
+                "seccomp",
+                "user-namespace",
+                "mount-namespace",
+                "pid-namespace",
+                "landlock",
+                "rlimits",
+                "non-dumpable",
+                "core-dumps-off",
+                "keys-locked",
+                "capabilities-dropped",
                 "ptrace-refused"
             ]
         );

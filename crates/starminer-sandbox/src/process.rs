@@ -21,6 +21,8 @@ use crate::sys;
 
 /// How long a program may take from its start until it hands over its final process.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process that closed its channel is given to end by itself, for a better error message.
+const ENDING_TIMEOUT: Duration = Duration::from_millis(100);
 /// Longest part of a failure text of the task process that is repeated, in bytes.
 const MAX_FAILURE_BYTES: usize = 512;
 
@@ -106,15 +108,6 @@ pub struct Exit {
     pub peak_resident_bytes: u64,
 }
 
-/// A limit of the task process that its supervisor can lower while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResourceLimit {
-    /// Private writable memory in bytes (`RLIMIT_DATA`).
-    DataBytes,
-    /// Size in bytes of any file it extends (`RLIMIT_FSIZE`).
-    FileBytes,
-}
-
 /// A running task process. Dropping it kills and reaps it.
 #[derive(Debug)]
 pub struct TaskProcess {
@@ -140,11 +133,10 @@ impl TaskProcess {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         stderr: Stderr,
     ) -> Result<(Self, Channel), SpawnError> {
-        let (mut channel, theirs) = Channel::pair()
-            .map_err(|source| SpawnError::Start { step: "make a channel", source })?;
-        let start = Start::new(program, arguments, stderr, theirs.into_socket())
-            .map_err(|_| SpawnError::Argument)?;
-        let starting = Starting { started: start.start()? };
+        let (mut channel, theirs) =
+            Channel::pair().map_err(|source| SpawnError::Start { step: "make a channel", source })?;
+        let start = Start::new(program, arguments, stderr, theirs.into_socket()).map_err(|_| SpawnError::Argument)?;
+        let starting = Starting { first: Some(start.start()?) };
         match channel.recv_kind(Kind::Adopt, Some(HAND_OVER_TIMEOUT)) {
             Ok(message) => Ok((starting.adopt(message)?, channel)),
             Err(error) => Err(starting.explain(&error)),
@@ -163,25 +155,6 @@ impl TaskProcess {
     /// If the signal cannot be delivered for any other reason than that it has ended.
     pub fn kill(&self) -> io::Result<()> {
         kill(&self.pidfd)
-    }
-
-    /// Lowers a limit of the running process. It cannot raise it again.
-    ///
-    /// # Errors
-    /// If it has ended, or the limit is above the one in force.
-    pub fn tighten(&self, limit: ResourceLimit, bytes: u64) -> io::Result<()> {
-        if self.exit.is_some() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let kind = match limit {
-            ResourceLimit::DataBytes => libc::RLIMIT_DATA,
-            ResourceLimit::FileBytes => libc::RLIMIT_FSIZE,
-        };
-        let new = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-        // SAFETY: `new` is valid for the call, no old value is asked for; the id is ours until the process is reaped,
-        // which `exit` rules out.
-        sys::check(unsafe { libc::prlimit(self.pid, kind, &new, std::ptr::null_mut()) })?;
-        Ok(())
     }
 
     /// Its exit, if it has ended. Reaps it.
@@ -210,7 +183,10 @@ impl TaskProcess {
             if let Some(exit) = self.try_wait()? {
                 return Ok(exit);
             }
-            let watched = AsyncFd::with_interest(self.pidfd.as_fd(), Interest::READABLE)?;
+            // A duplicate, so that the runtime's watch depends on nothing that could be dropped under it.
+            let pidfd = self.pidfd.try_clone()?;
+            // SAFETY: the runtime owns the duplicate, so the descriptor it watches stays open and the same.
+            let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?;
             let _ended = watched.readable().await?;
         }
     }
@@ -246,12 +222,13 @@ impl Drop for TaskProcess {
 
 /// A program that runs but has not handed over yet. Dropping it ends whatever it has become.
 struct Starting {
-    started: Started,
+    /// The process that was started; gone once it was reaped.
+    first: Option<Started>,
 }
 
 impl Starting {
     /// Takes over the process whose descriptor came with the hand-over.
-    fn adopt(self, mut message: Message) -> Result<TaskProcess, SpawnError> {
+    fn adopt(mut self, mut message: Message) -> Result<TaskProcess, SpawnError> {
         let Some(pidfd) = message.fds.pop() else {
             // The other answer that `recv_kind(Adopt)` lets through has no descriptor: the reason of a failure.
             return Err(SpawnError::NotSealed(failure_text(&message.bytes)));
@@ -262,8 +239,8 @@ impl Starting {
         wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT)
             .map_err(|_| odd("it handed over a process that is not ours"))?;
         // The first process exits right after it made the successor.
-        let first = wait_for(libc::P_PIDFD, self.started.pidfd.as_raw_fd(), 0).ok().flatten();
-        std::mem::forget(self);
+        let first = self.first.take().ok_or_else(|| odd("it handed over twice"))?;
+        let first = wait_for(libc::P_PIDFD, first.pidfd.as_raw_fd(), 0).ok().flatten();
         let start_cpu = first.map_or_else(Default::default, |exit| (exit.cpu_user, exit.cpu_system));
         Ok(TaskProcess { pidfd, pid, exit: None, start_cpu })
     }
@@ -271,16 +248,21 @@ impl Starting {
     /// Why there was no hand-over.
     fn explain(self, error: &ChannelError) -> SpawnError {
         let why = match error {
-            ChannelError::Closed => {
-                match wait_for(libc::P_PIDFD, self.started.pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT) {
-                    Ok(Some(exit)) => format!("it ended first: {:?}", exit.status),
-                    _ => "it closed its channel".into(),
-                }
-            }
+            ChannelError::Closed => match self.peek() {
+                Some(exit) => format!("it ended first: {:?}", exit.status),
+                None => "it closed its channel".into(),
+            },
             ChannelError::TimedOut => "it kept silent".into(),
             other => other.to_string(),
         };
         SpawnError::NeverEntered { why }
+    }
+
+    /// How the first process ended, if it did, without reaping it. The channel closes a moment before that can be seen.
+    fn peek(&self) -> Option<Exit> {
+        let pidfd = &self.first.as_ref()?.pidfd;
+        let _ = sys::retry(|| sys::poll(pidfd.as_fd(), libc::POLLIN, Some(ENDING_TIMEOUT)));
+        wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT).ok().flatten()
     }
 }
 
@@ -288,7 +270,8 @@ impl Drop for Starting {
     fn drop(&mut self) {
         // The first process leads a group that its successor cannot leave, and while the first is not reaped the
         // group's number cannot belong to anyone else: so end and reap the whole group.
-        let group = self.started.pid;
+        let Some(first) = &self.first else { return };
+        let group = first.pid;
         // SAFETY: kill touches no memory; the group is ours as said above.
         unsafe { libc::kill(-group, libc::SIGKILL) };
         while let Ok(Some(_)) = wait_for(libc::P_PGID, group, 0) {}
@@ -338,11 +321,7 @@ fn wait_for(kind: libc::idtype_t, id: i32, flags: libc::c_int) -> io::Result<Opt
     if pid == 0 {
         return Ok(None);
     }
-    let status = if info.si_code == libc::CLD_EXITED {
-        ExitStatus::Code(value)
-    } else {
-        ExitStatus::Signal(value)
-    };
+    let status = if info.si_code == libc::CLD_EXITED { ExitStatus::Code(value) } else { ExitStatus::Signal(value) };
     Ok(Some(Exit {
         status,
         cpu_user: duration(usage.ru_utime),

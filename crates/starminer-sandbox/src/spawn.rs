@@ -252,8 +252,7 @@ fn start_on_this_thread(start: &Start, stack: &ChildStack) -> Result<Started, St
             &raw mut pidfd,
         )
     };
-    let pid = sys::check(pid)
-        .map_err(|error| StartFailure { step: "make a process", error })? as libc::pid_t;
+    let pid = sys::check(pid).map_err(|error| StartFailure { step: "make a process", error })? as libc::pid_t;
     // SAFETY: clone succeeded, so the kernel made this descriptor for us and nobody else owns it.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
 
@@ -294,7 +293,7 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
 /// # Safety
 /// Only in the child of `clone`, with `plan` as `start_on_this_thread` makes it.
 unsafe fn become_program(plan: &Plan) -> (i32, i32) {
-    // SAFETY (whole block): plain system calls on numbers and on the strings and arrays of `plan`, which are
+    // SAFETY: plain system calls on numbers and on the strings and arrays of `plan`, which are
     // NUL-terminated and alive; sigaction structures are local and initialised before they are read.
     unsafe {
         let errno = || *libc::__errno_location();
@@ -321,9 +320,7 @@ unsafe fn become_program(plan: &Plan) -> (i32, i32) {
         // Handlers go away by themselves when the program is executed; ignored signals would stay ignored.
         let mut action: libc::sigaction = std::mem::zeroed();
         for signal in 1..=libc::SIGRTMAX() {
-            if libc::sigaction(signal, ptr::null(), &mut action) == 0
-                && action.sa_sigaction == libc::SIG_IGN
-            {
+            if libc::sigaction(signal, ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
                 action.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &action, ptr::null_mut());
             }

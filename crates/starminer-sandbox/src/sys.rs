@@ -72,23 +72,15 @@ pub(crate) fn open(path: &CStr, flags: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// What `poll` saw on a descriptor.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ready {
-    pub(crate) any: bool,
-    pub(crate) hung_up: bool,
-}
-
 /// Waits until `fd` shows one of `events`, hangs up, or `timeout` (none: for ever) has passed.
-pub(crate) fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout: Option<Duration>) -> io::Result<Ready> {
+pub(crate) fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout: Option<Duration>) -> io::Result<()> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // Rounded up, so that a wait of less than a millisecond does not spin.
-    let milliseconds = timeout
-        .map_or(-1, |timeout| i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+    let milliseconds =
+        timeout.map_or(-1, |timeout| i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
     // SAFETY: `entry` is one valid, writable pollfd for the duration of the call.
-    let count = check(unsafe { libc::poll(&mut entry, 1, milliseconds) })?;
-    let hung_up = entry.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0;
-    Ok(Ready { any: count > 0, hung_up })
+    check(unsafe { libc::poll(&mut entry, 1, milliseconds) })?;
+    Ok(())
 }
 
 /// Size of a memory page in bytes.

@@ -11,8 +11,8 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use data_encoding::HEXLOWER;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose,
-    SerialNumber,
+    CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyUsagePurpose, SerialNumber,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
@@ -22,26 +22,30 @@ use zeroize::Zeroizing;
 use crate::identity::{IdentityKey, PeerIdentity};
 
 /// Length of every identity certificate.
-pub const IDENTITY_CERTIFICATE_BYTES: usize = 369;
+pub const IDENTITY_CERTIFICATE_BYTES: usize = 400;
 /// Where the signed part (TBSCertificate) of an identity certificate lies.
-pub(crate) const IDENTITY_TBS: std::ops::Range<usize> = 4..295;
+pub(crate) const IDENTITY_TBS: std::ops::Range<usize> = 4..326;
 /// Where the signature of an identity certificate lies.
-const IDENTITY_SIGNATURE: std::ops::Range<usize> = 305..369;
+const IDENTITY_SIGNATURE: std::ops::Range<usize> = 336..400;
 /// Where the key of an identity certificate lies.
 const IDENTITY_KEY: std::ops::Range<usize> = 223..255;
 
 // The pieces of the identity certificate between its variable parts (DER).
 /// Certificate and TBSCertificate headers, version 3, serial number 1, Ed25519.
-const HEAD: &[u8] = b"\x30\x82\x01\x6d\x30\x82\x01\x1f\xa0\x03\x02\x01\x02\x02\x01\x01\x30\x05\x06\x03\x2b\x65\x70";
+const HEAD: &[u8] = b"\x30\x82\x01\x8c\x30\x82\x01\x3e\xa0\x03\x02\x01\x02\x02\x01\x01\x30\x05\x06\x03\x2b\x65\x70";
 /// Name of one common name of 64 characters, up to the characters.
 const NAME: &[u8] = b"\x30\x4b\x31\x49\x30\x47\x06\x03\x55\x04\x03\x0c\x40";
 /// Valid from 1970 to the "no well-defined expiration date" of RFC 5280, section 4.1.2.5: a key is its own validity.
 const VALIDITY: &[u8] = b"\x30\x20\x17\x0d700101000000Z\x18\x0f99991231235959Z";
 /// SubjectPublicKeyInfo of an Ed25519 key up to the key (RFC 8410, section 4).
 pub(crate) const ED25519_SPKI: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
+/// Extensions up to the subject key identifier, which is the key's first [`KEY_IDENTIFIER_BYTES`].
+const EXTENSIONS: &[u8] = b"\xa3\x45\x30\x43\x30\x1d\x06\x03\x55\x1d\x0e\x04\x16\x04\x14";
 /// Critical basicConstraints (a CA, path length 0) and critical keyUsage (keyCertSign only).
-const EXTENSIONS: &[u8] = b"\xa3\x26\x30\x24\x30\x12\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x08\x30\x06\x01\x01\xff\x02\x01\x00\
-                            \x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02\x02\x04";
+const CONSTRAINTS: &[u8] = b"\x30\x12\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x08\x30\x06\x01\x01\xff\x02\x01\x00\
+                             \x30\x0e\x06\x03\x55\x1d\x0f\x01\x01\xff\x04\x04\x03\x02\x02\x04";
+/// RFC 5280 section 4.2.1.2 leaves the method open; the key's own first bytes need no hash.
+const KEY_IDENTIFIER_BYTES: usize = 20;
 /// Ed25519 and the header of the signature.
 const TAIL: &[u8] = b"\x30\x05\x06\x03\x2b\x65\x70\x03\x41\x00";
 
@@ -107,6 +111,8 @@ fn identity_template(identity: PeerIdentity) -> Vec<u8> {
         ED25519_SPKI,
         &identity.0,
         EXTENSIONS,
+        &identity.0[..KEY_IDENTIFIER_BYTES],
+        CONSTRAINTS,
         TAIL,
         &[0; 64],
     ] {
@@ -220,6 +226,7 @@ fn leaf_params(side: Side, not_before: u64, not_after: u64) -> Result<Certificat
     params.distinguished_name.push(DnType::CommonName, "starminer tls");
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
     params.extended_key_usages = vec![match side {
         Side::Client => ExtendedKeyUsagePurpose::ClientAuth,
         Side::Server => ExtendedKeyUsagePurpose::ServerAuth,
@@ -227,12 +234,13 @@ fn leaf_params(side: Side, not_before: u64, not_after: u64) -> Result<Certificat
     Ok(params)
 }
 
-/// What rcgen needs to know of the identity certificate: the name that the leaf calls its issuer.
+/// What rcgen needs to know of the identity certificate: the name and key identifier of the leaf's issuer.
 fn issuer_params(identity: PeerIdentity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, DnValue::Utf8String(common_name(identity)));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_identifier_method = KeyIdMethod::PreSpecified(identity.0[..KEY_IDENTIFIER_BYTES].to_vec());
     params
 }
 
@@ -301,6 +309,16 @@ mod tests {
         assert!(anchor.name_constraints.is_none());
     }
 
+    /// The vector of `specs/tls.md`.
+    #[test]
+    fn identity_certificate_is_frozen() {
+        let key = IdentityKey::from_seed(&[1; 32]).unwrap();
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &identity_certificate(&key));
+        assert_eq!(HEXLOWER.encode(digest.as_ref()), VECTOR);
+    }
+
+    const VECTOR: &str = "b79663f490f1d5802b7520a61dde68aa7030df2dd26ceb617189335cf4427497";
+
     /// A second encoder agrees on every byte that it can be told to write.
     #[test]
     fn rcgen_writes_the_same_identity_certificate() {
@@ -309,10 +327,12 @@ mod tests {
         params.serial_number = Some(SerialNumber::from_slice(&[1]));
         params.not_before = time::OffsetDateTime::UNIX_EPOCH;
         params.not_after = time::OffsetDateTime::from_unix_timestamp(253_402_300_799).unwrap();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
         let theirs = params.self_signed(&key).unwrap();
         let ours = identity_certificate(&key);
-        // From the serial number to the key; lengths and extensions differ, since rcgen adds a key identifier to a CA.
-        assert_eq!(theirs.der()[13..IDENTITY_KEY.end], ours[13..IDENTITY_KEY.end]);
+        // rcgen writes the same extensions in another order, so that the comparison is up to the key, and by length.
+        assert_eq!(theirs.der()[..IDENTITY_KEY.end], ours[..IDENTITY_KEY.end]);
+        assert_eq!(theirs.der().len(), ours.len());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::{DnsName, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, CommonState, NamedGroup, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{ALPN_H2, AllowedPeers, client_config, server_config};
 use crate::error::HandshakeError;
 use crate::identity::{IdentityKey, PeerIdentity};
-use crate::rotation::RotatingCertificate;
+use crate::rotation::{RotatingCertificate, RotationTask};
 use crate::verify::read_verified_chain;
 
 /// How long a TCP connection may take to come about.
@@ -34,6 +34,10 @@ pub const TCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How many handshakes a server has under way at most. About 64 KiB each: rustls bounds a handshake message.
 pub const MAX_CONCURRENT_HANDSHAKES: usize = 512;
+/// How long a server waits for a refused peer to close, so that the peer learns of the refusal.
+const LINGER: Duration = Duration::from_millis(500);
+/// How many reads of 1 KiB of a refused peer's bytes it throws away at most.
+const MAX_LINGER_READS: usize = 64;
 /// rustls wants a server name; it is neither sent nor checked.
 const NO_NAME: &str = "starminer.invalid";
 
@@ -96,12 +100,17 @@ impl Acceptor {
         let mut config = self.config.clone();
         config.cert_resolver = Arc::new(SingleCertAndKey::from(leaf.certified_key()));
 
-        let handshake = TlsAcceptor::from(Arc::new(config)).accept(tcp);
-        let stream = timeout(self.limits.handshake, handshake)
+        let handshake = TlsAcceptor::from(Arc::new(config)).accept(tcp).into_fallible();
+        let handshaken = timeout(self.limits.handshake, handshake)
             .await
-            .map_err(|_| HandshakeError::Timeout(self.limits.handshake))?
-            .map_err(HandshakeError::from_io)?;
-        Connection::new(TlsStream::Server(stream), Side::Server, &self.certificate, &leaf)
+            .map_err(|_| HandshakeError::Timeout(self.limits.handshake))?;
+        match handshaken {
+            Ok(stream) => Connection::new(TlsStream::Server(stream), Side::Server, &self.certificate, &leaf),
+            Err((error, tcp)) => {
+                linger(tcp).await;
+                Err(HandshakeError::from_io(error))
+            }
+        }
     }
 
     /// After this time the HTTP layer drains a connection gracefully.
@@ -109,10 +118,32 @@ impl Acceptor {
         self.certificate.rotation().max_connection_age()
     }
 
+    /// Starts the rotation of this end's leaf; it ends with the returned handle. Call within a tokio runtime.
+    pub fn spawn_rotation(&self) -> RotationTask {
+        self.certificate.spawn_rotation(self.clock.clone())
+    }
+
     /// The identity that this server proves.
     pub fn identity(&self) -> PeerIdentity {
         self.certificate.identity().identity()
     }
+}
+
+/// Reads what a refused peer has sent already, so that closing does not reset the connection: a reset would make the
+/// peer's system throw away the alert that says why.
+async fn linger(mut tcp: TcpStream) {
+    let drain = async {
+        tcp.shutdown().await?;
+        let mut discarded = [0; 1024];
+        for _ in 0..MAX_LINGER_READS {
+            if tcp.read(&mut discarded).await? == 0 {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whatever happens here, the refusal stands.
+    let _ = timeout(LINGER, drain).await;
 }
 
 /// The client's end: dials servers whose identity is known beforehand. Share it by `Arc`.
@@ -167,6 +198,11 @@ impl Connector {
     /// After this time the HTTP layer starts no more requests on a connection.
     pub fn max_connection_age(&self) -> Duration {
         self.certificate.rotation().max_connection_age()
+    }
+
+    /// Starts the rotation of this end's leaf; it ends with the returned handle. Call within a tokio runtime.
+    pub fn spawn_rotation(&self) -> RotationTask {
+        self.certificate.spawn_rotation(self.clock.clone())
     }
 
     /// The identity that this client proves.
@@ -310,12 +346,8 @@ fn group_of(state: &CommonState) -> Result<NamedGroup, HandshakeError> {
 fn export_binding(stream: &TlsStream<TcpStream>) -> Result<ChannelBinding, HandshakeError> {
     let (output, context) = ([0; 32], Some(&[][..]));
     let exported = match stream {
-        TlsStream::Client(client) => {
-            client.get_ref().1.export_keying_material(output, CHANNEL_BINDING_LABEL, context)
-        }
-        TlsStream::Server(server) => {
-            server.get_ref().1.export_keying_material(output, CHANNEL_BINDING_LABEL, context)
-        }
+        TlsStream::Client(client) => client.get_ref().1.export_keying_material(output, CHANNEL_BINDING_LABEL, context),
+        TlsStream::Server(server) => server.get_ref().1.export_keying_material(output, CHANNEL_BINDING_LABEL, context),
     };
     Ok(ChannelBinding(exported?))
 }

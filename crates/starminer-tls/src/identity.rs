@@ -158,7 +158,8 @@ mod tests {
     fn identities_parse_strictly() {
         let text = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
         assert_eq!(text.parse::<PeerIdentity>().unwrap().to_string(), text);
-        for bad in ["", "3d", &text.to_uppercase(), &format!("{text}00"), &format!(" {text}"), &text.replace('3', "g")] {
+        for bad in ["", "3d", &text.to_uppercase(), &format!("{text}00"), &format!(" {text}"), &text.replace('3', "g")]
+        {
             assert_eq!(bad.parse::<PeerIdentity>(), Err(KeyError::NotAnIdentity), "{bad:?}");
         }
     }

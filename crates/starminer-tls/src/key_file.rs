@@ -38,7 +38,9 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// Others on the machine could read or write the file.
-    #[error("key file {path} is open to others (mode {mode:04o}): chmod 600 it, and replace the key if others were there")]
+    #[error(
+        "key file {path} is open to others (mode {mode:04o}): chmod 600 it, and replace the key if others were there"
+    )]
     OpenToOthers {
         /// The file.
         path: PathBuf,

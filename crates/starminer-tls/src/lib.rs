@@ -32,13 +32,12 @@ pub use certificate::{IDENTITY_CERTIFICATE_BYTES, IssueError, Leaf, Side, identi
 pub use clock::{Clock, SystemClock};
 pub use config::{ALPN_H2, AllowedPeers, client_config, server_config};
 pub use connection::{
-    Acceptor, Connection, Connector, HANDSHAKE_TIMEOUT, Limits, MAX_CONCURRENT_HANDSHAKES, Session,
-    TCP_CONNECT_TIMEOUT,
+    Acceptor, Connection, Connector, HANDSHAKE_TIMEOUT, Limits, MAX_CONCURRENT_HANDSHAKES, Session, TCP_CONNECT_TIMEOUT,
 };
 pub use error::HandshakeError;
 pub use identity::{IdentityKey, KeyError, PeerIdentity};
 pub use key_file::{KEY_FILE_MAGIC, KeyFileError, MAX_KEY_FILE_BYTES};
-pub use rotation::{Rotation, RotatingCertificate, RotationTask, ScheduleError};
+pub use rotation::{RotatingCertificate, Rotation, RotationTask, ScheduleError};
 pub use verify::{MAX_CLOCK_SKEW, MAX_LEAF_LIFETIME, PeerRefusal};
 
 // The group names that `Session::group` gives.

@@ -89,7 +89,9 @@ pub enum PeerRefusal {
         ahead_seconds: u64,
     },
     /// The leaf's validity ended longer ago than the clock skew allows.
-    #[error("the leaf certificate expired {ago_seconds} s ago: the peer does not rotate, or one of the two clocks is wrong")]
+    #[error(
+        "the leaf certificate expired {ago_seconds} s ago: the peer does not rotate, or one of the two clocks is wrong"
+    )]
     LeafExpired {
         /// How long ago its validity ended.
         ago_seconds: u64,

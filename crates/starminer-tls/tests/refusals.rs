@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::sign::CertifiedKey;
-use starminer_tls::{
-    AllowedPeers, Clock, HandshakeError, Leaf, Limits, PeerRefusal, Side, identity_certificate,
-};
+use starminer_tls::{AllowedPeers, Clock, HandshakeError, Leaf, Limits, PeerRefusal, Side, identity_certificate};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -106,7 +104,7 @@ async fn wrong_chains_are_refused_at_both_ends() {
     let self_signed = |chain: fn(rustls::pki_types::CertificateDer<'static>) -> Vec<_>| {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let leaf = rcgen::CertificateParams::new(vec!["any.invalid".into()]).unwrap().self_signed(&key).unwrap();
-        let signer = rustls::crypto::aws_lc_rs::sign::any_eddsa_type(&key.serialize_der().try_into().unwrap()).unwrap();
+        let signer = rustls::crypto::aws_lc_rs::sign::any_eddsa_type(&key.serialize_der().into()).unwrap();
         Arc::new(CertifiedKey::new(chain(leaf.into()), signer))
     };
     check(&|_| self_signed(|leaf| vec![leaf]), "tls.peer.chain-length").await;

@@ -78,7 +78,8 @@ async fn rotation_drops_nothing() {
     for rotation in 1..=ROTATIONS {
         // Waits for traffic on the present leaves, then the clock passes the hour and both parties rotate.
         let (before, opened) = (echoes.load(Ordering::SeqCst), connections.load(Ordering::SeqCst));
-        while echoes.load(Ordering::SeqCst) < before + 100 || connections.load(Ordering::SeqCst) < opened + CHURNING * 2 {
+        while echoes.load(Ordering::SeqCst) < before + 100 || connections.load(Ordering::SeqCst) < opened + CHURNING * 2
+        {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         clock.set(START + rotation * 3600);

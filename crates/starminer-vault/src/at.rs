@@ -27,9 +27,7 @@ pub trait ReadAt {
     fn read_full_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buf.len() {
-            let position = offset
-                .checked_add(filled as u64)
-                .ok_or(io::ErrorKind::InvalidInput)?;
+            let position = offset.checked_add(filled as u64).ok_or(io::ErrorKind::InvalidInput)?;
             match self.read_at(&mut buf[filled..], position) {
                 Ok(0) => break,
                 Ok(n) => filled += n,
@@ -117,15 +115,11 @@ impl PageStore for File {
 /// A store in memory, for what is small.
 impl ReadAt for Mutex<Vec<u8>> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read_at(buf, offset)
+        self.lock().unwrap_or_else(PoisonError::into_inner).read_at(buf, offset)
     }
 
     fn byte_len(&self) -> io::Result<u64> {
-        self.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .byte_len()
+        self.lock().unwrap_or_else(PoisonError::into_inner).byte_len()
     }
 }
 
@@ -133,9 +127,7 @@ impl WriteAt for Mutex<Vec<u8>> {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let mut bytes = self.lock().unwrap_or_else(PoisonError::into_inner);
         let start = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let end = start
-            .checked_add(buf.len())
-            .ok_or(io::ErrorKind::FileTooLarge)?;
+        let end = start.checked_add(buf.len()).ok_or(io::ErrorKind::FileTooLarge)?;
         if bytes.len() < end {
             bytes.resize(end, 0);
         }
@@ -147,9 +139,7 @@ impl WriteAt for Mutex<Vec<u8>> {
 impl PageStore for Mutex<Vec<u8>> {
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         let len = usize::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        self.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .resize(len, 0);
+        self.lock().unwrap_or_else(PoisonError::into_inner).resize(len, 0);
         Ok(())
     }
 

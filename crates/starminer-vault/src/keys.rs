@@ -40,9 +40,7 @@ impl TaskSecret {
     /// Takes 32 bytes that a cryptographic generator made. The argument's own copy is wiped; copies that the caller made
     /// on the way are the caller's to wipe.
     pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
-        let secret = Self {
-            bytes: Box::new(Zeroizing::new(bytes)),
-        };
+        let secret = Self { bytes: Box::new(Zeroizing::new(bytes)) };
         bytes.zeroize();
         secret
     }
@@ -106,12 +104,7 @@ impl Purpose {
 ///
 /// `label` says what the plaintext is, e.g. `input/data.csv`. `plain_sha256` is the digest of the whole plaintext.
 /// (`specs/vault.md`, section 2.3)
-pub fn commit(
-    secret: &TaskSecret,
-    task: &[u8; 16],
-    label: &str,
-    plain_sha256: &[u8; 32],
-) -> [u8; KEY_LEN] {
+pub fn commit(secret: &TaskSecret, task: &[u8; 16], label: &str, plain_sha256: &[u8; 32]) -> [u8; KEY_LEN] {
     let key = expand(
         &hkdf::Salt::none(hkdf::HKDF_SHA256).extract(secret.expose()),
         &info(LABEL_PLAINTEXT_COMMITMENT, &[task]),
@@ -143,45 +136,21 @@ impl CommittedKey {
         name: &str,
     ) -> Self {
         let context: [&[u8]; 4] = [fixed, task, &[purpose.code()], name.as_bytes()];
-        Self::derive(
-            secret,
-            salt,
-            &info(LABEL_OBJECT_KEY, &context),
-            &info(LABEL_OBJECT_COMMITMENT, &context),
-        )
+        Self::derive(secret, salt, &info(LABEL_OBJECT_KEY, &context), &info(LABEL_OBJECT_COMMITMENT, &context))
     }
 
     /// The keys of one opening of a scratch (`specs/vault.md`, section 2.2).
-    pub(crate) fn for_scratch(
-        secret: &TaskSecret,
-        salt: &[u8; SALT_LEN],
-        task: &[u8; 16],
-        name: &str,
-    ) -> Self {
+    pub(crate) fn for_scratch(secret: &TaskSecret, salt: &[u8; SALT_LEN], task: &[u8; 16], name: &str) -> Self {
         let context: [&[u8]; 3] = [task, &[Purpose::Scratch.code()], name.as_bytes()];
-        Self::derive(
-            secret,
-            salt,
-            &info(LABEL_SCRATCH_KEY, &context),
-            &info(LABEL_SCRATCH_COMMITMENT, &context),
-        )
+        Self::derive(secret, salt, &info(LABEL_SCRATCH_KEY, &context), &info(LABEL_SCRATCH_COMMITMENT, &context))
     }
 
-    fn derive(
-        secret: &TaskSecret,
-        salt: &[u8; SALT_LEN],
-        key_info: &[u8],
-        commitment_info: &[u8],
-    ) -> Self {
+    fn derive(secret: &TaskSecret, salt: &[u8; SALT_LEN], key_info: &[u8], commitment_info: &[u8]) -> Self {
         let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret.expose());
         let key = expand(&prk, key_info);
         let commitment = *expand(&prk, commitment_info);
-        let key = UnboundKey::new(&AES_256_GCM, key.as_slice())
-            .expect("AES-256-GCM takes a key of 32 bytes");
-        Self {
-            key: LessSafeKey::new(key),
-            commitment,
-        }
+        let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).expect("AES-256-GCM takes a key of 32 bytes");
+        Self { key: LessSafeKey::new(key), commitment }
     }
 
     pub(crate) fn commitment(&self) -> &[u8; KEY_LEN] {
@@ -194,19 +163,10 @@ impl CommittedKey {
     }
 
     /// Encrypts in place and returns the tag. The caller guarantees that this key has never sealed with this nonce.
-    pub(crate) fn seal_in_place(
-        &self,
-        nonce: [u8; 12],
-        aad: &[u8],
-        in_out: &mut [u8],
-    ) -> [u8; TAG_LEN] {
+    pub(crate) fn seal_in_place(&self, nonce: [u8; 12], aad: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
         let tag = self
             .key
-            .seal_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                in_out,
-            )
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), in_out)
             .expect("AES-256-GCM seals whatever is shorter than 64 GiB");
         let mut bytes = [0; TAG_LEN];
         bytes.copy_from_slice(tag.as_ref());
@@ -214,13 +174,7 @@ impl CommittedKey {
     }
 
     /// Encrypts `plain` into `sealed`, which is as long, and returns the tag. Same duty on the nonce as above.
-    pub(crate) fn seal_to(
-        &self,
-        nonce: [u8; 12],
-        aad: &[u8],
-        plain: &[u8],
-        sealed: &mut [u8],
-    ) -> [u8; TAG_LEN] {
+    pub(crate) fn seal_to(&self, nonce: [u8; 12], aad: &[u8], plain: &[u8], sealed: &mut [u8]) -> [u8; TAG_LEN] {
         let mut tag = [0; TAG_LEN];
         self.key
             .seal_out_of_place_scatter(
@@ -237,21 +191,10 @@ impl CommittedKey {
 
     /// Decrypts in place; when the tag does not match, wipes the buffer and returns false.
     #[must_use]
-    pub(crate) fn open_in_place(
-        &self,
-        nonce: [u8; 12],
-        aad: &[u8],
-        tag: &[u8],
-        in_out: &mut [u8],
-    ) -> bool {
+    pub(crate) fn open_in_place(&self, nonce: [u8; 12], aad: &[u8], tag: &[u8], in_out: &mut [u8]) -> bool {
         let opened = self
             .key
-            .open_in_place_separate_tag(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                tag,
-                in_out,
-            )
+            .open_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), tag, in_out)
             .is_ok();
         if !opened {
             in_out.fill(0);
@@ -261,23 +204,10 @@ impl CommittedKey {
 
     /// Decrypts `sealed` into `plain`, which is as long; when the tag does not match, wipes `plain` and returns false.
     #[must_use]
-    pub(crate) fn open_to(
-        &self,
-        nonce: [u8; 12],
-        aad: &[u8],
-        tag: &[u8],
-        sealed: &[u8],
-        plain: &mut [u8],
-    ) -> bool {
+    pub(crate) fn open_to(&self, nonce: [u8; 12], aad: &[u8], tag: &[u8], sealed: &[u8], plain: &mut [u8]) -> bool {
         let opened = self
             .key
-            .open_separate_gather(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                sealed,
-                tag,
-                plain,
-            )
+            .open_separate_gather(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed, tag, plain)
             .is_ok();
         if !opened {
             plain.fill(0);
@@ -305,9 +235,7 @@ fn info(label: &str, fields: &[&[u8]]) -> Vec<u8> {
 }
 
 fn field_len(field: &[u8]) -> [u8; 4] {
-    u32::try_from(field.len())
-        .expect("names are bounded and labels short")
-        .to_be_bytes()
+    u32::try_from(field.len()).expect("names are bounded and labels short").to_be_bytes()
 }
 
 fn expand(prk: &hkdf::Prk, info: &[u8]) -> Zeroizing<[u8; KEY_LEN]> {
@@ -338,15 +266,7 @@ mod tests {
     #[test]
     fn every_field_changes_the_commitment() {
         let object = |secret_byte, salt: u8, fixed: &[u8], task: u8, purpose, name: &str| {
-            *CommittedKey::for_object(
-                &secret(secret_byte),
-                &[salt; 32],
-                fixed,
-                &[task; 16],
-                purpose,
-                name,
-            )
-            .commitment()
+            *CommittedKey::for_object(&secret(secret_byte), &[salt; 32], fixed, &[task; 16], purpose, name).commitment()
         };
         let mut seen = vec![
             object(1, 1, b"h", 1, Purpose::Input, "a"),
@@ -361,15 +281,7 @@ mod tests {
             object(1, 1, b"h", 1, Purpose::Input, ""),
         ];
         for scratch in [("a", 1), ("b", 1), ("a", 2)] {
-            seen.push(
-                *CommittedKey::for_scratch(
-                    &secret(1),
-                    &[1; 32],
-                    &[scratch.1; 16],
-                    scratch.0,
-                )
-                .commitment(),
-            );
+            seen.push(*CommittedKey::for_scratch(&secret(1), &[1; 32], &[scratch.1; 16], scratch.0).commitment());
         }
         let all = seen.len();
         seen.sort_unstable();

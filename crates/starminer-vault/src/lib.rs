@@ -13,9 +13,9 @@
 pub mod at;
 pub mod keys;
 pub mod object;
-//pub mod scratch;
+pub mod scratch;
 
 pub use at::{PageStore, ReadAt, WriteAt};
 pub use keys::{Purpose, Salt, TaskSecret, commit};
 pub use object::{ContentId, ObjectContext, ObjectReader};
-//pub use scratch::{FileId, Scratch, ScratchContext, Sequence};
+pub use scratch::{FileId, Scratch, ScratchContext, Sequence};

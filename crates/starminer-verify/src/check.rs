@@ -100,8 +100,7 @@ impl Check {
 
     /// The refusal that follows from it: none where it passed or is informative.
     pub fn refusal(&self) -> Option<Refusal> {
-        (self.weight == Weight::Required && self.verdict != Verdict::Pass).then(|| {
-            Refusal::new(self.party, self.name.clone(), self.reason.clone(), self.remedy.clone())
-        })
+        (self.weight == Weight::Required && self.verdict != Verdict::Pass)
+            .then(|| Refusal::new(self.party, self.name.clone(), self.reason.clone(), self.remedy.clone()))
     }
 }

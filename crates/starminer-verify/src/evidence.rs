@@ -421,9 +421,8 @@ impl<'a> WireBinding<'a> {
 
 impl WirePart<'_> {
     fn read(&self) -> Result<Part, ParseEvidenceError> {
-        let report = BASE64
-            .decode(self.report.as_bytes())
-            .map_err(|_| ParseEvidenceError::Malformed { at_column: 0 })?;
+        let report =
+            BASE64.decode(self.report.as_bytes()).map_err(|_| ParseEvidenceError::Malformed { at_column: 0 })?;
         if report.is_empty() || report.len() > MAX_REPORT_BYTES {
             return Err(ParseEvidenceError::ReportSize);
         }

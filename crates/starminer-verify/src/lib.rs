@@ -1,11 +1,75 @@
 //! Evidence: parse, verify, appraise.
 //!
-//! Pure: no clock, network, file or randomness; `now` is an input.
+//! A relying party goes one way, and the types allow no other:
+//!
+//! ```text
+//! Evidence::parse(bytes)  →  verify(evidence, &context)  →  appraise(&verified, &reference_values, &policy)
+//!        form                   signatures, binding                 claims against expectations
+//! ```
+//!
+//! Each arrow takes what the one before it returns, and those types have no other constructor. Every expectation is
+//! written out; a check that was not made says so in the result and never counts as a pass. Provenance (a maker's root, or
+//! a simulated one that both the trust file and the policy name) goes with every tier.
+//!
+//! Pure: no clock, file, network or randomness; the time is an argument. No panic on any input; everything that a
+//! stranger can grow has a named bound. The crate also holds the identifiers and the [`Refusal`] that all of
+//! StarMiner shares. It does not collect evidence (`starminer-attester`) and does not release keys (`starminer-broker`).
+//!
+//! Formats: `specs/evidence.md`, `specs/policy.md`. Terms: RFC 9334.
 
 #![forbid(unsafe_code)]
 
+mod appraise;
+mod ar4si;
+mod batch;
+mod binding;
+mod check;
+mod ear;
+mod evidence;
+#[doc(hidden)]
+pub mod fuzz;
+mod policy;
+mod posture;
+mod reference;
+mod refusal;
+pub mod software_tee;
+mod tier;
+mod trust;
 mod types;
+mod verify;
 
-pub use types::{
-    Attempt, BootId, Challenge, Digest, NetworkId, NodeId, ParseIdError, PublicKey, TaggedHasher, TaskId, UnixTime, tagged_hash,
+pub use appraise::{AttestationResult, Decision, appraise};
+pub use ar4si::{TrustClaim, TrustStatus, TrustVector};
+pub use batch::{Batch, BatchError, MAX_BATCH_LEN, MAX_PATH_LEN, PathStep, Side, report_data_for};
+pub use binding::{
+    AkName, BINDING_VERSION, Binding, BindingShapeError, MAX_AK_NAME_LEN, Purpose, Suite, TaskKey,
+    X_WING_PUBLIC_KEY_LEN,
 };
+pub use check::{Check, Verdict, Weight};
+pub use ear::{APPRAISAL_PROFILE, EAR_PROFILE};
+pub use evidence::{
+    BuildEvidenceError, EVIDENCE_VERSION, Evidence, EvidenceBuilder, EvidenceKind, MAX_EVIDENCE_BYTES, MAX_PARTS,
+    MAX_REPORT_BYTES, ParseEvidenceError,
+};
+pub use policy::{
+    MAX_EVIDENCE_AGE_MS, MAX_POLICY_BYTES, MinimumPosture, MinimumTcb, OperatorMayReadMemory, POLICY_VERSION, Policy,
+    PolicyError, PolicyFields,
+};
+pub use posture::{
+    HostMeasure, MAX_DETAIL_BYTES, Measure, Posture, PostureError, PostureItem, PostureState, SandboxMeasure,
+    UnknownMeasure,
+};
+pub use reference::{
+    MAX_REFERENCE_NAME_BYTES, MAX_REFERENCE_VALUES, MAX_REFERENCE_VALUES_BYTES, Measurement, REFERENCE_VALUES_VERSION,
+    ReferenceValue, ReferenceValues, ReferenceValuesError,
+};
+pub use refusal::{MAX_CHECK_BYTES, MAX_REASON_BYTES, MAX_REMEDY_BYTES, Party, Refusal, RefusalFormError};
+pub use tier::Tier;
+pub use trust::{
+    Endorsements, MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors,
+};
+pub use types::{
+    Attempt, BootId, Challenge, Digest, NetworkId, NodeId, ParseIdError, PublicKey, TaggedHasher, TaskId, UnixTime,
+    tagged_hash,
+};
+pub use verify::{Context, DeviceClaims, Expect, Expected, ExpectedPurpose, Verified, verify};

@@ -161,8 +161,7 @@ impl<N: Measure> PostureItem<N> {
     /// States `state` of `name`. `detail` says what was seen, in printable ASCII without `"` and `\`, at most
     /// [`MAX_DETAIL_BYTES`]; other characters become `?` and the rest is cut.
     pub fn new(name: N, state: PostureState, detail: &str) -> Self {
-        let detail =
-            detail.chars().map(|c| if is_detail(c) { c } else { '?' }).take(MAX_DETAIL_BYTES).collect();
+        let detail = detail.chars().map(|c| if is_detail(c) { c } else { '?' }).take(MAX_DETAIL_BYTES).collect();
         Self { name, state, detail }
     }
 

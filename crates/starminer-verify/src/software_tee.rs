@@ -235,7 +235,11 @@ pub(crate) fn verify_report(
     let message = DeviceCertificate::message(&chip_id, &device_key, not_before, not_after);
     if !signed_by(&root, &message, &certificate_signature) {
         let reason = "the root did not sign this device certificate";
-        return Err(refuse("evidence.certificate-signature", reason, "have the device certified by the network's root"));
+        return Err(refuse(
+            "evidence.certificate-signature",
+            reason,
+            "have the device certified by the network's root",
+        ));
     }
     let signed: &[u8; SIGNED_LEN] = report[..SIGNED_LEN].try_into().expect("a prefix of a longer array");
     if !signed_by(&device_key, &report_message(signed), &report_signature) {

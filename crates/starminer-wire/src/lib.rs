@@ -11,11 +11,13 @@ mod problem;
 pub use messages::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus, BrokerEvidenceRequest,
     BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit, EvidenceRequest, FeedResponse, FeedRole, GrantRequest,
-    LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SessionRequest, SubmitRequest,
+    LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest,
     TaskState, TaskView,
 };
 pub use problem::{Problem, ProblemStatus};
 
+/// Header of every request: the connection's channel-binding proof, 128 lowercase hexadecimal digits (`specs/tls.md`).
+pub const CHANNEL_BINDING_HEADER: &str = "starminer-channel-binding";
 /// Largest JSON body that any endpoint takes, in bytes.
 pub const MAX_JSON_BODY_BYTES: usize = 512 * 1024;
 /// Longest that a long poll may wait.

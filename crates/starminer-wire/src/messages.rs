@@ -19,14 +19,6 @@ pub struct NetworkInfo {
     pub brokers: Vec<PublicKey>,
 }
 
-/// Binds a connection to the identity behind it: a signature over the channel binding (RFC 9266).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SessionRequest {
-    /// Signature with the identity key, 64 bytes; form: `specs/tls.md`.
-    pub proof: Base64Bytes,
-}
-
 /// A task secret left with a broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,8 +4,6 @@ use starminer_verify::{Attempt, Digest, TaskId};
 
 /// `GET`: [`NetworkInfo`](crate::NetworkInfo).
 pub const NETWORK: &str = "/v1/network";
-/// `POST` [`SessionRequest`](crate::SessionRequest): binds the connection to the identity, once.
-pub const SESSION: &str = "/v1/session";
 /// `POST` [`SubmitRequest`](crate::SubmitRequest) → [`TaskView`](crate::TaskView).
 pub const TASKS: &str = "/v1/tasks";
 /// `GET ?role=&epoch=&after=&wait_ms=` → [`FeedResponse`](crate::FeedResponse); for requesters and releasers.
@@ -30,7 +28,7 @@ pub const LOG: &str = "/v1/log";
 /// `GET ?from=`: consistency proof from a tree size to the latest checkpoint → [`LogProof`](crate::LogProof).
 pub const LOG_CONSISTENCY: &str = "/v1/log/consistency";
 
-/// `PUT ?offset=&total=` appends ciphertext, `GET` reads it (with `Range`), `HEAD` tells its [`BlobStatus`](crate::BlobStatus).
+/// `PUT ?offset=&total=` appends ciphertext, `GET` reads it (with `Range`).
 #[must_use]
 pub fn blob(content_id: &Digest) -> String {
     format!("/v1/blobs/{content_id}")

@@ -3,6 +3,7 @@
 //! This file only chooses: every command is a module of [`cli`], the demonstration is [`demo`]. Exit codes are in
 //! [`cli::exit`].
 
+mod broker;
 mod cli;
 mod demo;
 

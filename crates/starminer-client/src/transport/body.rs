@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -40,31 +40,54 @@ impl RequestBody {
             Self::Stream(_) => None,
         }
     }
+}
 
-    pub(super) fn content_type(&self) -> Option<HeaderValue> {
-        match self {
-            Self::Empty => None,
-            Self::Json(_) => Some(HeaderValue::from_static("application/json")),
-            Self::Bytes(_) | Self::Stream(_) => Some(HeaderValue::from_static("application/octet-stream")),
-        }
+/// Why a request body failed, kept for the caller: hyper resets the stream and forgets the reason.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BodyFault(Arc<Mutex<Option<io::Error>>>);
+
+impl BodyFault {
+    pub(super) fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Keeps the error and gives a likeness of it to hyper.
+    fn note(&self, error: io::Error) -> io::Error {
+        let likeness = error.kind().into();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        likeness
     }
 }
 
 /// A request body as hyper takes it.
 #[derive(Debug)]
-pub(super) struct SendBody(RequestBody);
+pub(super) struct SendBody {
+    body: RequestBody,
+    fault: BodyFault,
+}
 
 impl SendBody {
-    pub(super) fn new(body: RequestBody) -> Self {
-        match body {
-            RequestBody::Json(bytes) | RequestBody::Bytes(bytes) if bytes.is_empty() => Self(RequestBody::Empty),
-            body => Self(body),
+    pub(super) fn new(body: RequestBody, fault: BodyFault) -> Self {
+        let body = match body {
+            RequestBody::Json(bytes) | RequestBody::Bytes(bytes) if bytes.is_empty() => RequestBody::Empty,
+            body => body,
+        };
+        Self { body, fault }
+    }
+
+    pub(super) fn content_type(&self) -> Option<HeaderValue> {
+        match &self.body {
+            RequestBody::Empty => None,
+            RequestBody::Json(_) => Some(HeaderValue::from_static("application/json")),
+            RequestBody::Bytes(_) | RequestBody::Stream(_) => {
+                Some(HeaderValue::from_static("application/octet-stream"))
+            }
         }
     }
 
     /// The body back, of a request that was not sent.
     pub(super) fn into_inner(self) -> RequestBody {
-        self.0
+        self.body
     }
 }
 
@@ -73,23 +96,26 @@ impl Body for SendBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Poll::Ready(match &mut self.0 {
-            RequestBody::Empty => None,
+        match &mut self.body {
+            RequestBody::Empty => Poll::Ready(None),
             RequestBody::Json(bytes) | RequestBody::Bytes(bytes) => {
                 let whole = std::mem::take(bytes);
-                self.0 = RequestBody::Empty;
-                Some(Ok(Frame::data(whole)))
+                self.body = RequestBody::Empty;
+                Poll::Ready(Some(Ok(Frame::data(whole))))
             }
-            RequestBody::Stream(pieces) => ready!(pieces.poll_recv(cx)).map(|piece| piece.map(Frame::data)),
-        })
+            RequestBody::Stream(pieces) => {
+                let piece = ready!(pieces.poll_recv(cx));
+                Poll::Ready(piece.map(|piece| piece.map(Frame::data).map_err(|error| self.fault.note(error))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, RequestBody::Empty)
+        matches!(self.body, RequestBody::Empty)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.body {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Json(bytes) | RequestBody::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             RequestBody::Stream(_) => SizeHint::default(),
@@ -138,7 +164,7 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.place = None;
-                Poll::Ready(Some(Err(TransportError::from_hyper(&self.address, &error))))
+                Poll::Ready(Some(Err(TransportError::broken(&self.address, &error))))
             }
             Poll::Ready(None) => {
                 self.place = None;

@@ -73,6 +73,11 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// What hyper says of a request that failed.
+    pub(super) fn broken(address: &Arc<str>, error: &hyper::Error) -> Self {
+        Self::Broken { address: address.clone(), reason: chain(error) }
+    }
+
     /// A stable code for users and scripts.
     #[must_use]
     pub fn code(&self) -> &'static str {

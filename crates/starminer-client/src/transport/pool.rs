@@ -13,7 +13,7 @@ use hyper::client::conn::http2;
 use hyper::header::HeaderValue;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use starminer_tls::{Connection, Connector, HandshakeError, PeerIdentity, Session};
+use starminer_tls::{Connection, Connector, HandshakeError, PeerIdentity, RotationTask, Session};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, timeout};
 
@@ -47,6 +47,8 @@ pub(super) struct Pool {
     limits: TransportLimits,
     // Held while dialling, so that a burst of requests makes one connection, not one each.
     dialling: tokio::sync::Mutex<()>,
+    // Started with the first connection, since that needs a runtime.
+    rotation: OnceLock<RotationTask>,
     // Never held across an await.
     state: Mutex<State>,
 }
@@ -78,10 +80,10 @@ impl Pool {
         limits: TransportLimits,
     ) -> Arc<Self> {
         let (dialling, state) = (tokio::sync::Mutex::new(()), Mutex::new(State::default()));
-        Arc::new(Self { address, expected, connector, limits, dialling, state })
+        Arc::new(Self { address, expected, connector, limits, dialling, rotation: OnceLock::new(), state })
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(super) fn address(&self) -> &Arc<str> {
         &self.address
     }
 
@@ -149,6 +151,7 @@ impl Pool {
     }
 
     async fn dial(self: &Arc<Self>) -> Result<(), HandshakeError> {
+        self.rotation.get_or_init(|| self.connector.spawn_rotation());
         let connection = self.connector.connect(&*self.address, self.expected).await?;
         let session = connection.session();
         let fault = Arc::new(OnceLock::new());
@@ -301,7 +304,7 @@ impl Flight {
                     Some(source) if !is_transient(source) => {
                         TransportError::RefusedByServer { address, source: source.clone() }
                     }
-                    _ => TransportError::from_hyper(&address, failed.error()),
+                    _ => TransportError::broken(&address, failed.error()),
                 };
                 Err(Failed { unsent, error })
             }

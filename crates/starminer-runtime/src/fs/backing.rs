@@ -11,7 +11,8 @@ pub trait InputFile: Send {
         self.len() == 0
     }
 
-    /// Fills `buffer` from `offset`. The caller stays within `len`.
+    /// Fills `buffer` from `offset`. The caller stays within `len`. Small reads in sequence are common: the input keeps
+    /// what it has decrypted.
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> Result<(), InputError>;
 }
 

@@ -18,7 +18,9 @@ impl TaskFs {
             Kind::Directory { .. } => Err(FsError::IsDirectory),
             Kind::Input { index, len } => {
                 let wanted = within(len);
-                self.blocks.read(index, &mut *self.inputs[index], offset, &mut buffer[..wanted])?;
+                if wanted > 0 {
+                    self.inputs[index].read_at(offset, &mut buffer[..wanted])?;
+                }
                 Ok(wanted)
             }
             Kind::Scratch { file, len } => {

@@ -9,13 +9,13 @@
 //! (`wasm/host/filesystem.rs` does), keys, or where the vault keeps its bytes. Semantics: `specs/engines.md`.
 
 mod backing;
-mod blocks;
 mod data;
 mod error;
 mod open;
 mod outputs;
 mod path;
 mod tree;
+mod vault;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,6 @@ pub use open::{Descriptor, Entry, FileKind, OpenHow, Stat};
 pub use outputs::{Output, OutputReader};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES};
 
-use blocks::BlockCache;
 use tree::{NodeId, Tree};
 
 /// Files and directories that a task can have at once, the granted ones and the inputs included.
@@ -34,8 +33,8 @@ pub const MAX_NODES: usize = 16 * 1024;
 pub const MAX_OPEN: u32 = 1024;
 /// Directories between a grant and a file in it, at most.
 pub const MAX_DEPTH: usize = 64;
-/// Inputs that a task can have.
-pub const MAX_INPUTS: usize = 4096;
+/// Inputs that a task can have. Each keeps a few decrypted chunks.
+pub const MAX_INPUTS: usize = 256;
 /// Largest file, in bytes: an offset beyond it cannot come from an honest program.
 pub const MAX_FILE_BYTES: u64 = 1 << 42;
 
@@ -94,7 +93,6 @@ pub struct TaskFs {
     tree: Tree,
     grants: [NodeId; 3],
     inputs: Vec<Box<dyn InputFile>>,
-    blocks: BlockCache,
     scratch: Box<dyn ScratchFiles>,
     /// Sum of the lengths of all living scratch files, and what it may grow to.
     used_bytes: u64,
@@ -112,7 +110,6 @@ impl TaskFs {
             tree,
             grants,
             inputs: Vec::new(),
-            blocks: BlockCache::new(),
             scratch: Box::new(scratch),
             used_bytes: 0,
             quota_bytes,

@@ -198,6 +198,22 @@ impl TaskFs {
         Stat { kind, size_bytes, serial: node.serial }
     }
 
+    /// Setting times changes nothing, since they are constant; it is refused where changing anything is.
+    pub fn set_times(&self, descriptor: &Descriptor) -> Result<(), FsError> {
+        let refused = match self.tree.node(descriptor.node).kind {
+            Kind::Directory { .. } => !descriptor.write,
+            Kind::Input { .. } => true,
+            Kind::Scratch { .. } => false,
+        };
+        if refused { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// As [`TaskFs::set_times`], by path.
+    pub fn set_times_at(&self, base: &Descriptor, path: &str) -> Result<(), FsError> {
+        self.stat_at(base, path)?;
+        if base.write { Ok(()) } else { Err(FsError::ReadOnly) }
+    }
+
     fn is_input(&self, node: NodeId) -> bool {
         matches!(self.tree.node(node).kind, Kind::Input { .. })
     }

@@ -158,7 +158,6 @@ fn config(settings: EngineSettings) -> wasmtime::Result<Config> {
         .wasm_memory64(false)
         .wasm_multi_memory(true)
         .wasm_multi_value(true)
-        .wasm_reference_types(true)
         .wasm_relaxed_simd(true)
         .relaxed_simd_deterministic(true)
         .wasm_simd(true)

@@ -62,12 +62,7 @@ impl Incoming {
         result
     }
 
-    fn advance(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        kind: Kind,
-        wait: Wait,
-    ) -> Result<Option<Message>, ChannelError> {
+    fn advance(&mut self, socket: BorrowedFd<'_>, kind: Kind, wait: Wait) -> Result<Option<Message>, ChannelError> {
         while self.header_filled < HEADER_BYTES {
             let (header, fds) = (&mut self.header[self.header_filled..], &mut self.fds);
             match read_some(socket, header, fds, wait)? {
@@ -94,10 +89,7 @@ impl Incoming {
             return Err(ChannelError::Malformed("it came with other descriptors than it announced"));
         }
         self.header_filled = 0;
-        Ok(Some(Message {
-            bytes: std::mem::take(&mut self.body),
-            fds: std::mem::take(&mut self.fds),
-        }))
+        Ok(Some(Message { bytes: std::mem::take(&mut self.body), fds: std::mem::take(&mut self.fds) }))
     }
 
     /// The body length that a complete header announces.
@@ -157,11 +149,7 @@ impl Outgoing {
     }
 
     /// Sends what waits. `false`: the socket is full.
-    pub(crate) fn flush(
-        &mut self,
-        socket: BorrowedFd<'_>,
-        wait: Wait,
-    ) -> Result<bool, ChannelError> {
+    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> Result<bool, ChannelError> {
         while self.sent < self.rest.len() {
             match write_some(socket, &self.rest[self.sent..], &[], &[], wait)? {
                 Some(count) => self.sent += count,
@@ -211,9 +199,7 @@ fn read_some(
     message.msg_controllen = size_of_val(&control);
     let received = sys::retry(|| {
         // SAFETY: `message` points to `part` and `control`, both alive, writable and of the sizes given.
-        let count = unsafe {
-            libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC | flags(wait))
-        };
+        let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, libc::MSG_CMSG_CLOEXEC | flags(wait)) };
         sys::check(count as i64)
     });
     let count = match received {
@@ -265,8 +251,8 @@ fn write_some(
     wait: Wait,
 ) -> Result<Option<usize>, ChannelError> {
     let mut control = [0u64; CONTROL_WORDS];
-    let mut parts = [head, tail]
-        .map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
+    let mut parts =
+        [head, tail].map(|part| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() });
     // SAFETY: an all-zero msghdr is valid: no address, no parts, no control data.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = parts.as_mut_ptr();
@@ -293,8 +279,7 @@ fn write_some(
     }
     let sent = sys::retry(|| {
         // SAFETY: `message` points to `parts` and `control`, both alive and of the sizes given; sendmsg only reads.
-        let count =
-            unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL | flags(wait)) };
+        let count = unsafe { libc::sendmsg(socket.as_raw_fd(), &message, libc::MSG_NOSIGNAL | flags(wait)) };
         sys::check(count as i64)
     });
     match sent {

@@ -22,8 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::sys;
-use frame::{Incoming, Outgoing};
 pub(crate) use frame::Kind;
+use frame::{Incoming, Outgoing};
 pub use tokio_io::{AsyncChannel, AsyncReceiver, AsyncSender};
 
 /// Largest body of one message in bytes.
@@ -163,11 +163,7 @@ impl Channel {
         self.recv_kind(Kind::Message, Some(timeout))
     }
 
-    pub(crate) fn recv_kind(
-        &mut self,
-        kind: Kind,
-        timeout: Option<Duration>,
-    ) -> Result<Message, ChannelError> {
+    pub(crate) fn recv_kind(&mut self, kind: Kind, timeout: Option<Duration>) -> Result<Message, ChannelError> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             if let Some(message) = self.incoming.receive(self.socket.as_fd(), kind, Wait::Never)? {
@@ -197,12 +193,7 @@ impl Channel {
         self.send_kind(Kind::Message, bytes, fds)
     }
 
-    pub(crate) fn send_kind(
-        &mut self,
-        kind: Kind,
-        bytes: &[u8],
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<(), ChannelError> {
+    pub(crate) fn send_kind(&mut self, kind: Kind, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         while !self.outgoing.begin(self.socket.as_fd(), kind, bytes, fds, Wait::Forever)? {
             sys::retry(|| sys::poll(self.socket.as_fd(), libc::POLLOUT, None))?;
         }
@@ -250,21 +241,13 @@ impl AsFd for Channel {
     }
 }
 
-/// Whether a Unix socket sits at [`CHANNEL_FD`].
+/// Whether a socket sits at [`CHANNEL_FD`]. Asked in a way that a sealed process may ask.
 pub(crate) fn inherited_socket_exists() -> bool {
-    let mut domain: libc::c_int = 0;
-    let mut length = libc::socklen_t::try_from(size_of_val(&domain)).unwrap_or(0);
-    // SAFETY: `domain` and `length` are valid and writable, and `length` is the size of `domain`.
-    let returned = unsafe {
-        libc::getsockopt(
-            CHANNEL_FD,
-            libc::SOL_SOCKET,
-            libc::SO_DOMAIN,
-            (&raw mut domain).cast(),
-            &mut length,
-        )
-    };
-    returned == 0 && domain == libc::AF_UNIX
+    // SAFETY: all zero bytes are a valid `stat`, which is writable for the call.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        libc::fstat(CHANNEL_FD, &mut stat) == 0 && stat.st_mode & libc::S_IFMT == libc::S_IFSOCK
+    }
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ pub struct AsyncReceiver {
 impl AsyncChannel {
     pub(super) fn new(channel: Channel) -> io::Result<Self> {
         let Channel { socket, incoming, outgoing } = channel;
-        let socket = Arc::new(AsyncFd::new(socket)?);
+        // SAFETY: the runtime owns the socket from here on, so the descriptor it watches stays open and the same.
+        let socket = Arc::new(unsafe { AsyncFd::register(socket) }?);
         let sender = AsyncSender { socket: Arc::clone(&socket), outgoing };
         Ok(Self { sender, receiver: AsyncReceiver { socket, incoming } })
     }

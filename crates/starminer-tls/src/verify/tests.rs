@@ -57,7 +57,11 @@ impl Forged {
     }
 
     /// Signed by `signer`, beside the identity certificate of `key(1)`.
-    fn signed_by(self, signer: &impl rcgen::SigningKey, leaf_key: &impl rcgen::PublicKeyData) -> Vec<CertificateDer<'static>> {
+    fn signed_by(
+        self,
+        signer: &impl rcgen::SigningKey,
+        leaf_key: &impl rcgen::PublicKeyData,
+    ) -> Vec<CertificateDer<'static>> {
         let mut issuer = CertificateParams::default();
         issuer.distinguished_name = DistinguishedName::new();
         issuer.distinguished_name.push(DnType::CommonName, self.issuer_name);
@@ -93,7 +97,7 @@ fn wrong_shapes_are_refused() {
     // A self-signed leaf, as every ordinary tool makes it: without an issuer, and beside a true identity.
     let own = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let self_signed: CertificateDer<'static> = Forged::new().params.self_signed(&own).unwrap().into();
-    assert_eq!(judge(&[self_signed.clone()]), Err(PeerRefusal::ChainLength { certificates: 1 }));
+    assert_eq!(judge(std::slice::from_ref(&self_signed)), Err(PeerRefusal::ChainLength { certificates: 1 }));
     assert_eq!(judge(&[self_signed.clone(), identity.clone()]), Err(PeerRefusal::LeafIssuer));
     assert_eq!(judge(&[self_signed.clone(), self_signed]), Err(PeerRefusal::NotAnIdentity));
 

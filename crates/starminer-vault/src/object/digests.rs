@@ -82,26 +82,62 @@ impl SealedSummary {
     }
 }
 
+/// Bytes that BLAKE3 hashes side by side at its widest: 16 of its chunks.
+const STRIDE: usize = 16 * blake3::CHUNK_LEN;
+
 /// BLAKE3 of the object as far as it was seen, or nothing.
-pub(crate) struct ContentHasher(Option<Box<blake3::Hasher>>);
+pub(crate) struct ContentHasher(Option<Box<Aligned>>);
+
+/// Feeds BLAKE3 whole strides. Tags and header put everything off its borders, and each piece that begins or ends within a
+/// stride would be hashed in narrow steps at a fraction of the speed.
+struct Aligned {
+    hasher: blake3::Hasher,
+    started: [u8; STRIDE],
+    started_len: usize,
+}
+
+impl Aligned {
+    fn update(&mut self, mut bytes: &[u8]) {
+        if self.started_len > 0 {
+            let n = bytes.len().min(STRIDE - self.started_len);
+            let (now, later) = bytes.split_at(n);
+            self.started[self.started_len..][..n].copy_from_slice(now);
+            self.started_len += n;
+            bytes = later;
+            if self.started_len < STRIDE {
+                return;
+            }
+            self.hasher.update(&self.started);
+        }
+        let (whole, rest) = bytes.split_at(bytes.len() - bytes.len() % STRIDE);
+        self.hasher.update(whole);
+        self.started[..rest.len()].copy_from_slice(rest);
+        self.started_len = rest.len();
+    }
+}
 
 impl ContentHasher {
     pub(crate) fn new(mode: ContentIdMode) -> Self {
         Self(match mode {
-            ContentIdMode::Compute => Some(Box::new(blake3::Hasher::new())),
+            ContentIdMode::Compute => {
+                Some(Box::new(Aligned { hasher: blake3::Hasher::new(), started: [0; STRIDE], started_len: 0 }))
+            }
             ContentIdMode::Skip => None,
         })
     }
 
     pub(crate) fn update(&mut self, sealed: &[u8]) {
-        if let Some(hasher) = &mut self.0 {
-            hasher.update(sealed);
+        if let Some(aligned) = &mut self.0 {
+            aligned.update(sealed);
         }
     }
 
     fn finish(self) -> Option<ContentId> {
-        self.0
-            .map(|hasher| ContentId(*hasher.finalize().as_bytes()))
+        self.0.map(|mut aligned| {
+            let Aligned { hasher, started, started_len } = &mut *aligned;
+            hasher.update(&started[..*started_len]);
+            ContentId(*hasher.finalize().as_bytes())
+        })
     }
 }
 

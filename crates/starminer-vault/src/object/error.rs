@@ -65,9 +65,7 @@ pub enum OpenError {
     #[error("reserved bytes of the object's header are set")]
     Reserved,
     /// The header's commitment is not to this key: another secret, task, name or purpose, or the header was altered.
-    #[error(
-        "the object was not sealed under this secret for this task, name and purpose, or its header was altered"
-    )]
+    #[error("the object was not sealed under this secret for this task, name and purpose, or its header was altered")]
     Key,
     /// A chunk is not authentic: altered, moved, or of another object.
     #[error("chunk {index} of the object was altered or does not belong there")]

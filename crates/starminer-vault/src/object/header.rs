@@ -43,16 +43,11 @@ impl Header {
         if version != VERSION {
             return Err(OpenError::Version { version });
         }
-        let chunk_size = ChunkSize::from_log2(fixed[10])
-            .ok_or(OpenError::ChunkSize { log2: fixed[10] })?;
+        let chunk_size = ChunkSize::from_log2(fixed[10]).ok_or(OpenError::ChunkSize { log2: fixed[10] })?;
         if fixed[11..] != [0; 5] {
             return Err(OpenError::Reserved);
         }
-        let mut parsed = Header {
-            chunk_size,
-            salt: [0; SALT_LEN],
-            commitment: [0; KEY_LEN],
-        };
+        let mut parsed = Header { chunk_size, salt: [0; SALT_LEN], commitment: [0; KEY_LEN] };
         parsed.salt.copy_from_slice(salt);
         parsed.commitment.copy_from_slice(commitment);
         Ok(parsed)

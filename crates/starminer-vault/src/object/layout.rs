@@ -22,9 +22,7 @@ impl ChunkSize {
 
     /// The size of 2^`log2` bytes; `None` outside 12 to 20.
     pub fn from_log2(log2: u8) -> Option<ChunkSize> {
-        (Self::MIN.0..=Self::MAX.0)
-            .contains(&log2)
-            .then_some(ChunkSize(log2))
+        (Self::MIN.0..=Self::MAX.0).contains(&log2).then_some(ChunkSize(log2))
     }
 
     /// Its binary logarithm, as the header has it.
@@ -72,11 +70,7 @@ impl Layout {
     pub fn for_plain(chunk_size: ChunkSize, plain_len: u64) -> Option<Layout> {
         // An empty object still has one chunk, so that its end is authenticated like any other.
         let chunks = plain_len.div_ceil(chunk_size.bytes() as u64).max(1);
-        (chunks <= MAX_CHUNKS).then_some(Layout {
-            chunk_size,
-            chunks,
-            plain_len,
-        })
+        (chunks <= MAX_CHUNKS).then_some(Layout { chunk_size, chunks, plain_len })
     }
 
     /// The layout of an object that is `sealed_len` bytes long; `None` when no object has that length.
@@ -121,18 +115,12 @@ impl Layout {
     /// Plaintext bytes of chunk `index`, which must exist.
     pub fn chunk_plain_len(&self, index: u64) -> usize {
         let rest = self.plain_len - self.plain_offset(index);
-        usize::try_from(rest).map_or(self.chunk_size.bytes(), |rest| {
-            rest.min(self.chunk_size.bytes())
-        })
+        usize::try_from(rest).map_or(self.chunk_size.bytes(), |rest| rest.min(self.chunk_size.bytes()))
     }
 
     /// Whether chunk `index` is the last one.
     pub(crate) fn position(&self, index: u64) -> Position {
-        if index + 1 == self.chunks {
-            Position::Last
-        } else {
-            Position::Inner
-        }
+        if index + 1 == self.chunks { Position::Last } else { Position::Inner }
     }
 
     /// Plaintext bytes of `count` chunks from `first` on, all of which must exist.
@@ -180,10 +168,7 @@ mod tests {
                     assert_eq!((layout.plain_len(), layout.sealed_len()), (plain, sealed));
                     plain += 1;
                 }
-                None => assert!(
-                    sealed < 96 || (sealed - 80) % 4112 <= 16,
-                    "{sealed} is the length of an object"
-                ),
+                None => assert!(sealed < 96 || (sealed - 80) % 4112 <= 16, "{sealed} is the length of an object"),
             }
         }
     }

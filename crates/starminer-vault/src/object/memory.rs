@@ -6,7 +6,6 @@ use crate::object::digests::{ContentHasher, Digests, PlainHasher, SealedSummary}
 use crate::object::error::{OpenError, SealError};
 use crate::object::header::{HEADER_LEN, Header};
 use crate::object::layout::{Layout, sealed_len};
-use crate::object::sealer::ObjectSealer;
 use crate::object::{ObjectContext, SealOptions};
 
 /// Seals `plain` into a new object.
@@ -40,34 +39,26 @@ pub fn seal_into(
     plain: &[u8],
     sealed: &mut [u8],
 ) -> Result<SealedSummary, SealError> {
-    let sealer = ObjectSealer::new(
-        secret,
-        context,
-        salt,
-        options.chunk_size,
-        plain.len() as u64,
-    )?;
-    let layout = *sealer.layout();
-    assert_eq!(
-        sealed.len() as u64,
-        layout.sealed_len(),
-        "room for the object"
-    );
+    let size = options.chunk_size;
+    let layout = Layout::for_plain(size, plain.len() as u64).ok_or(SealError::TooLong)?;
+    let cipher = ChunkCipher::for_sealing(secret, context, salt, size)?;
+    assert_eq!(sealed.len() as u64, layout.sealed_len(), "room for the object");
     let mut content = ContentHasher::new(options.digests.content_id);
     let mut plain_digest = PlainHasher::new(options.digests.plain_sha256);
-    let (header, mut sealed_rest) = sealed.split_at_mut(HEADER_LEN);
-    header.copy_from_slice(sealer.header());
+    let (header, sealed) = sealed.split_at_mut(HEADER_LEN);
+    header.copy_from_slice(cipher.header());
     content.update(header);
-    let mut plain_rest = plain;
-    while let Some(range) = sealer.claim() {
-        let (plain, rest) = plain_rest.split_at(range.plain_len());
-        plain_rest = rest;
-        let (sealed, rest) =
-            std::mem::take(&mut sealed_rest).split_at_mut(range.sealed_len());
-        sealed_rest = rest;
-        plain_digest.update(plain);
-        range.seal_to(plain, sealed);
-        content.update(sealed);
+    let mut plain = plain.chunks(size.bytes());
+    let mut index = 0;
+    for group in sealed.chunks_mut(size.per_group() * size.sealed_bytes()) {
+        for slot in group.chunks_mut(size.sealed_bytes()) {
+            // An empty object has one slot and no plaintext chunk.
+            let plain = plain.next().unwrap_or_default();
+            plain_digest.update(plain);
+            cipher.seal_to(index, layout.position(index), plain, slot);
+            index += 1;
+        }
+        content.update(group);
     }
     Ok(SealedSummary::new(&layout, content, plain_digest))
 }
@@ -83,8 +74,7 @@ pub fn open_bytes(
     sealed: &[u8],
 ) -> Result<(Vec<u8>, SealedSummary), OpenError> {
     let header = Header::parse(sealed)?;
-    let layout = Layout::for_sealed(header.chunk_size, sealed.len() as u64)
-        .ok_or(OpenError::Length)?;
+    let layout = Layout::for_sealed(header.chunk_size, sealed.len() as u64).ok_or(OpenError::Length)?;
     // Not longer than `sealed`, which is in memory already.
     let mut plain = vec![0; sealed.len() - HEADER_LEN - layout.chunks() as usize * TAG_LEN];
     let summary = open_into(secret, context, digests, sealed, &mut plain)?;
@@ -105,8 +95,7 @@ pub fn open_into(
 ) -> Result<SealedSummary, OpenError> {
     let header = Header::parse(sealed)?;
     let cipher = ChunkCipher::for_opening(secret, context, &header)?;
-    let layout = Layout::for_sealed(header.chunk_size, sealed.len() as u64)
-        .ok_or(OpenError::Length)?;
+    let layout = Layout::for_sealed(header.chunk_size, sealed.len() as u64).ok_or(OpenError::Length)?;
     if plain.len() as u64 != layout.plain_len() {
         return Err(OpenError::BufferLength);
     }
@@ -130,9 +119,8 @@ fn open_chunks(
     let (header, sealed) = sealed.split_at(HEADER_LEN);
     content.update(header);
     let mut plain = plain.chunks_mut(size.bytes());
-    let groups = sealed.chunks(size.per_group() * size.sealed_bytes());
     let mut index = 0;
-    for group in groups {
+    for group in sealed.chunks(size.per_group() * size.sealed_bytes()) {
         content.update(group);
         for slot in group.chunks(size.sealed_bytes()) {
             let plain = plain.next().unwrap_or_default();

@@ -56,4 +56,4 @@ pub struct SealOptions {
 
 /// Bytes that one pass reads, seals or opens, and writes at a time: large enough for few system calls, small enough to
 /// stay in a core's second-level cache between the steps.
-pub(crate) const GROUP_BYTES: usize = 512 * 1024;
+pub(crate) const GROUP_BYTES: usize = 256 * 1024;

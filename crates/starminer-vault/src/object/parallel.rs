@@ -21,7 +21,7 @@ use crate::object::reader::open_header;
 use crate::object::sealer::{ChunkRange, ObjectSealer};
 use crate::object::{ObjectContext, SealOptions};
 
-/// Most threads that work on one object. Each holds one group of chunks, 512 KiB or one chunk of 1 MiB.
+/// Most threads that work on one object. Each holds one group of chunks, 256 KiB or one larger chunk.
 pub const THREADS_MAX: usize = 64;
 
 /// How many threads work, and who hears of their progress.
@@ -57,8 +57,7 @@ where
     let sealer = ObjectSealer::new(secret, context, salt, options.chunk_size, plain_len)?;
     let layout = *sealer.layout();
     let digests = OrderedDigests::new(options.digests, sealer.header());
-    sink.write_all_at(sealer.header(), 0)
-        .map_err(SealError::Sink)?;
+    sink.write_all_at(sealer.header(), 0).map_err(SealError::Sink)?;
     run(workers, layout.chunks(), layout.chunk_size().per_group(), &digests, |failed| {
         let mut buffer = group_buffer(&layout);
         while let Some(range) = sealer.claim() {
@@ -88,16 +87,13 @@ where
     R: ReadAt + ?Sized,
     W: WriteAt + ?Sized,
 {
-    let (turn, plain_offset, sealed_offset) =
-        (range.turn(), range.plain_offset(), range.sealed_offset());
+    let (turn, plain_offset, sealed_offset) = (range.turn(), range.plain_offset(), range.sealed_offset());
     let plain_len = range.plain_len() as u64;
     let slots = &mut buffer[..range.sealed_len()];
     let mut offset = plain_offset;
     for slot in slots.chunks_mut(layout.chunk_size().sealed_bytes()) {
         let plain_len = slot.len() - TAG_LEN;
-        let got = source
-            .read_full_at(&mut slot[..plain_len], offset)
-            .map_err(SealError::Source)?;
+        let got = source.read_full_at(&mut slot[..plain_len], offset).map_err(SealError::Source)?;
         if got < plain_len {
             return Err(SealError::SourceShrank);
         }
@@ -108,8 +104,7 @@ where
     if !passed {
         return Ok(None);
     }
-    sink.write_all_at(slots, sealed_offset)
-        .map_err(SealError::Sink)?;
+    sink.write_all_at(slots, sealed_offset).map_err(SealError::Sink)?;
     if !digests.sealed(turn, slots) {
         return Ok(None);
     }
@@ -207,14 +202,8 @@ where
     Ok(Some(plain_len as u64))
 }
 
-fn read_sealed<R: ReadAt + ?Sized>(
-    source: &R,
-    slots: &mut [u8],
-    offset: u64,
-) -> Result<(), OpenError> {
-    let got = source
-        .read_full_at(slots, offset)
-        .map_err(OpenError::Source)?;
+fn read_sealed<R: ReadAt + ?Sized>(source: &R, slots: &mut [u8], offset: u64) -> Result<(), OpenError> {
+    let got = source.read_full_at(slots, offset).map_err(OpenError::Source)?;
     if got < slots.len() {
         return Err(OpenError::End);
     }
@@ -224,11 +213,7 @@ fn read_sealed<R: ReadAt + ?Sized>(
 fn group_buffer(layout: &Layout) -> Zeroizing<Vec<u8>> {
     let per_group = layout.chunk_size().per_group() as u64;
     let chunks = layout.chunks().min(per_group);
-    Zeroizing::new(vec![
-        0;
-        layout.range_plain_len(0, chunks)
-            + chunks as usize * TAG_LEN
-    ])
+    Zeroizing::new(vec![0; layout.range_plain_len(0, chunks) + chunks as usize * TAG_LEN])
 }
 
 /// Runs `work` on each thread until all have returned; gives the first error. `work` is given a way to see that another
@@ -245,10 +230,7 @@ fn run<E: Send>(
     let failure = Mutex::new(None);
     let worker = || {
         // Breaks the turnstiles if `work` panics, so that nobody waits for a turn that never comes.
-        let mut alarm = Alarm {
-            digests,
-            armed: true,
-        };
+        let mut alarm = Alarm { digests, armed: true };
         let failed = || digests.broken();
         match work(&failed) {
             Ok(()) => alarm.armed = false,
@@ -354,24 +336,14 @@ struct Turn<T> {
 
 impl<T> Turnstile<T> {
     fn new(value: T) -> Self {
-        Self {
-            state: Mutex::new(Turn {
-                next: 0,
-                broken: false,
-                value,
-            }),
-            turned: Condvar::new(),
-        }
+        Self { state: Mutex::new(Turn { next: 0, broken: false, value }), turned: Condvar::new() }
     }
 
     /// Waits until all turns before `turn` have passed, and passes. False, without running `f`, once it is broken.
     fn pass(&self, turn: u64, f: impl FnOnce(&mut T)) -> bool {
         let mut state = lock(&self.state);
         while state.next != turn && !state.broken {
-            state = self
-                .turned
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.turned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.broken {
             return false;
@@ -389,10 +361,7 @@ impl<T> Turnstile<T> {
     }
 
     fn into_inner(self) -> T {
-        self.state
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .value
+        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).value
     }
 }
 

@@ -39,27 +39,15 @@ impl<R: ReadAt> ObjectReader<R> {
         sealed_len: u64,
     ) -> Result<Self, OpenError> {
         let (cipher, layout) = open_header(secret, context, &sealed, sealed_len)?;
-        let reader = Self {
-            cipher,
-            layout,
-            sealed,
-            cache: Mutex::new(Cache::new(CACHE_CHUNKS_DEFAULT)),
-        };
-        reader.read_chunk(
-            &mut reader.lock(),
-            layout.chunks() - 1,
-            |_| (),
-        )?;
+        let reader = Self { cipher, layout, sealed, cache: Mutex::new(Cache::new(CACHE_CHUNKS_DEFAULT)) };
+        reader.read_chunk(&mut reader.lock(), layout.chunks() - 1, |_| ())?;
         Ok(reader)
     }
 
     /// The same reader with room for `chunks` decrypted chunks (at least one).
     #[must_use]
     pub fn with_cache_chunks(self, chunks: usize) -> Self {
-        Self {
-            cache: Mutex::new(Cache::new(chunks)),
-            ..self
-        }
+        Self { cache: Mutex::new(Cache::new(chunks)), ..self }
     }
 
     /// Length of the plaintext in bytes.
@@ -104,12 +92,7 @@ impl<R: ReadAt> ObjectReader<R> {
     }
 
     /// Shows chunk `index` to `see`, from the cache or through it.
-    fn read_chunk(
-        &self,
-        cache: &mut Cache,
-        index: u64,
-        see: impl FnOnce(&[u8]),
-    ) -> Result<(), OpenError> {
+    fn read_chunk(&self, cache: &mut Cache, index: u64, see: impl FnOnce(&[u8])) -> Result<(), OpenError> {
         cache.clock += 1;
         let now = cache.clock;
         if let Some(frame) = cache.frames.iter_mut().find(|f| f.index == Some(index)) {
@@ -129,12 +112,7 @@ impl<R: ReadAt> ObjectReader<R> {
     }
 
     /// Opens chunk `index` into `plain`, which has its length; on failure `plain` is wiped.
-    fn open_chunk(
-        &self,
-        buffer: &mut Vec<u8>,
-        index: u64,
-        plain: &mut [u8],
-    ) -> Result<(), OpenError> {
+    fn open_chunk(&self, buffer: &mut Vec<u8>, index: u64, plain: &mut [u8]) -> Result<(), OpenError> {
         let offset = self.layout.sealed_offset(index);
         let len = plain.len() + crate::keys::TAG_LEN;
         let position = self.layout.position(index);
@@ -142,10 +120,7 @@ impl<R: ReadAt> ObjectReader<R> {
             return self.cipher.open_to(index, position, slot, plain);
         }
         buffer.resize(len, 0);
-        let got = self
-            .sealed
-            .read_full_at(buffer, offset)
-            .map_err(OpenError::Source)?;
+        let got = self.sealed.read_full_at(buffer, offset).map_err(OpenError::Source)?;
         if got < len {
             return Err(OpenError::End);
         }
@@ -167,13 +142,10 @@ pub(crate) fn open_header(
 ) -> Result<(ChunkCipher, Layout), OpenError> {
     let mut bytes = [0; HEADER_LEN];
     let within = usize::try_from(sealed_len).map_or(HEADER_LEN, |len| len.min(HEADER_LEN));
-    let got = sealed
-        .read_full_at(&mut bytes[..within], 0)
-        .map_err(OpenError::Source)?;
+    let got = sealed.read_full_at(&mut bytes[..within], 0).map_err(OpenError::Source)?;
     let header = Header::parse(&bytes[..got])?;
     let cipher = ChunkCipher::for_opening(secret, context, &header)?;
-    let layout =
-        Layout::for_sealed(header.chunk_size, sealed_len).ok_or(OpenError::Length)?;
+    let layout = Layout::for_sealed(header.chunk_size, sealed_len).ok_or(OpenError::Length)?;
     Ok((cipher, layout))
 }
 
@@ -195,12 +167,7 @@ struct Frame {
 
 impl Cache {
     fn new(chunks: usize) -> Self {
-        Self {
-            frames: Vec::new(),
-            most: chunks.max(1),
-            clock: 0,
-            sealed: Vec::new(),
-        }
+        Self { frames: Vec::new(), most: chunks.max(1), clock: 0, sealed: Vec::new() }
     }
 
     fn holds(&self, index: u64) -> bool {
@@ -212,27 +179,15 @@ impl Cache {
         if self.frames.len() < self.most {
             return Frame::new(chunk_len_max);
         }
-        let oldest = self
-            .frames
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, frame)| frame.used)
-            .map(|(at, _)| at);
-        oldest.map_or_else(
-            || Frame::new(chunk_len_max),
-            |at| self.frames.swap_remove(at),
-        )
+        let oldest = self.frames.iter().enumerate().min_by_key(|(_, frame)| frame.used).map(|(at, _)| at);
+        oldest.map_or_else(|| Frame::new(chunk_len_max), |at| self.frames.swap_remove(at))
     }
 }
 
 impl Frame {
     /// With room for the longest chunk from the start: a buffer that grew would leave plaintext where it lay before.
     fn new(chunk_len_max: usize) -> Self {
-        Self {
-            index: None,
-            used: 0,
-            plain: Zeroizing::new(Vec::with_capacity(chunk_len_max)),
-        }
+        Self { index: None, used: 0, plain: Zeroizing::new(Vec::with_capacity(chunk_len_max)) }
     }
 }
 

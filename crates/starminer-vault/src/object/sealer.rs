@@ -56,11 +56,7 @@ impl ObjectSealer {
         let most = self.layout.chunk_size().per_group() as u64;
         let first = self.next.fetch_add(most, Ordering::Relaxed);
         let count = self.layout.chunks().checked_sub(first)?.min(most);
-        (count > 0).then_some(ChunkRange {
-            sealer: self,
-            first,
-            count,
-        })
+        (count > 0).then_some(ChunkRange { sealer: self, first, count })
     }
 }
 

@@ -36,8 +36,7 @@ pub fn seal_stream(
     let mut index = 0_u64;
     let mut plain_len = 0_u64;
     loop {
-        let filled = fill_slots(&mut source, &mut group, size.bytes(), &mut probe)
-            .map_err(SealError::Source)?;
+        let filled = fill_slots(&mut source, &mut group, size.bytes(), &mut probe).map_err(SealError::Source)?;
         if index + filled.chunks as u64 > MAX_CHUNKS {
             return Err(SealError::TooLong);
         }
@@ -47,11 +46,7 @@ pub fn seal_stream(
             let plain = &slot[..slot.len() - TAG_LEN];
             plain_digest.update(plain);
             plain_len += plain.len() as u64;
-            let position = if slots.peek().is_none() {
-                filled.end
-            } else {
-                Position::Inner
-            };
+            let position = if slots.peek().is_none() { filled.end } else { Position::Inner };
             cipher.seal_in_place(index, position, slot);
             index += 1;
         }
@@ -93,13 +88,9 @@ pub fn open_stream(
     let mut index = 0_u64;
     let mut body_len = 0_u64;
     loop {
-        let got = probe
-            .fill(&mut source, &mut group)
-            .map_err(OpenError::Source)?;
+        let got = probe.fill(&mut source, &mut group).map_err(OpenError::Source)?;
         body_len += got as u64;
-        let end = probe
-            .end(&mut source, got < group.len())
-            .map_err(OpenError::Source)?;
+        let end = probe.end(&mut source, got < group.len()).map_err(OpenError::Source)?;
         let sealed = &mut group[..got];
         content.update(sealed);
         if sealed.is_empty() {
@@ -107,11 +98,7 @@ pub fn open_stream(
         }
         let mut slots = sealed.chunks_mut(size.sealed_bytes()).peekable();
         while let Some(slot) = slots.next() {
-            let position = if slots.peek().is_none() {
-                end
-            } else {
-                Position::Inner
-            };
+            let position = if slots.peek().is_none() { end } else { Position::Inner };
             // Only the last chunk can be short. Empty it may be only when it is the only one.
             let shortest = if index == 0 { TAG_LEN } else { TAG_LEN + 1 };
             if slot.len() < shortest {
@@ -144,17 +131,8 @@ struct Filled {
 }
 
 /// Reads plaintext into consecutive slots, each with room for a tag, until they are full or the source ends.
-fn fill_slots(
-    source: &mut impl Read,
-    slots: &mut [u8],
-    chunk_bytes: usize,
-    probe: &mut Probe,
-) -> io::Result<Filled> {
-    let mut filled = Filled {
-        chunks: 0,
-        sealed_len: 0,
-        end: Position::Inner,
-    };
+fn fill_slots(source: &mut impl Read, slots: &mut [u8], chunk_bytes: usize, probe: &mut Probe) -> io::Result<Filled> {
+    let mut filled = Filled { chunks: 0, sealed_len: 0, end: Position::Inner };
     for slot in slots.chunks_exact_mut(chunk_bytes + TAG_LEN) {
         let got = probe.fill(source, &mut slot[..chunk_bytes])?;
         // An empty chunk exists only as the single one of an empty object: the probe has seen a byte of any later group.

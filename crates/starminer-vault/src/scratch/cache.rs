@@ -35,12 +35,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(pages: usize) -> Self {
-        Self {
-            frames: Vec::new(),
-            places: HashMap::new(),
-            most: pages.max(1),
-            hand: 0,
-        }
+        Self { frames: Vec::new(), places: HashMap::new(), most: pages.max(1), hand: 0 }
     }
 
     /// The frame of a page, if it is in the cache.
@@ -108,10 +103,7 @@ impl Cache {
     /// Wipes the pages of `file` from page `from` on.
     pub(crate) fn forget(&mut self, file: FileId, from: u64) {
         for place in 0..self.frames.len() {
-            if self.frames[place]
-                .owner
-                .is_some_and(|(owner, page)| owner == file && page >= from)
-            {
+            if self.frames[place].owner.is_some_and(|(owner, page)| owner == file && page >= from) {
                 self.wipe(place);
             }
         }
@@ -119,9 +111,8 @@ impl Cache {
 
     /// The dirty frames, in the order of their pages.
     pub(crate) fn dirty(&self) -> Vec<usize> {
-        let mut dirty: Vec<usize> = (0..self.frames.len())
-            .filter(|place| self.frames[*place].freshness == Freshness::Dirty)
-            .collect();
+        let mut dirty: Vec<usize> =
+            (0..self.frames.len()).filter(|place| self.frames[*place].freshness == Freshness::Dirty).collect();
         dirty.sort_unstable_by_key(|place| self.frames[*place].owner);
         dirty
     }

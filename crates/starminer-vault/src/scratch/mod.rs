@@ -80,10 +80,7 @@ pub struct ScratchOptions {
 
 impl Default for ScratchOptions {
     fn default() -> Self {
-        Self {
-            limit_bytes: PAGES_MAX * PAGE_BYTES as u64,
-            cache_pages: CACHE_PAGES_DEFAULT,
-        }
+        Self { limit_bytes: PAGES_MAX * PAGE_BYTES as u64, cache_pages: CACHE_PAGES_DEFAULT }
     }
 }
 

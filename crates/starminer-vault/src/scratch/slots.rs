@@ -104,9 +104,7 @@ impl Bits {
 
     fn end(&self) -> u32 {
         let last = self.0.iter().rposition(|word| *word != 0);
-        last.map_or(0, |word| {
-            word as u32 * 64 + (64 - self.0[word].leading_zeros())
-        })
+        last.map_or(0, |word| word as u32 * 64 + (64 - self.0[word].leading_zeros()))
     }
 }
 

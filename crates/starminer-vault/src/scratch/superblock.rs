@@ -17,8 +17,7 @@ const ROOT_ENTRY_LEN: usize = 28;
 /// Bytes of a root before its list.
 const ROOT_FIXED_LEN: usize = 12;
 /// Most pages a directory may have: what fits into a superblock.
-pub(crate) const DIRECTORY_PAGES_MAX: usize =
-    (PAGE_BYTES - HEADER_LEN - TAG_LEN - ROOT_FIXED_LEN) / ROOT_ENTRY_LEN;
+pub(crate) const DIRECTORY_PAGES_MAX: usize = (PAGE_BYTES - HEADER_LEN - TAG_LEN - ROOT_FIXED_LEN) / ROOT_ENTRY_LEN;
 
 /// The header of a superblock, parsed and not yet believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,11 +126,7 @@ impl Root {
     }
 
     /// Opens the root behind `superblock`, which was parsed from the start of `block`, under the key it commits to.
-    pub(crate) fn open(
-        key: &CommittedKey,
-        superblock: &Superblock,
-        block: &[u8],
-    ) -> Result<Root, ScratchError> {
+    pub(crate) fn open(key: &CommittedKey, superblock: &Superblock, block: &[u8]) -> Result<Root, ScratchError> {
         let sealed_end = HEADER_LEN + superblock.root_len as usize;
         let sealed = block.get(HEADER_LEN..sealed_end);
         let tag = block.get(sealed_end..sealed_end + TAG_LEN);
@@ -148,8 +143,7 @@ impl Root {
 
     fn parse(root: &[u8]) -> Result<Root, ScratchError> {
         let what = "its root";
-        let fixed: &[u8; ROOT_FIXED_LEN] =
-            root.first_chunk().ok_or(ScratchError::Malformed { what })?;
+        let fixed: &[u8; ROOT_FIXED_LEN] = root.first_chunk().ok_or(ScratchError::Malformed { what })?;
         let (directory_len, rest) = take::<8>(fixed);
         let (count, _) = take::<4>(rest);
         let directory_len = u64::from_be_bytes(directory_len);
@@ -163,16 +157,9 @@ impl Root {
             let (slot, rest) = take::<4>(entry);
             let (generation, rest) = take::<8>(rest);
             let (tag, _) = take::<TAG_LEN>(rest);
-            PageRef {
-                slot: u32::from_be_bytes(slot),
-                generation: u64::from_be_bytes(generation),
-                tag,
-            }
+            PageRef { slot: u32::from_be_bytes(slot), generation: u64::from_be_bytes(generation), tag }
         };
-        Ok(Root {
-            directory_len,
-            directory_pages: entries.iter().map(entry).collect(),
-        })
+        Ok(Root { directory_len, directory_pages: entries.iter().map(entry).collect() })
     }
 }
 

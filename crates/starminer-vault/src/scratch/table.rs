@@ -46,9 +46,7 @@ impl PageTable {
     pub(crate) fn page(&self, page: u64) -> Page {
         self.leaves
             .get(&(page / LEAF_PAGES))
-            .map_or(Page::Absent, |leaf| {
-                from_entry(leaf[(page % LEAF_PAGES) as usize])
-            })
+            .map_or(Page::Absent, |leaf| from_entry(leaf[(page % LEAF_PAGES) as usize]))
     }
 
     /// Puts a page in place and returns what was there. Never `Absent`: pages go by [`PageTable::cut`].
@@ -58,10 +56,7 @@ impl PageTable {
         let old = from_entry(*entry);
         *entry = match new {
             Page::Stored(stored) => stored,
-            Page::Pending | Page::Absent => PageRef {
-                slot: PENDING,
-                ..PageRef::default()
-            },
+            Page::Pending | Page::Absent => PageRef { slot: PENDING, ..PageRef::default() },
         };
         if old == Page::Absent {
             self.held += 1;
@@ -91,9 +86,7 @@ impl PageTable {
     /// All stored pages in order.
     pub(crate) fn stored(&self) -> impl Iterator<Item = (u64, PageRef)> + '_ {
         self.leaves.iter().flat_map(|(number, leaf)| {
-            (number * LEAF_PAGES..)
-                .zip(leaf.iter().copied())
-                .filter(|(_, entry)| entry.slot > PENDING)
+            (number * LEAF_PAGES..).zip(leaf.iter().copied()).filter(|(_, entry)| entry.slot > PENDING)
         })
     }
 }
@@ -111,4 +104,11 @@ fn free(entry: PageRef, freed: &mut impl FnMut(u32)) -> u64 {
         freed(entry.slot);
     }
     u64::from(entry.slot != ABSENT)
+}
+
+/// One file: how long it is and where its pages are. Beyond `len` its last page holds zeros.
+#[derive(Debug, Default)]
+pub(crate) struct File {
+    pub(crate) len: u64,
+    pub(crate) table: PageTable,
 }

@@ -9,6 +9,7 @@ mod job;
 mod key;
 mod node;
 mod run;
+mod service;
 mod task;
 mod terminal;
 mod vault;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 pub use args::Args;
 use args::{BrokerCommand, Command, CoordinatorCommand, KeyCommand, NodeCommand, VaultCommand};
 pub use terminal::Terminal;
+pub use verify::now as clock_now;
 
 /// Runs the command and tells how it went.
 pub fn dispatch(args: Args) -> ExitCode {
@@ -51,4 +53,16 @@ pub fn dispatch(args: Args) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// What the demonstration, which is a user of these commands, needs of them.
+pub mod demo_support {
+    pub use starminer_requester::Home;
+
+    pub use super::args::{DemoArgs, HomeArgs};
+    pub use super::exit::{self, Failure};
+    pub use super::home::{block_on, home_failure, open as open_home, requester_failure};
+    pub use super::run::tell;
+    pub use super::terminal::{Style, Terminal, human_bytes, short};
+    pub use super::verify::{now as clock_now, show as show_verdict};
 }

@@ -238,20 +238,21 @@ impl types::HostDescriptor for TaskState {
         Ok(object.shared.fs().set_len(object.descriptor(), size)?)
     }
 
-    /// Times are constant: a request to change them is taken note of by nobody.
     fn set_times(&mut self, resource: Resource<OpenObject>, _: NewTimestamp, _: NewTimestamp) -> FsResult<()> {
-        self.object(&resource).map(|_| ())
+        let object = self.object(&resource)?;
+        Ok(object.shared.fs().set_times(object.descriptor())?)
     }
 
     fn set_times_at(
         &mut self,
         resource: Resource<OpenObject>,
-        flags: PathFlags,
+        _: PathFlags,
         path: String,
         _: NewTimestamp,
         _: NewTimestamp,
     ) -> FsResult<()> {
-        self.stat_at(resource, flags, path).map(|_| ())
+        let object = self.object(&resource)?;
+        Ok(object.shared.fs().set_times_at(object.descriptor(), &path)?)
     }
 
     fn read(&mut self, resource: Resource<OpenObject>, len: u64, offset: u64) -> FsResult<(Vec<u8>, bool)> {

@@ -1,0 +1,248 @@
+//! What a node is told at its start, and the files that make a node.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use starminer_attester::{SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
+use starminer_receipt::NetworkTrust;
+use starminer_tls::IdentityKey;
+use starminer_verify::software_tee::{ChipId, DebugMode, MemoryEncryption};
+use starminer_verify::{BootId, Digest, NodeId, PublicKey, UnixTime};
+use zeroize::Zeroizing;
+
+use crate::error::AgentError;
+
+/// Name of the configuration file in a node's directory.
+pub const CONFIG_FILE: &str = "agent.toml";
+/// Largest configuration file, in bytes.
+const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+/// Largest trust file, in bytes.
+const MAX_TRUST_BYTES: u64 = 256 * 1024;
+/// Most tasks at a time.
+const MAX_PLACES: u32 = 1024;
+/// How long the software TEE of a new node is certified for: ten years, for want of anyone who renews it.
+const DEVICE_CERTIFICATE_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
+/// Version of the software TEE's trusted base.
+pub(crate) const SOFTWARE_TEE_TCB: u64 = 1;
+
+/// What a node is told at its start (`agent.toml`). Relative paths are relative to the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// The trust file (`network.toml`): the coordinator and its key.
+    pub network: PathBuf,
+    /// The node's identity key.
+    pub identity: PathBuf,
+    /// Key and certificate of the software TEE.
+    pub software_tee: PathBuf,
+    /// Where ciphertext of running tasks lies. Nothing in it outlives a task, and nothing is kept over a restart.
+    pub data_dir: PathBuf,
+    /// Tasks at a time, 1 to 1024.
+    #[serde(default = "default_places")]
+    pub places: u32,
+    /// Bounds of this node.
+    #[serde(default)]
+    pub limits: NodeLimits,
+}
+
+/// What this node has for one task, and for itself. A task that asks for more is left to other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeLimits {
+    /// Guest memory of one task.
+    pub memory_bytes: u64,
+    /// Scratch of one task.
+    pub scratch_bytes: u64,
+    /// Outputs of one task.
+    pub output_bytes: u64,
+    /// Sealed workload and inputs of one task together.
+    pub input_bytes: u64,
+    /// Compiled programs that are kept in memory for later tasks of their owners.
+    pub compiled_cache_bytes: u64,
+    /// Task processes that are started ahead of time; never more than there are places.
+    pub warm_processes: u32,
+    /// How long running tasks may go on when the node is told to stop.
+    pub shutdown_ms: u64,
+}
+
+fn default_places() -> u32 {
+    4
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 4 << 30,
+            scratch_bytes: 64 << 30,
+            output_bytes: 16 << 30,
+            input_bytes: 64 << 30,
+            compiled_cache_bytes: 256 << 20,
+            warm_processes: 4,
+            shutdown_ms: 10_000,
+        }
+    }
+}
+
+impl AgentConfig {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// [`AgentError::File`], [`AgentError::Config`].
+    pub fn load(path: &Path) -> Result<Self, AgentError> {
+        let text = read_text(path, MAX_CONFIG_BYTES)?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|source| AgentError::Config { path: path.into(), reason: source.message().into() })?;
+        config.check().map_err(|reason| AgentError::Config { path: path.into(), reason: reason.into() })?;
+        let directory = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
+        for file in [&mut config.network, &mut config.identity, &mut config.software_tee, &mut config.data_dir] {
+            *file = directory.join(&*file);
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if !(1..=MAX_PLACES).contains(&self.places) {
+            return Err("places is not between 1 and 1024");
+        }
+        if self.limits.warm_processes == 0 {
+            return Err("limits.warm_processes is 0");
+        }
+        Ok(())
+    }
+
+    /// Reads the trust file that the configuration names.
+    pub(crate) fn trust(&self) -> Result<NetworkTrust, AgentError> {
+        let text = read_text(&self.network, MAX_TRUST_BYTES)?;
+        NetworkTrust::parse(&text).map_err(|source| AgentError::Trust { path: self.network.clone(), source })
+    }
+}
+
+fn read_text(path: &Path, most_bytes: u64) -> Result<String, AgentError> {
+    use std::io::Read as _;
+    let error = |source| AgentError::File { path: path.into(), source };
+    let mut text = String::new();
+    let read = fs::File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_string(&mut text)).map_err(error)?;
+    if read as u64 > most_bytes {
+        return Err(error(io::ErrorKind::FileTooLarge.into()));
+    }
+    Ok(text)
+}
+
+/// Makes a node's directory: identity key, a software TEE certified by `software_tee_root`, a copy of the trust file, and
+/// the configuration. Returns who the node is.
+///
+/// # Errors
+/// [`AgentError::Exists`] where there is a node already; [`AgentError::File`] and the errors of keys and certificates.
+pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoot) -> Result<NodeId, AgentError> {
+    let config_path = dir.join(CONFIG_FILE);
+    if config_path.exists() {
+        return Err(AgentError::Exists { path: config_path });
+    }
+    let config = AgentConfig {
+        network: "network.toml".into(),
+        identity: "node.key".into(),
+        software_tee: "software-tee.key".into(),
+        data_dir: "data".into(),
+        places: default_places(),
+        limits: NodeLimits::default(),
+    };
+    let file = |path: PathBuf| move |source| AgentError::File { path, source };
+    for dir in [dir.to_path_buf(), dir.join(&config.data_dir)] {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(file(dir.clone()))?;
+    }
+    // A start that was interrupted left its keys behind, and they are as good as new ones: no configuration named them.
+    let identity = IdentityKey::load_or_create(&dir.join(&config.identity))?;
+    let tee_path = dir.join(&config.software_tee);
+    if !tee_path.exists() {
+        new_software_tee(software_tee_root)?.save(&tee_path).map_err(|source| AgentError::Device { path: tee_path, source })?;
+    }
+    let trust = network.encode().map_err(|_| AgentError::Config { path: config.network.clone(), reason: "cannot be written".into() })?;
+    write_file(&dir.join(&config.network), trust.as_bytes())?;
+    let text = toml::to_string(&config)
+        .map_err(|_| AgentError::Config { path: config_path.clone(), reason: "cannot be written".into() })?;
+    // Last: a directory with a configuration is a whole node.
+    write_file(&config_path, text.as_bytes())?;
+    Ok(NodeId(PublicKey(identity.public())))
+}
+
+fn new_software_tee(root: &SimulatedRoot) -> Result<SoftwareTee, AgentError> {
+    let seed = Zeroizing::new(crate::random::bytes::<32>()?);
+    let request = SoftwareTee::request(&seed, ChipId(crate::random::bytes()?));
+    let now = now();
+    // An hour of grace, for a verifier whose clock is behind.
+    let not_before = UnixTime(now.0.saturating_sub(60 * 60 * 1000));
+    let certificate = root
+        .certify(&request, not_before, now.saturating_add_millis(DEVICE_CERTIFICATE_MS))
+        .map_err(AgentError::Certify)?;
+    // Settings belong to one start and are not saved.
+    SoftwareTee::new(&seed, certificate, settings(BootId([0; 16]), Digest([0; 32]))).map_err(AgentError::Certify)
+}
+
+/// How this agent's software TEE presents itself.
+pub(crate) fn settings(boot: BootId, measurement: Digest) -> SoftwareTeeSettings {
+    SoftwareTeeSettings {
+        boot,
+        measurement,
+        debug: DebugMode::Off,
+        memory_encryption: MemoryEncryption::Claimed,
+        tcb_version: SOFTWARE_TEE_TCB,
+    }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
+    let error = |source| AgentError::File { path: path.into(), source };
+    let temporary = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(error)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(error)?;
+    fs::rename(&temporary, path).map_err(error)
+}
+
+/// The machine's clock.
+pub(crate) fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_read_strictly() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(CONFIG_FILE);
+        let good = "network = \"n.toml\"\nidentity = \"/k\"\nsoftware_tee = \"t\"\ndata_dir = \"d\"\n";
+        let check = |text: &str, wanted: Option<&str>| {
+            fs::write(&path, text).unwrap();
+            match (AgentConfig::load(&path), wanted) {
+                (Ok(config), None) => {
+                    assert_eq!(config.network, directory.path().join("n.toml"));
+                    assert_eq!(config.identity, Path::new("/k"));
+                }
+                (Err(AgentError::Config { reason, .. }), Some(wanted)) => assert!(reason.contains(wanted), "{reason}"),
+                (found, _) => panic!("{text}: {found:?}"),
+            }
+        };
+        check(good, None);
+        check(&format!("{good}places = 9\n[limits]\nmemory_bytes = 5\n"), None);
+        check(&format!("{good}places = 0\n"), Some("places"));
+        check(&format!("{good}places = 9999\n"), Some("places"));
+        check(&format!("{good}[limits]\nwarm_processes = 0\n"), Some("warm_processes"));
+        check(&format!("{good}colour = 1\n"), Some("colour"));
+        check(&format!("{good}[limits]\ncolour = 1\n"), Some("colour"));
+        check("network = \"n\"\n", Some("identity"));
+        fs::write(&path, vec![b'#'; 70_000]).unwrap();
+        assert!(matches!(AgentConfig::load(&path), Err(AgentError::File { .. })));
+    }
+}

@@ -1,0 +1,7 @@
+//! The release ledger and the receipts that come of it, against a software TEE, a log and parties that are real but for the silicon.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod ledger;
+mod receipts;
+mod world;

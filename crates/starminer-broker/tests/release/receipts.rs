@@ -1,0 +1,190 @@
+//! What a receipt proves, and what breaks it.
+
+use starminer_receipt::*;
+use starminer_verify::*;
+
+use crate::world::{NOW, World, key, reference_values};
+
+fn later() -> UnixTime {
+    UnixTime(NOW.0 + 60_000)
+}
+
+fn verdict(receipt: &Receipt, trust: Option<&NetworkTrust>) -> ReceiptVerdict {
+    verify_receipt(receipt, trust, later())
+}
+
+fn refuted(verdict: &ReceiptVerdict) -> Vec<&'static str> {
+    verdict.claims.iter().filter(|claim| claim.verdict == ClaimVerdict::Refuted).map(|claim| claim.name).collect()
+}
+
+#[test]
+fn an_honest_receipt_is_proven_and_simulated() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let found = verdict(&receipt, Some(&world.trust()));
+    assert_eq!(found.overall(), Overall::Proven, "{:#?}", found.claims);
+    assert!(found.is_simulated());
+    assert_eq!(found.tier, Some(Tier::Confidential));
+    assert_eq!(found.valid_then, Some(Validity::Valid));
+    assert_eq!(found.valid_now, Some(Validity::Valid));
+    assert_eq!(found.outcome, Some(Outcome::Completed));
+    let parsed = Receipt::parse(&receipt.encode()).unwrap();
+    assert_eq!(parsed, receipt, "the file says the same");
+}
+
+#[test]
+fn a_failure_has_a_receipt_as_good() {
+    let mut world = World::new();
+    let refusal = Refusal::new(Party::Requester, "engine.wasm.out-of-fuel", "out of fuel", "raise limits.fuel");
+    let receipt = world.receipt(Outcome::Failed { refusal: refusal.clone() });
+    let found = verdict(&receipt, Some(&world.trust()));
+    assert_eq!(found.overall(), Overall::Proven, "{:#?}", found.claims);
+    assert_eq!(found.outcome, Some(Outcome::Failed { refusal }));
+}
+
+#[test]
+fn without_trust_of_ones_own_nothing_that_needs_a_root_is_proven() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let found = verdict(&receipt, None);
+    assert_eq!(found.overall(), Overall::Unanchored, "{:#?}", found.claims);
+    for name in ["network", "log", "evidence", "report", "agent-statement", "lease"] {
+        let claim = found.claims.iter().find(|claim| claim.name == name).unwrap();
+        assert_eq!(claim.verdict, ClaimVerdict::Unanchored, "{name}");
+    }
+}
+
+#[test]
+fn trust_that_names_no_root_leaves_the_evidence_unanchored() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let mut trust = world.trust();
+    trust.simulated_roots.clear();
+    let found = verdict(&receipt, Some(&trust));
+    assert_eq!(found.overall(), Overall::Unanchored);
+    let mut trust = world.trust();
+    trust.reference_values = reference_values(Digest([1; 32]));
+    let found = verdict(&receipt, Some(&trust));
+    let claim = found.claims.iter().find(|claim| claim.name == "reference-values").unwrap();
+    assert_eq!(claim.verdict, ClaimVerdict::Unanchored, "an agent that only the requester vouches for");
+    let mut trust = world.trust();
+    trust.network = NetworkId([200; 32]);
+    assert_eq!(verdict(&receipt, Some(&trust)).overall(), Overall::Unanchored, "another network");
+}
+
+#[test]
+fn every_part_that_is_swapped_is_refuted() {
+    type Change = fn(&mut World, &mut Receipt, &mut Receipt);
+    // The second receipt is of another life of the same task: same keys, other releases.
+    let cases: &[(&str, Change)] = &[
+        ("lease", |_, a, b| a.lease = b.lease.take()),
+        ("challenge", |_, a, b| a.challenge = b.challenge.take()),
+        ("evidence", |_, a, b| a.evidence = b.evidence.take()),
+        ("attestation result", |_, a, _| a.attestation_result = Some(b"{}".to_vec().into())),
+        ("attestation result gone", |_, a, _| a.attestation_result = None),
+        ("release", |_, a, b| a.release = b.release.take()),
+        ("grant", |_, a, b| a.grant = b.grant.take()),
+        ("report", |_, a, b| a.report = b.report.take()),
+        ("agent statement", |_, a, b| a.agent_statement = b.agent_statement.take()),
+        ("closing evidence", |_, a, b| a.closing_evidence = b.closing_evidence.take()),
+        ("closing evidence is the first", |_, a, _| a.closing_evidence = a.evidence.clone()),
+        ("entries", |_, a, b| a.entries = std::mem::take(&mut b.entries)),
+        ("checkpoint", |_, a, b| a.checkpoint = std::mem::take(&mut b.checkpoint)),
+        ("stamp", |_, a, _| a.stamp = Receipt::GENUINE.into()),
+        ("an entry missing", |_, a, _| drop(a.entries.remove(4))),
+        ("entries out of order", |_, a, _| a.entries.swap(1, 2)),
+    ];
+    for (name, change) in cases {
+        let mut world = World::new();
+        let mut receipt = world.receipt(Outcome::Completed);
+        // Another attempt of the same task under a policy that differs, so that every statement differs.
+        let mut other_world = World::with_policy(|fields| fields.evidence_max_age_ms = 59_000);
+        let mut other = other_world.receipt(Outcome::Completed);
+        change(&mut world, &mut receipt, &mut other);
+        let found = verdict(&receipt, Some(&world.trust()));
+        assert_eq!(found.overall(), Overall::Refuted, "{name}: {:#?}", found.claims);
+    }
+}
+
+#[test]
+fn signatures_by_the_wrong_party_are_refuted() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let trust = world.trust();
+    let evidence = receipt.evidence.clone().unwrap().0;
+    let grant = receipt.grant.clone().unwrap().open::<Grant>().unwrap();
+
+    // A node that reports with a key of its own choice, and one that has the agent's key but not the task's.
+    for (author, signer) in [(ReportAuthor::Task, key(90)), (ReportAuthor::Task, key(33)), (ReportAuthor::Agent, key(32))] {
+        let mut forged = receipt.clone();
+        forged.report = Some(world.report(&evidence, &grant, Outcome::Completed, author, &signer).into_envelope());
+        let found = verdict(&forged, Some(&trust));
+        assert!(refuted(&found).contains(&"report"), "{author:?}: {:#?}", found.claims);
+    }
+    let report = receipt.report.clone().unwrap().open::<Report>().unwrap();
+    let mut forged = receipt.clone();
+    forged.agent_statement = Some(world.agent_statement(&report, &key(32)).into_envelope());
+    assert_eq!(refuted(&verdict(&forged, Some(&trust))), ["agent-statement"]);
+
+    let mut lease = world.lease.statement().clone();
+    lease.coordinator = key(90).public_key();
+    let mut forged = receipt.clone();
+    forged.lease = Some(Envelope::sign(lease, &key(90)).unwrap().into_envelope());
+    assert!(refuted(&verdict(&forged, Some(&trust))).contains(&"lease"));
+}
+
+#[test]
+fn other_inputs_than_the_spec_commits_to_are_refuted() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let mut report = receipt.report.clone().unwrap().open::<Report>().unwrap().statement().clone();
+    report.predicate.inputs.swap(0, 1);
+    let forged = Envelope::sign(report, &world.report_key).unwrap();
+    let mut receipt = receipt;
+    receipt.report = Some(forged.into_envelope());
+    assert!(refuted(&verdict(&receipt, Some(&world.trust()))).contains(&"inputs"));
+}
+
+#[test]
+fn the_log_of_another_origin_is_unanchored_and_a_forged_checkpoint_refuted() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let mut forged = receipt.clone();
+    forged.checkpoint = forged.checkpoint.replacen("\n8\n", "\n9\n", 1);
+    assert_ne!(forged.checkpoint, receipt.checkpoint, "the size was changed");
+    assert!(refuted(&verdict(&forged, Some(&world.trust()))).contains(&"log"));
+}
+
+/// A receipt file with any one bit flipped is unusable, refuted, or says exactly the same: the file has white space and the stamp is checked.
+#[test]
+fn no_flipped_bit_goes_unnoticed() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let (bytes, trust) = (receipt.encode(), world.trust());
+    let honest = verdict(&receipt, Some(&trust));
+    // Every byte would take minutes of signature checks; a stride that is prime to the line lengths meets every part of the file.
+    for byte in (0..bytes.len()).step_by(37) {
+        for bit in [0, 3, 6] {
+            let mut flipped = bytes.clone();
+            flipped[byte] ^= 1 << bit;
+            let Ok(parsed) = Receipt::parse(&flipped) else { continue };
+            let found = verdict(&parsed, Some(&trust));
+            let same = found.overall() == Overall::Proven && found.claims == honest.claims;
+            assert!(same && parsed == receipt || found.overall() == Overall::Refuted || {
+                // A key id or origin that changed makes the checkpoint another log's.
+                found.overall() == Overall::Unanchored && parsed.checkpoint != receipt.checkpoint
+            }, "byte {byte} bit {bit}: {:?}", found.overall());
+        }
+    }
+}
+
+#[test]
+fn evidence_is_judged_at_the_time_of_the_log_and_again_now() {
+    let mut world = World::new();
+    let receipt = world.receipt(Outcome::Completed);
+    let years_later = UnixTime(NOW.0 + 10 * 365 * 86_400_000);
+    let found = verify_receipt(&receipt, Some(&world.trust()), years_later);
+    assert_eq!(found.overall(), Overall::Proven);
+    assert_eq!(found.valid_then, Some(Validity::Valid));
+    assert!(matches!(found.valid_now, Some(Validity::Invalid(_))), "the device certificate has expired");
+}

@@ -1,0 +1,169 @@
+//! What the operator of a coordinator can set. Every limit has a name, a unit and a default.
+
+use serde::{Deserialize, Serialize};
+use starminer_store::PartialLimits;
+
+use crate::tasks::Waits;
+
+/// Settings of a coordinator (TOML). Absent ones have their defaults; unknown ones are refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How long each step is waited for.
+    pub waits: WaitConfig,
+    /// Limits of one identity.
+    pub identity: IdentityLimits,
+    /// Limits of all together.
+    pub total: TotalLimits,
+    /// How long things are kept.
+    pub keep: KeepConfig,
+}
+
+/// How long each step of a task is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WaitConfig {
+    /// For the releaser to challenge, decide or grant; then the task fails.
+    pub releaser_ms: u64,
+    /// For the node to answer a challenge; then the attempt ends.
+    pub node_ms: u64,
+    /// For the report, beyond the wall limit of the spec; then the attempt ends.
+    pub report_margin_ms: u64,
+    /// Without a poll of a node; then its attempts end.
+    pub node_silence_ms: u64,
+    /// For a broker's answer to a requester.
+    pub broker_answer_ms: u64,
+    /// For the next bytes of a body.
+    pub body_idle_ms: u64,
+    /// For connections to run dry when the coordinator stops.
+    pub drain_ms: u64,
+}
+
+impl Default for WaitConfig {
+    fn default() -> Self {
+        Self {
+            releaser_ms: 120_000,
+            node_ms: 30_000,
+            report_margin_ms: 30_000,
+            node_silence_ms: 15_000,
+            broker_answer_ms: 20_000,
+            body_idle_ms: 30_000,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// Limits of one identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityLimits {
+    /// Tasks that have not ended.
+    pub open_tasks: usize,
+    /// Requests a second, on average.
+    pub requests_per_second: u32,
+    /// Requests at once, after a pause.
+    pub request_burst: u32,
+    /// Bytes of blobs a second, up and down together, on average; transfers are slowed to it.
+    pub blob_bytes_per_second: u64,
+    /// Bytes of complete blobs.
+    pub blob_bytes: u64,
+    /// Largest blob.
+    pub largest_blob_bytes: u64,
+    /// Uploads that are not complete.
+    pub partial_uploads: usize,
+    /// Bytes that those would have when complete.
+    pub partial_bytes: u64,
+    /// Connections.
+    pub connections: usize,
+}
+
+impl Default for IdentityLimits {
+    fn default() -> Self {
+        Self {
+            open_tasks: 1_000,
+            requests_per_second: 5_000,
+            request_burst: 10_000,
+            blob_bytes_per_second: 1 << 30,
+            blob_bytes: 256 << 30,
+            largest_blob_bytes: 64 << 30,
+            partial_uploads: 64,
+            partial_bytes: 128 << 30,
+            connections: 32,
+        }
+    }
+}
+
+/// Limits of all identities together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TotalLimits {
+    /// Tasks that have not ended.
+    pub open_tasks: usize,
+    /// Admitted nodes.
+    pub nodes: usize,
+    /// Connections.
+    pub connections: usize,
+    /// Requests under way on one connection, long polls among them.
+    pub streams_per_connection: u32,
+    /// Blob transfers under way.
+    pub blob_transfers: usize,
+}
+
+impl Default for TotalLimits {
+    fn default() -> Self {
+        Self { open_tasks: 10_000, nodes: 10_000, connections: 4_096, streams_per_connection: 512, blob_transfers: 256 }
+    }
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepConfig {
+    /// Blobs of a task after it ended.
+    pub ended_blobs_seconds: u64,
+    /// Blobs that no task ever used.
+    pub unused_blobs_seconds: u64,
+    /// Uploads that nobody continued.
+    pub partial_uploads_seconds: u64,
+    /// An admission.
+    pub admission_seconds: u64,
+    /// How often expired things are looked for.
+    pub sweep_every_seconds: u64,
+}
+
+impl Default for KeepConfig {
+    fn default() -> Self {
+        Self {
+            ended_blobs_seconds: 7 * 24 * 3600,
+            unused_blobs_seconds: 24 * 3600,
+            partial_uploads_seconds: 24 * 3600,
+            admission_seconds: 24 * 3600,
+            sweep_every_seconds: 60,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the TOML form.
+    ///
+    /// # Errors
+    /// Where and why the text is not a configuration.
+    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    pub(crate) fn task_waits(&self) -> Waits {
+        Waits {
+            releaser_ms: self.waits.releaser_ms,
+            node_ms: self.waits.node_ms,
+            report_margin_ms: self.waits.report_margin_ms,
+            open_tasks_per_requester: self.identity.open_tasks,
+            open_tasks: self.total.open_tasks,
+            nodes: self.total.nodes,
+        }
+    }
+
+    pub(crate) fn partial_limits(&self) -> PartialLimits {
+        PartialLimits { files: self.identity.partial_uploads, bytes: self.identity.partial_bytes }
+    }
+}

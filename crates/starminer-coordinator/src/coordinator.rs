@@ -1,0 +1,324 @@
+//! Opening a coordinator's state and serving it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use starminer_log::LogSigner;
+use starminer_receipt::NetworkTrust;
+use starminer_store::{Blobs, Database, Disk, Journal, LocalDisk, OpenError};
+use starminer_tls::{Acceptor, AllowedPeers, HandshakeError, IdentityKey, IssueError, RotatingCertificate, Rotation, Side};
+use starminer_verify::{Digest, NodeId, TaskId, UnixTime};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::admission::{Admission, AdmissionSetupError};
+use crate::board::Board;
+use crate::brokers::Brokers;
+use crate::clock::{Clock, NoRandomness, Randomness, SystemClock, SystemRandomness};
+use crate::config::Config;
+use crate::ledger::{Ledger, LedgerError};
+use crate::limits::{Buckets, Quotas};
+use crate::log_reader::{Head, LogReader};
+use crate::pins::Pins;
+use crate::presence::Presence;
+use crate::routes::router;
+use crate::server::{ServeError, Serving, serve};
+use crate::shared::{IdentitySigner, Shared, load_task};
+use crate::sweeper;
+use crate::tasks::{Command, Standing, Tasks};
+use crate::writer::{Fatal, Writer, WriterHandle};
+
+/// Name of the database file.
+const DATABASE_FILE: &str = "coordinator.db";
+/// Name of the directory of blobs.
+const BLOB_DIRECTORY: &str = "blobs";
+
+/// Why a coordinator cannot be opened. All of it is for its operator.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The directory cannot be made or used.
+    #[error("directory {path} cannot be used")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database cannot be opened.
+    #[error("state cannot be opened")]
+    Database(#[from] OpenError),
+    /// The database cannot be read.
+    #[error("state cannot be read")]
+    Read(#[from] starminer_store::ReadError),
+    /// The log does not continue.
+    #[error("the log cannot be continued")]
+    Ledger(#[from] LedgerError),
+    /// A task's events do not give a task.
+    #[error("task {task} cannot be read back: the database is damaged")]
+    Task {
+        /// The task.
+        task: TaskId,
+    },
+    /// A node's record is damaged.
+    #[error("node {node} cannot be read back: the database is damaged")]
+    Node {
+        /// The node.
+        node: NodeId,
+    },
+    /// The trust file cannot be used.
+    #[error("the network's trust file cannot be used")]
+    Trust(#[from] AdmissionSetupError),
+    /// The trust cannot be written, so its digest is not known.
+    #[error("the network's trust cannot be written as a file")]
+    TrustForm,
+    /// No randomness.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
+    /// No certificate could be issued.
+    #[error("no TLS certificate can be issued")]
+    Certificate(#[from] IssueError),
+    /// TLS cannot be configured.
+    #[error("TLS cannot be configured")]
+    Tls(#[from] HandshakeError),
+    /// The first entry could not be written.
+    #[error("the log could not be begun: {0}")]
+    Genesis(String),
+}
+
+/// What a coordinator is made of.
+pub struct Options {
+    /// Settings.
+    pub config: Config,
+    /// Where its state lies; created where absent.
+    pub directory: PathBuf,
+    /// The network's own trust: its id, simulated roots and reference values. Decides admission alone.
+    pub trust: NetworkTrust,
+    /// The coordinator's identity: TLS, leases and its own reports.
+    pub identity: Arc<IdentityKey>,
+    /// The log's key.
+    pub log: LogSigner,
+    /// How often TLS certificates are replaced.
+    pub rotation: Rotation,
+    /// What it depends on beside its settings.
+    pub environment: Environment,
+}
+
+/// Wraps the journal; see [`Environment::journal`].
+pub type WrapJournal = Box<dyn FnOnce(Arc<Database>) -> Arc<dyn Journal> + Send>;
+
+/// Time, randomness and storage, replaceable by tests.
+pub struct Environment {
+    /// Time of tasks and log.
+    pub clock: Arc<dyn Clock>,
+    /// Time of certificates.
+    pub tls_clock: Arc<dyn starminer_tls::Clock>,
+    /// Random bytes.
+    pub randomness: Arc<dyn Randomness>,
+    /// Writes of blobs.
+    pub disk: Arc<dyn Disk>,
+    /// What commits go through.
+    pub journal: WrapJournal,
+}
+
+impl Default for Environment {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::default()),
+            tls_clock: Arc::new(starminer_tls::SystemClock),
+            randomness: Arc::new(SystemRandomness::default()),
+            disk: Arc::new(LocalDisk),
+            journal: Box::new(|database| database),
+        }
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+/// A coordinator whose state is open and whose writer runs.
+pub struct Coordinator {
+    shared: Arc<Shared>,
+    writer: tokio::task::JoinHandle<Result<(), Fatal>>,
+    acceptor: Arc<Acceptor>,
+    certificate: Arc<RotatingCertificate>,
+    tls_clock: Arc<dyn starminer_tls::Clock>,
+    stop: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Coordinator({})", self.shared.network)
+    }
+}
+
+impl Coordinator {
+    /// Opens or creates the state under `directory` and takes up every task that has not ended. `trust` is the network's own file; it
+    /// decides which nodes are admitted. Call within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn open(
+        directory: &Path,
+        config: Config,
+        trust: NetworkTrust,
+        identity: IdentityKey,
+        log: LogSigner,
+    ) -> Result<Self, CoordinatorError> {
+        let options = Options {
+            config,
+            directory: directory.into(),
+            trust,
+            identity: Arc::new(identity),
+            log,
+            rotation: Rotation::default(),
+            environment: Environment::default(),
+        };
+        Self::open_with(options).await
+    }
+
+    /// As [`Self::open`], with another clock, randomness or storage.
+    ///
+    /// # Errors
+    /// [`CoordinatorError`].
+    pub async fn open_with(options: Options) -> Result<Self, CoordinatorError> {
+        let Options { config, directory, trust, identity, log, rotation, environment } = options;
+        let trust_digest = Digest::of(trust.encode().map_err(|_| CoordinatorError::TrustForm)?.as_bytes());
+        let Environment { clock, tls_clock, randomness, disk, journal } = environment;
+        let now = clock.now();
+        let network = trust.network;
+        create_directory(&directory)?;
+        let database = Arc::new(Database::open(&directory.join(DATABASE_FILE)).await?);
+        let blob_directory = directory.join(BLOB_DIRECTORY);
+        let blobs = Blobs::open(&blob_directory, config.partial_limits(), disk)
+            .map_err(|source| CoordinatorError::Directory { path: blob_directory, source })?;
+        let ledger = Ledger::open(&database, log).await?;
+        let signer = Arc::new(IdentitySigner(identity.clone()));
+        let last_at = UnixTime(database.last_event_at().await?.unwrap_or(0));
+        let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
+        restore(&database, &mut tasks, now).await?;
+        let note = database.checkpoint().await?.map_or(String::new(), |checkpoint| checkpoint.note);
+        let log = Arc::new(LogReader::new(database.clone(), Head { size: ledger.size(), note: note.into() }));
+        let board = Arc::new(Board::default());
+        let known: Vec<_> = tasks.known().cloned().collect();
+        let nodes: Vec<_> = tasks.nodes().map(|(node, standing)| (*node, standing.clone())).collect();
+        board.publish(&known, &nodes, ledger.size());
+        let is_new = ledger.size() == 0;
+        let pins = Arc::new(Pins::default());
+        let presence = Arc::new(Presence::new(config.waits.node_silence_ms, now));
+        let quotas = Quotas::new(config.identity.blob_bytes, database.bytes_by_owner().await?);
+        let epoch_bytes = randomness.draw()?;
+        let writer = Writer {
+            tasks,
+            ledger,
+            journal: journal(database.clone()),
+            board: board.clone(),
+            log: log.clone(),
+            pins: pins.clone(),
+            presence: presence.clone(),
+            clock: clock.clone(),
+            network,
+        };
+        let (handle, writer) = writer.start();
+        if is_new {
+            begin(&handle, trust_digest).await?;
+        }
+        let (stop, stopping) = watch::channel(false);
+        let certificate = Arc::new(RotatingCertificate::new(identity, Side::Server, rotation, tls_clock.unix_seconds())?);
+        let acceptor = Arc::new(Acceptor::new(certificate.clone(), AllowedPeers::Any, tls_clock.clone())?);
+        let shared = Arc::new(Shared {
+            network,
+            clock: clock.clone(),
+            randomness,
+            database,
+            blobs: Arc::new(blobs),
+            board,
+            log,
+            pins,
+            presence,
+            broker_presence: Arc::new(Presence::new(config.waits.node_silence_ms, now)),
+            brokers: Arc::new(Brokers::default()),
+            admission: Admission::new(trust, config.keep.admission_seconds.saturating_mul(1000))?,
+            requests: Buckets::new(config.identity.requests_per_second.into(), config.identity.request_burst.into()),
+            blob_bytes: Buckets::new(config.identity.blob_bytes_per_second, config.identity.blob_bytes_per_second),
+            quotas,
+            transfers: Semaphore::new(config.total.blob_transfers),
+            writer: handle,
+            epoch: u64::from_be_bytes(first_eight(&epoch_bytes)) & !0xffff_ffff,
+            stopping,
+            config,
+        });
+        Ok(Self { shared, writer, acceptor, certificate, tls_clock, stop })
+    }
+
+    /// Serves connections of `listener` until `shutdown` resolves; then lets everything under way end, and closes the state.
+    ///
+    /// # Errors
+    /// [`ServeError`] where the writer cannot go on.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self { shared, mut writer, acceptor, certificate, tls_clock, stop } = self;
+        let _rotation = certificate.spawn_rotation(tls_clock);
+        let sweeper = tokio::spawn(sweeper::run(shared.clone(), stop.subscribe()));
+        let serving = Serving { shared: shared.clone(), router: router(shared.clone()), acceptor, stopping: stop.subscribe() };
+        let server = tokio::spawn(serve(serving, listener));
+        let drain = Duration::from_millis(shared.config.waits.drain_ms);
+        let ended = tokio::select! {
+            () = shutdown => None,
+            ended = &mut writer => Some(ended),
+        };
+        stop.send_replace(true);
+        if tokio::time::timeout(drain + Duration::from_secs(1), server).await.is_err() {
+            tracing::warn!("the server did not stop in time");
+        }
+        let _ = sweeper.await;
+        // The last handles: the writer does what waits, and ends.
+        let database = shared.database.clone();
+        drop(shared);
+        let ended = match ended {
+            Some(ended) => ended,
+            None => writer.await,
+        };
+        if let Some(database) = Arc::into_inner(database) {
+            database.close().await;
+        }
+        match ended {
+            Ok(ended) => Ok(ended?),
+            Err(panicked) => Err(Fatal::Panicked(panicked.to_string()).into()),
+        }
+    }
+}
+
+fn create_directory(directory: &Path) -> Result<(), CoordinatorError> {
+    std::fs::create_dir_all(directory).map_err(|source| CoordinatorError::Directory { path: directory.into(), source })
+}
+
+fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(&bytes[..8]);
+    first
+}
+
+/// Takes up open tasks and admitted nodes.
+async fn restore(database: &Database, tasks: &mut Tasks, now: crate::clock::Now) -> Result<(), CoordinatorError> {
+    for id in database.open_tasks().await? {
+        let id = TaskId(id);
+        let task = load_task(database, &id, now).await.ok().flatten().ok_or(CoordinatorError::Task { task: id })?;
+        tasks.restore_task(task);
+    }
+    for row in database.nodes(now.wall.as_millis()).await? {
+        let node = NodeId(starminer_verify::PublicKey(row.node));
+        let standing: Standing = serde_json::from_slice(&row.standing).map_err(|_| CoordinatorError::Node { node })?;
+        tasks.restore_node(node, standing);
+    }
+    tasks.commit();
+    Ok(())
+}
+
+async fn begin(writer: &WriterHandle, trust: Digest) -> Result<(), CoordinatorError> {
+    let genesis = writer.execute(Command::Genesis { trust }).await;
+    genesis.map(|_| ()).map_err(|refused| CoordinatorError::Genesis(refused.refusal.to_string()))
+}

@@ -1,0 +1,102 @@
+//! Feeds of releasers and nodes, by long poll.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::Deserialize;
+use starminer_verify::{NodeId, Party, PublicKey};
+use starminer_wire::{FeedResponse, FeedRole, NodeFeedRequest, ProblemStatus};
+
+use super::{poll, poll_wait};
+use crate::refused::Refused;
+use crate::server::{Identity, Json, Query};
+use crate::shared::{Shared, node_of};
+use crate::tasks::{Command, Offer};
+use crate::writer::WriterHandle;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FeedQuery {
+    role: FeedRole,
+    #[serde(default)]
+    epoch: u64,
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// Where a follower stands: with another start of the coordinator, or too far behind, it begins anew under another epoch.
+fn resume(shared: &Shared, epoch: u64, after: u64) -> (u64, u64) {
+    let of_this_start = epoch >> 32 == shared.epoch >> 32;
+    if !of_this_start {
+        (shared.epoch, 0)
+    } else if after > 0 && !shared.board.reaches_back_to(after) {
+        (epoch.wrapping_add(1), 0)
+    } else {
+        (epoch, after)
+    }
+}
+
+async fn wait(shared: &Shared, role: FeedRole, identity: PublicKey, (epoch, after): (u64, u64), wait_ms: u64) -> FeedResponse {
+    let (epoch, after) = resume(shared, epoch, after);
+    let changed = shared.board.feed_changed(role, identity);
+    let look = || {
+        let page = shared.board.feed(role, identity, after);
+        let enough = !page.attempts.is_empty();
+        (page, enough)
+    };
+    let page = poll(shared, poll_wait(wait_ms), &changed, look).await;
+    FeedResponse { epoch, version: page.version, attempts: page.attempts }
+}
+
+pub(super) async fn feed(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Query(query): Query<FeedQuery>,
+) -> Json<FeedResponse> {
+    Json(wait(&shared, query.role, peer, (query.epoch, query.after), query.wait_ms).await)
+}
+
+/// Takes a node's offer back when its poll breaks off: whoever does not listen gets no leases.
+struct Offered {
+    writer: WriterHandle,
+    node: Option<NodeId>,
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        if let Some(node) = self.node.take() {
+            let writer = self.writer.clone();
+            tokio::spawn(async move {
+                // Should the writer be busy, the node is found silent later.
+                let _ = writer.execute(Command::Withdraw { node }).await;
+            });
+        }
+    }
+}
+
+pub(super) async fn node_feed(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Json(request): Json<NodeFeedRequest>,
+) -> Result<Json<FeedResponse>, Refused> {
+    let node = node_of(peer);
+    if shared.board.standing(&node).is_none_or(|standing| standing.valid_until <= shared.clock.now().wall) {
+        return Err(Refused::of(
+            ProblemStatus::Forbidden,
+            Party::Node,
+            "node.not-admitted",
+            "the node is not admitted, or its admission expired",
+            "prove the node at /v1/node/challenge and /v1/node/admission first",
+        ));
+    }
+    let _poll = shared.presence.poll(peer, &shared.clock);
+    let (_, seen) = resume(&shared, request.epoch, request.after);
+    let mut offered = Offered { writer: shared.writer.clone(), node: Some(node) };
+    let offer = Offer { boot: request.boot, free_places: request.free_places };
+    shared.writer.execute(Command::Offer { node, offer, seen }).await?;
+    let response = wait(&shared, FeedRole::Node, peer, (request.epoch, request.after), request.wait_ms).await;
+    offered.node = None;
+    Ok(Json(response))
+}

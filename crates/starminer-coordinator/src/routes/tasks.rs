@@ -1,0 +1,174 @@
+//! Submitting, following, cancelling; what a receipt is made of.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde::Deserialize;
+use starminer_receipt::{CancelStatement, TaskSpec};
+use starminer_verify::{Party, TaskId};
+use starminer_wire::{Accepted, CancelRequest, ProblemStatus, ReceiptParts, SubmitRequest, TaskView};
+
+use super::{open, poll, poll_wait};
+use crate::board::task_view;
+use crate::log_reader::storage;
+use crate::refused::Refused;
+use crate::server::{Identity, Json, Params, Query};
+use crate::shared::{Shared, objects_of};
+use crate::tasks::{Command, Event, EventBody, Task, Tasks};
+
+pub(super) async fn submit(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Json(request): Json<SubmitRequest>,
+) -> Result<Json<TaskView>, Refused> {
+    let spec = open::<TaskSpec>(&shared, request.spec, |spec| spec.network)?;
+    if spec.requester != peer {
+        return Err(Refused::forbidden("the spec names another requester"));
+    }
+    if let Some(task) = shared.task(&spec.task).await? {
+        Tasks::resubmit(&task, &spec)?;
+        return Ok(Json(view(&shared, &task)));
+    }
+    match (&request.deposit, spec.releaser == spec.requester) {
+        (None, false) => {
+            return Err(deposit_refused("submit.deposit-missing", "the spec names a broker and no deposit came along"));
+        }
+        (Some(_), true) => {
+            return Err(deposit_refused("submit.deposit-unexpected", "the requester releases itself and needs no deposit"));
+        }
+        _ => {}
+    }
+    if request.deposit.as_ref().is_some_and(|deposit| !deposit.secret.is_well_formed()) {
+        return Err(deposit_refused("submit.deposit-malformed", "the deposit is not a sealed secret"));
+    }
+    let pin = shared.hold_blobs("submit.blob-missing", Party::Requester, objects_of(&spec)).await?;
+    let answer = shared.writer.execute(Command::Submit { spec, deposit: request.deposit.map(Arc::new) }).await?;
+    drop(pin);
+    let task = answer.task.ok_or_else(Refused::internal)?;
+    Ok(Json(view(&shared, &task)))
+}
+
+fn deposit_refused(check: &'static str, reason: &'static str) -> Refused {
+    Refused::of(ProblemStatus::Refused, Party::Requester, check, reason, "leave a deposit exactly where the spec names a broker as releaser")
+}
+
+fn view(shared: &Shared, task: &Task) -> TaskView {
+    task_view(task, shared.board.queue_position(task))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FollowQuery {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+pub(super) async fn follow(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Params(id): Params<TaskId>,
+    Query(query): Query<FollowQuery>,
+) -> Result<Json<TaskView>, Refused> {
+    let Some((task, changed)) = shared.board.watch(&id) else {
+        // Only an ended task is not on the board; it changes no more.
+        let task = shared.task_of(&id, peer).await?;
+        return Ok(Json(view(&shared, &task)));
+    };
+    if task.requester() != peer {
+        return Err(Refused::task_unknown());
+    }
+    let look = || {
+        let now = shared.board.task(&id).unwrap_or_else(|| task.clone());
+        let enough = now.version > query.after || now.ending.is_some();
+        (now, enough)
+    };
+    let task = poll(&shared, poll_wait(query.wait_ms), &changed, look).await;
+    Ok(Json(view(&shared, &task)))
+}
+
+pub(super) async fn cancel(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Params(id): Params<TaskId>,
+    Json(request): Json<CancelRequest>,
+) -> Result<Json<Accepted>, Refused> {
+    let cancel = open::<CancelStatement>(&shared, request.cancel, |cancel| cancel.network)?;
+    let task = shared.task_of(&id, peer).await?;
+    if task.ending.is_some() {
+        // It changes no more: the answer follows from it alone.
+        Tasks::decide_cancel(&task, peer, cancel)?;
+        return Ok(Json(Accepted { state: task.state() }));
+    }
+    let answer = shared.writer.execute(Command::Cancel { peer, task: id, cancel }).await?;
+    Ok(Json(Accepted { state: answer.task.ok_or_else(Refused::internal)?.state() }))
+}
+
+pub(super) async fn receipt(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Params(id): Params<TaskId>,
+) -> Result<Json<ReceiptParts>, Refused> {
+    let task = shared.task_of(&id, peer).await?;
+    let rows = shared.database.task_events(&id.0).await.map_err(storage)?;
+    let (head, entries) = shared.log.entries_of(&id).await?;
+    let mut parts = ReceiptParts {
+        spec: task.spec.envelope().clone(),
+        lease: None,
+        challenge: None,
+        evidence: None,
+        attestation_result: None,
+        release: None,
+        grant: None,
+        denial: None,
+        cancel: None,
+        report: None,
+        agent_statement: None,
+        closing_evidence: None,
+        checkpoint: head.note.to_string(),
+        entries,
+    };
+    for row in &rows {
+        let event = Event::from_row(row).map_err(|error| {
+            tracing::error!(%error, task = %id, "the database is damaged");
+            Refused::internal()
+        })?;
+        put(&mut parts, event.body);
+    }
+    Ok(Json(parts))
+}
+
+/// A lease begins an attempt: what was of the attempt before is not part of the receipt, its log entries are.
+fn put(parts: &mut ReceiptParts, body: EventBody) {
+    let base64 = |bytes: Arc<Vec<u8>>| starminer_receipt::Base64Bytes(Arc::unwrap_or_clone(bytes));
+    match body {
+        EventBody::Genesis { .. } | EventBody::Admitted { .. } | EventBody::Submitted { .. } | EventBody::Expired { .. } => {}
+        EventBody::Leased { lease, .. } => {
+            parts.lease = Some(lease.envelope().clone());
+            parts.challenge = None;
+            parts.evidence = None;
+            parts.attestation_result = None;
+            parts.release = None;
+            parts.grant = None;
+            parts.denial = None;
+            parts.report = None;
+            parts.agent_statement = None;
+            parts.closing_evidence = None;
+        }
+        EventBody::Challenged(challenge) => parts.challenge = Some(challenge.envelope().clone()),
+        EventBody::Attested { evidence, .. } => parts.evidence = Some(base64(evidence)),
+        EventBody::Released(release) => parts.release = Some(release.envelope().clone()),
+        EventBody::Granted { grant, attestation_result } => {
+            parts.grant = Some(grant.envelope().clone());
+            parts.attestation_result = Some(base64(attestation_result));
+        }
+        EventBody::Denied(denial) => parts.denial = Some(denial.envelope().clone()),
+        EventBody::Reported { report, agent_statement, closing_evidence, .. } => {
+            parts.report = Some(report.envelope().clone());
+            parts.agent_statement = agent_statement.map(|statement| statement.envelope().clone());
+            parts.closing_evidence = closing_evidence.map(base64);
+        }
+        EventBody::Cancelled(cancel) => parts.cancel = Some(cancel.envelope().clone()),
+    }
+}

@@ -1,0 +1,436 @@
+//! What happened: the events that state is folded from, their log entries and their rows.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use starminer_receipt::{
+    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, Grant, Lease, LogEntry,
+    ReleaseStatement, Report, Signed, Statement, TaskSpec,
+};
+use starminer_store::EventRow;
+use starminer_verify::{Attempt, BootId, Digest, Evidence, NetworkId, NodeId, Refusal, TaskId, UnixTime};
+use starminer_wire::Deposit;
+
+use super::queue::Standing;
+
+/// What a report or a lost lease ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Settles {
+    /// The attempt; the task is queued again.
+    Attempt,
+    /// The task.
+    Task,
+}
+
+/// Something that happened, with everything that is needed to rebuild the state from it.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// When; never less than the event before.
+    pub at: UnixTime,
+    /// The task, where it is of one.
+    pub task: Option<TaskId>,
+    /// The attempt, where it is of one.
+    pub attempt: Option<Attempt>,
+    /// The node, where it is of one.
+    pub node: Option<NodeId>,
+    /// What.
+    pub body: EventBody,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum EventBody {
+    /// The network began.
+    Genesis {
+        /// Digest of its trust file.
+        trust: Digest,
+    },
+    /// A node was admitted.
+    Admitted {
+        /// Digest of its evidence.
+        evidence: Digest,
+        /// What the coordinator's appraisal reached.
+        standing: Standing,
+    },
+    /// A task was taken.
+    Submitted {
+        /// The spec.
+        spec: Arc<Signed<TaskSpec>>,
+        /// What was left for a broker.
+        deposit: Option<Arc<Deposit>>,
+    },
+    /// A task was given to a node.
+    Leased {
+        /// The lease.
+        lease: Arc<Signed<Lease>>,
+        /// The agent's start that took it.
+        boot: BootId,
+    },
+    /// A releaser challenged.
+    Challenged(Arc<Signed<ChallengeStatement>>),
+    /// A node answered.
+    Attested {
+        /// The evidence's bytes.
+        evidence: Arc<Vec<u8>>,
+        /// Its digest, as `starminer-verify` computes it.
+        digest: Digest,
+    },
+    /// A releaser decided to release.
+    Released(Arc<Signed<ReleaseStatement>>),
+    /// A grant was handed over.
+    Granted {
+        /// The grant.
+        grant: Arc<Signed<Grant>>,
+        /// The attestation result.
+        attestation_result: Arc<Vec<u8>>,
+    },
+    /// A releaser denied.
+    Denied(Arc<Signed<DenyStatement>>),
+    /// A report came.
+    Reported {
+        /// The report.
+        report: Arc<Signed<Report>>,
+        /// The agent's statement over it.
+        agent_statement: Option<Arc<Signed<AgentStatement>>>,
+        /// Evidence over it.
+        closing_evidence: Option<Arc<Vec<u8>>>,
+        /// What it ends.
+        settles: Settles,
+    },
+    /// A lease ended without a report.
+    Expired {
+        /// Digest of the lease.
+        lease: Digest,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A requester cancelled.
+    Cancelled(Arc<Signed<CancelStatement>>),
+}
+
+/// Why rows do not give events: the database is damaged or was altered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The kind has no meaning.
+    #[error("event {index} has unknown kind {kind}")]
+    Kind {
+        /// Index of the event.
+        index: u64,
+        /// Its kind.
+        kind: i16,
+    },
+    /// A part is missing or does not parse.
+    #[error("event {index} is damaged")]
+    Damaged {
+        /// Index of the event.
+        index: u64,
+    },
+    /// A statement does not verify.
+    #[error("event {index} carries a statement that does not verify")]
+    Statement {
+        /// Index of the event.
+        index: u64,
+        /// Why.
+        #[source]
+        source: EnvelopeError,
+    },
+    /// The event cannot follow on the ones before.
+    #[error("event {index} cannot follow on the events before it")]
+    OutOfOrder {
+        /// Index of the event.
+        index: u64,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdmittedExtra {
+    node: NodeId,
+    standing: Standing,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubmittedExtra {
+    deposit: Option<Deposit>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LeasedExtra {
+    boot: BootId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttemptExtra {
+    attempt: Attempt,
+    node: NodeId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantedExtra {
+    attestation_result: starminer_receipt::Base64Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportedExtra {
+    agent_statement: Option<Envelope>,
+    closing_evidence: Option<starminer_receipt::Base64Bytes>,
+    settles: Settles,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpiredExtra {
+    attempt: Attempt,
+    node: NodeId,
+    refusal: Refusal,
+}
+
+const KINDS: [EntryKind; 12] = [
+    EntryKind::Genesis,
+    EntryKind::Admitted,
+    EntryKind::Submitted,
+    EntryKind::Leased,
+    EntryKind::Challenged,
+    EntryKind::Attested,
+    EntryKind::Released,
+    EntryKind::Granted,
+    EntryKind::Denied,
+    EntryKind::Reported,
+    EntryKind::Expired,
+    EntryKind::Cancelled,
+];
+
+impl Event {
+    /// The kind of its log entry.
+    #[must_use]
+    pub fn kind(&self) -> EntryKind {
+        match &self.body {
+            EventBody::Genesis { .. } => EntryKind::Genesis,
+            EventBody::Admitted { .. } => EntryKind::Admitted,
+            EventBody::Submitted { .. } => EntryKind::Submitted,
+            EventBody::Leased { .. } => EntryKind::Leased,
+            EventBody::Challenged(_) => EntryKind::Challenged,
+            EventBody::Attested { .. } => EntryKind::Attested,
+            EventBody::Released(_) => EntryKind::Released,
+            EventBody::Granted { .. } => EntryKind::Granted,
+            EventBody::Denied(_) => EntryKind::Denied,
+            EventBody::Reported { .. } => EntryKind::Reported,
+            EventBody::Expired { .. } => EntryKind::Expired,
+            EventBody::Cancelled(_) => EntryKind::Cancelled,
+        }
+    }
+
+    /// The digest of what its log entry commits to.
+    #[must_use]
+    pub fn statement(&self) -> Digest {
+        match &self.body {
+            EventBody::Genesis { trust } => *trust,
+            EventBody::Admitted { evidence, .. } => *evidence,
+            EventBody::Submitted { spec, .. } => spec.digest(),
+            EventBody::Leased { lease, .. } => lease.digest(),
+            EventBody::Challenged(challenge) => challenge.digest(),
+            EventBody::Attested { digest, .. } => *digest,
+            EventBody::Released(release) => release.digest(),
+            EventBody::Granted { grant, .. } => grant.digest(),
+            EventBody::Denied(denial) => denial.digest(),
+            EventBody::Reported { report, .. } => report.digest(),
+            EventBody::Expired { lease, .. } => *lease,
+            EventBody::Cancelled(cancel) => cancel.digest(),
+        }
+    }
+
+    /// Its log entry.
+    #[must_use]
+    pub fn entry(&self, network: &NetworkId) -> LogEntry {
+        LogEntry {
+            v: 1,
+            kind: self.kind(),
+            at: self.at,
+            task: self.task,
+            attempt: self.attempt,
+            node: self.node.map(|node| LogEntry::node_pseudonym(network, &node)),
+            statement: self.statement(),
+        }
+    }
+
+    /// Its row.
+    ///
+    /// # Panics
+    /// Never: what goes into the extra column is strings, numbers and bytes.
+    #[must_use]
+    pub fn to_row(&self, index: u64) -> EventRow {
+        let extra = |value: serde_json::Result<Vec<u8>>| Some(value.expect("an extra is strings, numbers and bytes"));
+        let base64 = |bytes: &Arc<Vec<u8>>| starminer_receipt::Base64Bytes(bytes.to_vec());
+        // Attempt and node of the statements that name them are read from there.
+        let of_attempt = || AttemptExtra { attempt: self.attempt.unwrap_or(Attempt(0)), node: self.node.unwrap_or(NO_NODE) };
+        let (statement, extra) = match &self.body {
+            EventBody::Genesis { trust } => (Some(trust.as_bytes().to_vec()), None),
+            EventBody::Admitted { evidence, standing } => (
+                Some(evidence.as_bytes().to_vec()),
+                extra(serde_json::to_vec(&AdmittedExtra { node: self.node.unwrap_or(NO_NODE), standing: standing.clone() })),
+            ),
+            EventBody::Submitted { spec, deposit } => (
+                Some(spec.envelope().encode()),
+                extra(serde_json::to_vec(&SubmittedExtra { deposit: deposit.as_deref().cloned() })),
+            ),
+            EventBody::Leased { lease, boot } => {
+                (Some(lease.envelope().encode()), extra(serde_json::to_vec(&LeasedExtra { boot: *boot })))
+            }
+            EventBody::Challenged(challenge) => (Some(challenge.envelope().encode()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Attested { evidence, .. } => (Some(evidence.to_vec()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Released(release) => (Some(release.envelope().encode()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Granted { grant, attestation_result } => (
+                Some(grant.envelope().encode()),
+                extra(serde_json::to_vec(&GrantedExtra { attestation_result: base64(attestation_result) })),
+            ),
+            EventBody::Denied(denial) => (Some(denial.envelope().encode()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Reported { report, agent_statement, closing_evidence, settles } => (
+                Some(report.envelope().encode()),
+                extra(serde_json::to_vec(&ReportedExtra {
+                    agent_statement: agent_statement.as_ref().map(|statement| statement.envelope().clone()),
+                    closing_evidence: closing_evidence.as_ref().map(base64),
+                    settles: *settles,
+                })),
+            ),
+            EventBody::Expired { lease, refusal } => {
+                let AttemptExtra { attempt, node } = of_attempt();
+                (
+                    Some(lease.as_bytes().to_vec()),
+                    extra(serde_json::to_vec(&ExpiredExtra { attempt, node, refusal: refusal.clone() })),
+                )
+            }
+            EventBody::Cancelled(cancel) => (Some(cancel.envelope().encode()), None),
+        };
+        let kind = KINDS.iter().position(|kind| *kind == self.kind()).unwrap_or(0);
+        EventRow {
+            index,
+            task: self.task.map(|task| task.0),
+            kind: i16::try_from(kind).unwrap_or(0),
+            at: self.at.as_millis(),
+            statement,
+            extra,
+        }
+    }
+
+    /// Reads a row back; signatures are verified again, so that an altered database does not pass for ours.
+    ///
+    /// # Errors
+    /// [`ReplayError`].
+    pub fn from_row(row: &EventRow) -> Result<Self, ReplayError> {
+        let reader = RowReader(row);
+        let kind = usize::try_from(row.kind).ok().and_then(|kind| KINDS.get(kind).copied());
+        let kind = kind.ok_or(ReplayError::Kind { index: row.index, kind: row.kind })?;
+        let mut event = Self {
+            at: UnixTime(row.at),
+            task: row.task.map(TaskId),
+            attempt: None,
+            node: None,
+            body: EventBody::Genesis { trust: Digest([0; 32]) },
+        };
+        event.body = match kind {
+            EntryKind::Genesis => EventBody::Genesis { trust: reader.digest()? },
+            EntryKind::Admitted => {
+                let extra: AdmittedExtra = reader.extra()?;
+                event.node = Some(extra.node);
+                EventBody::Admitted { evidence: reader.digest()?, standing: extra.standing }
+            }
+            EntryKind::Submitted => {
+                let extra: SubmittedExtra = reader.extra()?;
+                EventBody::Submitted { spec: reader.signed()?, deposit: extra.deposit.map(Arc::new) }
+            }
+            EntryKind::Leased => {
+                let lease: Arc<Signed<Lease>> = reader.signed()?;
+                let extra: LeasedExtra = reader.extra()?;
+                (event.attempt, event.node) = (Some(lease.attempt), Some(lease.node));
+                EventBody::Leased { lease, boot: extra.boot }
+            }
+            EntryKind::Challenged => {
+                reader.of_attempt(&mut event)?;
+                EventBody::Challenged(reader.signed()?)
+            }
+            EntryKind::Attested => {
+                reader.of_attempt(&mut event)?;
+                let evidence = Arc::new(reader.statement()?.to_vec());
+                let digest = Evidence::parse(&evidence).map_err(|_| reader.damaged())?.digest();
+                EventBody::Attested { evidence, digest }
+            }
+            EntryKind::Released => {
+                reader.of_attempt(&mut event)?;
+                EventBody::Released(reader.signed()?)
+            }
+            EntryKind::Granted => {
+                let grant: Arc<Signed<Grant>> = reader.signed()?;
+                let extra: GrantedExtra = reader.extra()?;
+                event.attempt = Some(grant.attempt);
+                EventBody::Granted { grant, attestation_result: Arc::new(extra.attestation_result.0) }
+            }
+            EntryKind::Denied => {
+                reader.of_attempt(&mut event)?;
+                EventBody::Denied(reader.signed()?)
+            }
+            EntryKind::Reported => {
+                let report: Arc<Signed<Report>> = reader.signed()?;
+                let extra: ReportedExtra = reader.extra()?;
+                (event.attempt, event.node) = (report.predicate.attempt, report.predicate.node);
+                EventBody::Reported {
+                    report,
+                    agent_statement: extra.agent_statement.map(|envelope| reader.open(envelope)).transpose()?,
+                    closing_evidence: extra.closing_evidence.map(|bytes| Arc::new(bytes.0)),
+                    settles: extra.settles,
+                }
+            }
+            EntryKind::Expired => {
+                let extra: ExpiredExtra = reader.extra()?;
+                (event.attempt, event.node) = (Some(extra.attempt), Some(extra.node));
+                EventBody::Expired { lease: reader.digest()?, refusal: extra.refusal }
+            }
+            EntryKind::Cancelled => EventBody::Cancelled(reader.signed()?),
+        };
+        Ok(event)
+    }
+}
+
+/// Stands where a row needs a node and the event has none; such events are not made.
+const NO_NODE: NodeId = NodeId(starminer_verify::PublicKey([0; 32]));
+
+struct RowReader<'r>(&'r EventRow);
+
+impl RowReader<'_> {
+    fn damaged(&self) -> ReplayError {
+        ReplayError::Damaged { index: self.0.index }
+    }
+
+    fn statement(&self) -> Result<&[u8], ReplayError> {
+        self.0.statement.as_deref().ok_or_else(|| self.damaged())
+    }
+
+    fn digest(&self) -> Result<Digest, ReplayError> {
+        Digest::from_slice(self.statement()?).ok_or_else(|| self.damaged())
+    }
+
+    fn extra<T: for<'de> Deserialize<'de>>(&self) -> Result<T, ReplayError> {
+        let extra = self.0.extra.as_deref().ok_or_else(|| self.damaged())?;
+        serde_json::from_slice(extra).map_err(|_| self.damaged())
+    }
+
+    fn of_attempt(&self, event: &mut Event) -> Result<(), ReplayError> {
+        let extra: AttemptExtra = self.extra()?;
+        (event.attempt, event.node) = (Some(extra.attempt), Some(extra.node));
+        Ok(())
+    }
+
+    fn signed<T: Statement>(&self) -> Result<Arc<Signed<T>>, ReplayError> {
+        let source_of = |source| ReplayError::Statement { index: self.0.index, source };
+        self.open(Envelope::parse(self.statement()?).map_err(source_of)?)
+    }
+
+    fn open<T: Statement>(&self, envelope: Envelope) -> Result<Arc<Signed<T>>, ReplayError> {
+        envelope.open().map(Arc::new).map_err(|source| ReplayError::Statement { index: self.0.index, source })
+    }
+}

@@ -1,0 +1,333 @@
+//! One task with its attempts, as the fold of its events.
+
+use std::sync::Arc;
+
+use starminer_receipt::{ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement, Report, Signed, TaskSpec};
+use starminer_verify::{Attempt, BootId, Digest, NodeId, PublicKey, Refusal, TaskId, UnixTime};
+use starminer_wire::{Deposit, TaskState};
+
+use super::event::{Event, EventBody, ReplayError, Settles};
+use crate::clock::Now;
+
+/// A statement of a step: its body is dropped when the attempt has ended, its digest stays so that a replay gets its answer.
+#[derive(Debug)]
+pub struct Kept<T> {
+    /// Digest of the statement.
+    pub digest: Digest,
+    /// The statement, while somebody may need it.
+    pub body: Option<Arc<T>>,
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Self {
+        Self { digest: self.digest, body: self.body.clone() }
+    }
+}
+
+impl<T> Kept<Signed<T>> {
+    fn whole(statement: &Arc<Signed<T>>) -> Self {
+        Self { digest: statement.digest(), body: Some(statement.clone()) }
+    }
+}
+
+fn strip<T>(kept: &mut Option<Kept<T>>) {
+    if let Some(kept) = kept {
+        kept.body = None;
+    }
+}
+
+/// One attempt at a task.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// Its number: the fencing token.
+    pub attempt: Attempt,
+    /// The node that holds the lease.
+    pub node: NodeId,
+    /// The agent's start that took it.
+    pub boot: BootId,
+    /// The lease.
+    pub lease: Arc<Signed<Lease>>,
+    /// The challenge.
+    pub challenge: Option<Kept<Signed<ChallengeStatement>>>,
+    /// The evidence's bytes.
+    pub evidence: Option<Kept<Vec<u8>>>,
+    /// The release.
+    pub release: Option<Kept<Signed<ReleaseStatement>>>,
+    /// Index of the release in the log.
+    pub release_index: Option<u64>,
+    /// The grant.
+    pub grant: Option<Kept<Signed<Grant>>>,
+    /// Digest of the denial.
+    pub denial: Option<Digest>,
+    /// Digest of the report of this attempt.
+    pub report: Option<Digest>,
+    /// Whether it is over.
+    pub ended: bool,
+    /// Why it failed, where it did.
+    pub refusal: Option<Refusal>,
+    /// One more than the log index of its last change.
+    pub version: u64,
+    /// One more than the log index of its lease.
+    pub leased_version: u64,
+    /// When the step under way began, on the monotonic clock of this process. Not part of what events give.
+    pub since_ms: u64,
+}
+
+impl AttemptRecord {
+    /// The step that it has reached; meaningless once it ended.
+    #[must_use]
+    pub fn state(&self) -> TaskState {
+        if self.grant.is_some() {
+            TaskState::Granted
+        } else if self.release.is_some() {
+            TaskState::Released
+        } else if self.evidence.is_some() {
+            TaskState::Attested
+        } else if self.challenge.is_some() {
+            TaskState::Challenged
+        } else {
+            TaskState::Leased
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        strip(&mut self.challenge);
+        strip(&mut self.evidence);
+        strip(&mut self.release);
+        strip(&mut self.grant);
+    }
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// With a report that says completed.
+    Completed,
+    /// With a report that says failed.
+    Failed(Refusal),
+    /// By the requester's word; digest of it.
+    Cancelled(Digest),
+}
+
+/// A task.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// What was asked for.
+    pub spec: Arc<Signed<TaskSpec>>,
+    /// What was left for a broker; dropped when the task ends.
+    pub deposit: Option<Arc<Deposit>>,
+    /// When it was taken.
+    pub submitted_at: UnixTime,
+    /// Index of its first entry: its age.
+    pub submitted_index: u64,
+    /// When it last changed.
+    pub changed_at: UnixTime,
+    /// One more than the log index of its last change.
+    pub version: u64,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+    /// How it ended.
+    pub ending: Option<Ending>,
+    /// When it ended, on the monotonic clock of this process.
+    pub ended_ms: u64,
+}
+
+impl Task {
+    /// The task that a submission begins.
+    ///
+    /// # Errors
+    /// [`ReplayError::OutOfOrder`] for any other event.
+    pub fn begin(event: &Event, index: u64) -> Result<Self, ReplayError> {
+        let (Some(id), EventBody::Submitted { spec, deposit }) = (event.task, &event.body) else {
+            return Err(ReplayError::OutOfOrder { index });
+        };
+        Ok(Self {
+            id,
+            spec: spec.clone(),
+            deposit: deposit.clone(),
+            submitted_at: event.at,
+            submitted_index: index,
+            changed_at: event.at,
+            version: index + 1,
+            attempts: Vec::new(),
+            ending: None,
+            ended_ms: 0,
+        })
+    }
+
+    /// Folds one more event. Takes what [`super::Tasks::execute`] made; anything that could not follow is refused.
+    ///
+    /// # Errors
+    /// [`ReplayError::OutOfOrder`].
+    pub fn apply(&mut self, event: &Event, index: u64, now: Now) -> Result<(), ReplayError> {
+        let out_of_order = ReplayError::OutOfOrder { index };
+        if self.ending.is_some() || event.task != Some(self.id) {
+            return Err(out_of_order);
+        }
+        match &event.body {
+            EventBody::Genesis { .. } | EventBody::Admitted { .. } | EventBody::Submitted { .. } => return Err(out_of_order),
+            EventBody::Leased { lease, boot } => {
+                let next = self.attempts.last().map_or(1, |last| last.attempt.0 + 1);
+                if self.live().is_some() || lease.attempt.0 != next {
+                    return Err(out_of_order);
+                }
+                self.attempts.push(AttemptRecord {
+                    attempt: lease.attempt,
+                    node: lease.node,
+                    boot: *boot,
+                    lease: lease.clone(),
+                    challenge: None,
+                    evidence: None,
+                    release: None,
+                    release_index: None,
+                    grant: None,
+                    denial: None,
+                    report: None,
+                    ended: false,
+                    refusal: None,
+                    version: index + 1,
+                    leased_version: index + 1,
+                    since_ms: now.mono_ms,
+                });
+            }
+            EventBody::Cancelled(cancel) => {
+                if let Some(live) = self.live_mut() {
+                    live.end();
+                    live.version = index + 1;
+                }
+                self.end(Ending::Cancelled(cancel.digest()), now);
+            }
+            EventBody::Reported { report, settles, .. } if event.attempt.is_none() => {
+                if *settles == Settles::Attempt {
+                    return Err(out_of_order);
+                }
+                self.end(ending_of(report), now);
+            }
+            step => {
+                // The coordinator's own final report comes after its attempt has ended already.
+                let last = self.attempts.last_mut().filter(|last| Some(last.attempt) == event.attempt).ok_or(out_of_order)?;
+                last.step(step, index);
+                last.version = index + 1;
+                last.since_ms = now.mono_ms;
+                if let EventBody::Reported { report, settles: Settles::Task, .. } = step {
+                    let ending = ending_of(report);
+                    self.end(ending, now);
+                }
+            }
+        }
+        self.version = index + 1;
+        self.changed_at = event.at;
+        Ok(())
+    }
+
+    fn end(&mut self, ending: Ending, now: Now) {
+        self.ending = Some(ending);
+        self.ended_ms = now.mono_ms;
+        self.deposit = None;
+    }
+
+    /// The attempt that is under way.
+    #[must_use]
+    pub fn live(&self) -> Option<&AttemptRecord> {
+        self.attempts.last().filter(|last| !last.ended)
+    }
+
+    fn live_mut(&mut self) -> Option<&mut AttemptRecord> {
+        self.attempts.last_mut().filter(|last| !last.ended)
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> TaskState {
+        match (&self.ending, self.live()) {
+            (Some(Ending::Completed), _) => TaskState::Completed,
+            (Some(Ending::Failed(_)), _) => TaskState::Failed,
+            (Some(Ending::Cancelled(_)), _) => TaskState::Cancelled,
+            (None, Some(live)) => live.state(),
+            (None, None) => TaskState::Queued,
+        }
+    }
+
+    /// Whether it waits for a node.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        self.ending.is_none() && self.live().is_none()
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub fn requester(&self) -> PublicKey {
+        self.spec.requester
+    }
+
+    /// The node of the last attempt, where that attempt failed.
+    #[must_use]
+    pub fn failed_node(&self) -> Option<NodeId> {
+        self.attempts.last().filter(|last| last.ended).map(|last| last.node)
+    }
+
+    /// The attempt with this number.
+    #[must_use]
+    pub fn attempt(&self, attempt: Attempt) -> Option<&AttemptRecord> {
+        self.attempts.iter().find(|record| record.attempt == attempt)
+    }
+}
+
+impl AttemptRecord {
+    fn step(&mut self, step: &EventBody, index: u64) {
+        match step {
+            EventBody::Challenged(challenge) => self.challenge = Some(Kept::whole(challenge)),
+            EventBody::Attested { evidence, digest } => self.evidence = Some(Kept { digest: *digest, body: Some(evidence.clone()) }),
+            EventBody::Released(release) => {
+                self.release = Some(Kept::whole(release));
+                self.release_index = Some(index);
+            }
+            EventBody::Granted { grant, .. } => self.grant = Some(Kept::whole(grant)),
+            EventBody::Denied(denial) => {
+                self.denial = Some(denial.digest());
+                self.refusal = first_reason(denial);
+                self.end();
+            }
+            EventBody::Reported { report, .. } => {
+                self.report = Some(report.digest());
+                if let Ending::Failed(refusal) = ending_of(report) {
+                    self.refusal = Some(refusal);
+                }
+                self.end();
+            }
+            EventBody::Expired { refusal, .. } => {
+                self.refusal = Some(refusal.clone());
+                self.end();
+            }
+            // These are not steps of an attempt and were dealt with before.
+            EventBody::Genesis { .. }
+            | EventBody::Admitted { .. }
+            | EventBody::Submitted { .. }
+            | EventBody::Leased { .. }
+            | EventBody::Cancelled(_) => {}
+        }
+    }
+}
+
+fn ending_of(report: &Signed<Report>) -> Ending {
+    match &report.predicate.outcome {
+        starminer_receipt::Outcome::Completed => Ending::Completed,
+        starminer_receipt::Outcome::Failed { refusal } => Ending::Failed(refusal.clone()),
+    }
+}
+
+fn first_reason(denial: &Signed<DenyStatement>) -> Option<Refusal> {
+    denial.reasons.first().cloned()
+}
+
+/// Digest of the cancellation that ended a task.
+pub(crate) fn cancellation(task: &Task) -> Option<Digest> {
+    match &task.ending {
+        Some(Ending::Cancelled(digest)) => Some(*digest),
+        _ => None,
+    }
+}
+

@@ -1,0 +1,109 @@
+//! What a process of its own costs a task: spawn, seal, ready, exit.
+//!
+//! Beside it, in the same run: `/bin/true` by plain fork and exec, and this program executed but not sealed, because a
+//! large executable alone takes longer to start than a small one. Then the price of single protections (by leaving
+//! them out), and the rate with several processes in flight. CPU time is that of the task process, from its supervisor's
+//! accounts; on a busy machine it says more than the clock.
+
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use starminer_sandbox::{Channel, InForce, Profile, Program, Protection, Stderr, TaskProcess, enter};
+
+const TASK: &str = "starminer-task-under-measurement";
+const BARE: &str = "starminer-bare-process";
+/// Spawns a measurement; enough for a p99 of two samples.
+const ROUNDS: usize = 200;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    match arguments.next().as_deref() {
+        Some(TASK) => return task(arguments.collect()),
+        Some(BARE) => return ExitCode::SUCCESS,
+        _ => {}
+    }
+    println!("{:40} {:>9} {:>9} {:>12}", "", "p50", "p99", "cpu of task");
+    report("/bin/true: fork, exec, exit", || (bare(&mut Command::new("/bin/true")), None));
+    report("this program: fork, exec, exit", || (bare(Command::new("/proc/self/exe").arg0(BARE)), None));
+    report("task: spawn to sealed and ready", || {
+        let (ready, _, cpu) = cycle(&[]);
+        (ready, Some(cpu))
+    });
+    report("task: spawn, seal, ready, exit, reaped", || {
+        let (_, whole, cpu) = cycle(&[]);
+        (whole, Some(cpu))
+    });
+    for skipped in ["no-network", "user-namespace", "mount-namespace", "pid-namespace", "landlock"] {
+        report(&format!("  ready, without {skipped}"), || {
+            let (ready, _, cpu) = cycle(&[skipped]);
+            (ready, Some(cpu))
+        });
+    }
+    for lanes in [1, 2, 8] {
+        println!("{:40} {:>9.0}/s", format!("whole cycles, {lanes} in flight"), rate(lanes));
+    }
+    ExitCode::SUCCESS
+}
+
+/// In the task process: seal, say so, wait to be told to go.
+fn task(skipped: Vec<String>) -> ExitCode {
+    let mut profile = Profile::default();
+    for name in skipped {
+        profile = profile.skip(Protection::from_name(&name).unwrap());
+    }
+    let in_force = enter(&profile).unwrap();
+    let mut channel = Channel::inherited().unwrap();
+    channel.send(&in_force.encode(), &[]).unwrap();
+    let _ = channel.recv();
+    ExitCode::SUCCESS
+}
+
+/// Time to ready, time until reaped, and CPU time of one task process.
+fn cycle(skipped: &[&str]) -> (Duration, Duration, Duration) {
+    let start = Instant::now();
+    let arguments = [TASK].into_iter().chain(skipped.iter().copied());
+    let (mut process, mut channel) = TaskProcess::spawn(&Program::Itself, arguments, Stderr::Null).unwrap();
+    InForce::decode(&channel.recv().unwrap().bytes).unwrap();
+    let ready = start.elapsed();
+    drop(channel);
+    let exit = process.wait().unwrap();
+    assert!(exit.status.success(), "{exit:?}");
+    (ready, start.elapsed(), exit.cpu_user + exit.cpu_system)
+}
+
+fn bare(command: &mut Command) -> Duration {
+    let start = Instant::now();
+    assert!(command.status().unwrap().success());
+    start.elapsed()
+}
+
+fn report(name: &str, mut once: impl FnMut() -> (Duration, Option<Duration>)) {
+    for _ in 0..10 {
+        once();
+    }
+    let (mut times, cpu): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| once()).unzip();
+    times.sort();
+    let cpu: Option<Duration> = cpu.into_iter().sum();
+    let at = |percent: usize| milliseconds(times[times.len() * percent / 100]);
+    let cpu = cpu.map_or(String::new(), |cpu| milliseconds(cpu / ROUNDS as u32));
+    println!("{name:40} {:>9} {:>9} {cpu:>12}", at(50), at(99));
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// Whole cycles a second with `lanes` threads, each running one after the other.
+fn rate(lanes: usize) -> f64 {
+    let start = Instant::now();
+    let each = ROUNDS / lanes;
+    std::thread::scope(|scope| {
+        for _ in 0..lanes {
+            scope.spawn(|| (0..each).for_each(|_| assert!(cycle(&[]).0 > Duration::ZERO)));
+        }
+    });
+    (each * lanes) as f64 / start.elapsed().as_secs_f64()
+}

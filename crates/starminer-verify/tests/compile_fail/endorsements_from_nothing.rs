@@ -1,0 +1,6 @@
+// expect: E0451
+use starminer_verify::*;
+
+fn main() {
+    let _ = Endorsements { _private: () };
+}

@@ -1,0 +1,180 @@
+//! The broker: the release decision in an enclave of its own, for requesters who went offline.
+//!
+//! It only dials out. It answers requesters' challenges with evidence that binds its sealing key and its signing key, and releases the tasks
+//! whose specs name it, by the very code that a requester runs ([`Releaser`]). Its sealing key is made at every start and never
+//! leaves memory: after a restart old deposits do not open, their tasks end as `broker.restarted`, and there is nothing on a disk
+//! that a rollback could bring back. What it trusts is what each spec's signed policy names.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use starminer_attester::{Attester as _, HostTree, SimulatedRoot, SoftwareTee, SoftwareTeeSettings, measure_executable};
+use starminer_broker::{DepositError, LedgerRecord, ReleaserTrust, open_deposit};
+use starminer_client::CoordinatorClient;
+use starminer_receipt::{KemPrivateKey, NetworkTrust, Signed, SigningKey, TaskSpec};
+use starminer_requester::{Event, Home, Releaser, ReleaserHost, random_bytes, random_secret};
+use starminer_tls::IdentityKey;
+use starminer_vault::TaskSecret;
+use starminer_verify::software_tee::{DebugMode, MemoryEncryption};
+use starminer_verify::{
+    Binding, BootId, Digest, Endorsements, NodeId, Posture, PublicKey, Purpose, Refusal, Suite, TaskId, TaskKey, UnixTime,
+};
+use starminer_wire::{AttemptView, BrokerEvidenceRequest, BrokerEvidenceView, MAX_POLL_WAIT_MS};
+use zeroize::Zeroizing;
+
+use crate::cli::clock_now as now;
+
+/// Evidence that this start gave and that deposits may refer to; older ones are forgotten and their deposits refused.
+const MAX_OWN_EVIDENCE: usize = 65_536;
+/// Pause after a poll that failed.
+const BACKOFF: Duration = Duration::from_millis(500);
+
+/// Makes identity, TEE device and a copy of the trust file.
+pub fn init(dir: &Path, network: &NetworkTrust, root: &SimulatedRoot) -> anyhow::Result<PublicKey> {
+    let identity = IdentityKey::generate()?;
+    identity.save(&dir.join("broker.key"))?;
+    starminer_agent::provision_software_tee(&dir.join("software-tee.key"), root)?;
+    std::fs::write(dir.join("network.toml"), network.encode()?)?;
+    Ok(PublicKey(identity.public()))
+}
+
+/// A broker that runs.
+pub struct BrokerService {
+    client: CoordinatorClient,
+    identity: Arc<IdentityKey>,
+    network: NetworkTrust,
+    host: Arc<BrokerHost>,
+    tee: SoftwareTee,
+    posture: Posture,
+}
+
+struct BrokerHost {
+    key: KemPrivateKey,
+    own_evidence: Mutex<VecDeque<Digest>>,
+}
+
+impl ReleaserHost for BrokerHost {
+    fn secret(&self, view: &AttemptView, spec: &Signed<TaskSpec>) -> Result<TaskSecret, Refusal> {
+        let deposit = view.deposit.as_ref().ok_or_else(|| DepositError::Restarted.refusal())?;
+        let own = |digest: &Digest| self.own_evidence.lock().unwrap_or_else(PoisonError::into_inner).contains(digest);
+        open_deposit(&deposit.secret, &deposit.broker_evidence, own, spec, &self.key).map_err(|error| error.refusal())
+    }
+
+    fn knows(&self, _: &TaskId) -> bool {
+        true
+    }
+
+    fn trust(&self, spec: &TaskSpec) -> Result<ReleaserTrust, Refusal> {
+        ReleaserTrust::from_spec(spec, Endorsements::none()).map_err(|error| {
+            let remedy = "name fewer simulated roots in the policy";
+            Refusal::new(starminer_verify::Party::Requester, "policy.too-many-roots", &error.to_string(), remedy)
+        })
+    }
+
+    /// Nothing to keep: the key that a restarted broker would need to release again is gone with this process.
+    fn record(&self, _: &TaskId, _: LedgerRecord) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn event(&self, event: Event) {
+        tracing::info!(?event, "broker");
+    }
+
+    fn now(&self) -> UnixTime {
+        now()
+    }
+}
+
+impl BrokerService {
+    /// Loads what `init` made and makes this start's keys.
+    pub fn start(dir: &Path) -> anyhow::Result<Self> {
+        let network = Home::read_network(&dir.join("network.toml"))?;
+        let identity = Arc::new(IdentityKey::load(&dir.join("broker.key"))?);
+        let settings = SoftwareTeeSettings {
+            measurement: measure_executable("/proc/self/exe")?,
+            boot: BootId(random_bytes()),
+            debug: DebugMode::Off,
+            memory_encryption: MemoryEncryption::Claimed,
+            tcb_version: starminer_agent::SOFTWARE_TEE_TCB_VERSION,
+        };
+        let tee = SoftwareTee::load(&dir.join("software-tee.key"), settings).context("the TEE's device key")?;
+        let posture = Posture::new(starminer_agent::supervisor_posture()?, HostTree::machine().collect())?;
+        let client = CoordinatorClient::connect_as(&network.coordinator.address, network.coordinator.key.0, &identity)?;
+        let host = BrokerHost { key: KemPrivateKey::from_seed(&random_secret())?, own_evidence: Mutex::default() };
+        Ok(Self { client, identity, network, host: Arc::new(host), tee, posture })
+    }
+
+    /// Its signing key, which specs name.
+    pub fn key(&self) -> PublicKey {
+        PublicKey(self.identity.public())
+    }
+
+    /// Answers and releases until `shutdown`.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let seed = Zeroizing::new(*self.identity.seed());
+        let releaser = Arc::new(Releaser::for_broker(
+            self.client.clone(),
+            SigningKey::from_seed(&seed),
+            &self.network,
+            Arc::clone(&self.host),
+        ));
+        tokio::select! {
+            error = releaser.run() => Err(error.into()),
+            () = self.answer_challenges() => Ok(()),
+            () = shutdown => Ok(()),
+        }
+    }
+
+    async fn answer_challenges(&self) {
+        loop {
+            let requests = match self.client.broker_requests(MAX_POLL_WAIT_MS).await {
+                Ok(requests) => requests,
+                Err(error) => {
+                    tracing::debug!(%error, "broker requests");
+                    tokio::time::sleep(BACKOFF).await;
+                    continue;
+                }
+            };
+            for request in requests {
+                let answered = match self.evidence(&request) {
+                    Ok(answer) => self.client.broker_answer(&answer).await.map_err(anyhow::Error::from),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = answered {
+                    tracing::warn!(%error, "a challenge could not be answered");
+                }
+            }
+        }
+    }
+
+    fn evidence(&self, request: &BrokerEvidenceRequest) -> anyhow::Result<BrokerEvidenceView> {
+        let key = self.key();
+        let binding = Binding {
+            network: self.network.network,
+            challenge: request.challenge,
+            purpose: Purpose::Broker,
+            spec: None,
+            node: NodeId(key),
+            attempt: None,
+            boot: self.tee.boot(),
+            task_key: TaskKey::from_bytes(Suite::XWingSha256Aes256Gcm, self.host.key.public_key()),
+            report_key: Some(key),
+            agent_key: key,
+            tls_key: key,
+            ak_name: None,
+            posture: self.posture.digest(),
+            subject: None,
+        };
+        let evidence = self.tee.attest(&[binding], &self.posture)?.into_iter().next().context("one binding, one evidence")?;
+        let mut own = self.host.own_evidence.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.len() >= MAX_OWN_EVIDENCE {
+            own.pop_front();
+        }
+        own.push_back(Digest::of(&evidence));
+        drop(own);
+        Ok(BrokerEvidenceView { challenge: request.challenge, evidence: evidence.into() })
+    }
+}

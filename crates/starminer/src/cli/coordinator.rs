@@ -1,0 +1,149 @@
+//! `starminer coordinator init|run`.
+//!
+//! ```text
+//! DIR/coordinator.toml         address and limits
+//! DIR/coordinator.key          identity
+//! DIR/log.key                  signs checkpoints
+//! DIR/network.toml             the trust file to hand out
+//! DIR/software-tee-root.key    only with --software-tee: certifies simulated TEEs
+//! DIR/data/                    state and blobs
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use starminer_attester::{SimulatedRoot, measure_executable};
+use starminer_log::{KeyName, LogSigner};
+use starminer_receipt::{CoordinatorEntry, LogEntryKeys, NetworkTrust, SimulatedRootEntry};
+use starminer_requester::random_secret;
+use starminer_tls::IdentityKey;
+use starminer_verify::{EvidenceKind, Measurement, NetworkId, PublicKey, ReferenceValue, ReferenceValues};
+
+use super::args::{CoordinatorInitArgs, ServiceRunArgs};
+use super::exit::{self, Failure};
+use super::home::{block_on, with_sources};
+use super::key::load_identity;
+use super::service::{self, new_dir};
+use super::terminal::Terminal;
+
+/// The coordinator's settings.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    listen: std::net::SocketAddr,
+    #[serde(default)]
+    limits: starminer_coordinator::Config,
+}
+
+/// Creates a network.
+pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failure> {
+    let dir = &args.dir;
+    new_dir(dir)?;
+    let identity = IdentityKey::generate()
+        .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
+    let save = |key: &IdentityKey, name: &str| {
+        key.save(&dir.join(name)).map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))
+    };
+    save(&identity, "coordinator.key")?;
+    let log_key = IdentityKey::generate()
+        .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
+    save(&log_key, "log.key")?;
+
+    let network = NetworkId(*random_secret());
+    let origin = log_origin(&args.name, &network)?;
+    let log_vkey = LogSigner::from_seed(origin, log_key.seed()).key().encode();
+
+    let agent = match &args.agent {
+        Some(path) => path.clone(),
+        None => PathBuf::from("/proc/self/exe"),
+    };
+    let measurement = measure_executable(&agent)
+        .map_err(|error| Failure::usage("agent.unreadable", with_sources(&error), "name the node's program with --agent"))?;
+    let reference_values = ReferenceValues::new(vec![ReferenceValue {
+        kind: EvidenceKind::SoftwareTee,
+        measurement: Measurement::from_bytes(measurement.as_bytes())
+            .ok_or_else(|| Failure::local("agent.measurement", "a digest is no measurement", "report this defect"))?,
+        name: format!("starminer-agent {}", env!("CARGO_PKG_VERSION")),
+    }])
+    .map_err(|error| Failure::local("agent.measurement", error, "report this defect"))?;
+
+    let mut simulated_roots = Vec::new();
+    if args.software_tee {
+        let root = SimulatedRoot::generate(&random_secret());
+        root.save(&dir.join("software-tee-root.key"))
+            .map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))?;
+        simulated_roots.push(SimulatedRootEntry { name: format!("{} software TEE", args.name), root: root.id() });
+    }
+    let coordinator = CoordinatorEntry { address: args.listen.to_string(), key: PublicKey(identity.public()) };
+    let log = LogEntryKeys { key: log_vkey, witnesses: Vec::new(), witness_quorum: 0 };
+    let trust = NetworkTrust::new(args.name.clone(), network, coordinator, log, simulated_roots, reference_values)
+        .map_err(|error| Failure::local("network.trust", with_sources(&error), "report this defect"))?;
+    let text = trust.encode().map_err(|error| Failure::local("network.trust", error, "report this defect"))?;
+    service::write_new(&dir.join("network.toml"), &text)?;
+    let settings = Settings { listen: args.listen, limits: starminer_coordinator::Config::default() };
+    let text = toml::to_string(&settings).map_err(|error| Failure::local("coordinator.settings", error, "report this defect"))?;
+    service::write_new(&dir.join("coordinator.toml"), &text)?;
+
+    terminal.result(format!("network {:?} created in {}", args.name, dir.display()));
+    terminal.result(format!("  run it         starminer coordinator run {}", dir.display()));
+    terminal.result(format!("  hand out       {}", dir.join("network.toml").display()));
+    if args.software_tee {
+        terminal.result(format!(
+            "  simulated TEE  {} (what it certifies is SIMULATED; a policy has to name {:?})",
+            dir.join("software-tee-root.key").display(),
+            trust.simulated_roots.first().map_or("", |root| root.name.as_str())
+        ));
+    }
+    terminal.document(&json!({
+        "dir": dir.display().to_string(),
+        "network": network.to_string(),
+        "coordinator": trust.coordinator.key.to_string(),
+        "log": trust.log.key,
+        "measurement": measurement.to_string(),
+    }));
+    Ok(exit::OK)
+}
+
+/// The log's origin: the network's name, as far as a key name can carry it, and the beginning of its id.
+fn log_origin(name: &str, network: &NetworkId) -> Result<KeyName, Failure> {
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(40).collect();
+    KeyName::parse(&format!("starminer/{plain}/{}", &network.to_hex()[..16]))
+        .map_err(|error| Failure::usage("network.bad-name", error, "use letters and digits in --name"))
+}
+
+/// Runs the coordinator until it is asked to stop.
+pub fn run(terminal: &Terminal, args: &ServiceRunArgs) -> Result<u8, Failure> {
+    let dir = &args.dir;
+    let settings: Settings = service::read_toml(&dir.join("coordinator.toml"))?;
+    let trust = service::read_trust(&dir.join("network.toml"))?;
+    let identity = load_identity(&dir.join("coordinator.key"))?;
+    let log_key = load_identity(&dir.join("log.key"))?;
+    let signer = LogSigner::from_seed(trust.log_key().name().clone(), log_key.seed());
+    service::harden()?;
+    block_on(serve(terminal, dir, settings, trust, identity, signer))?
+}
+
+async fn serve(
+    terminal: &Terminal,
+    dir: &Path,
+    settings: Settings,
+    trust: NetworkTrust,
+    identity: IdentityKey,
+    signer: LogSigner,
+) -> Result<u8, Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::local("coordinator.failed", with_sources(error), "mend what it names and start again; nothing acknowledged is lost")
+    };
+    let coordinator = starminer_coordinator::Coordinator::open(&dir.join("data"), settings.limits, trust, identity, signer)
+        .await
+        .map_err(|error| failed(&error))?;
+    let listener = tokio::net::TcpListener::bind(settings.listen)
+        .await
+        .map_err(|error| failed(&error))?;
+    let address = listener.local_addr().map_err(|error| failed(&error))?;
+    terminal.say(format!("coordinator listens on {address}"));
+    service::ready(dir)?;
+    coordinator.serve(listener, service::shutdown_signal()).await.map_err(|error| failed(&error))?;
+    Ok(exit::OK)
+}

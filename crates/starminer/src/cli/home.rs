@@ -1,0 +1,149 @@
+//! Where a requester's things are, and its connection to the network.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use starminer_client::{ClientError, CoordinatorClient};
+use starminer_receipt::NetworkTrust;
+use starminer_requester::{EventSink, Home, HomeError, Requester, RequesterError};
+use starminer_tls::IdentityKey;
+use starminer_verify::Refusal;
+use zeroize::Zeroizing;
+
+use super::args::HomeArgs;
+use super::exit::Failure;
+use super::key::load_identity;
+use super::terminal::Terminal;
+use super::verify::now;
+
+/// A requester's home with what was read from it.
+pub struct Opened {
+    /// The directory.
+    pub home: Home,
+    /// The network.
+    pub network: NetworkTrust,
+    /// The identity.
+    pub identity: Arc<IdentityKey>,
+}
+
+/// Opens the home directory; makes an identity at first use.
+pub fn open(terminal: &Terminal, args: &HomeArgs) -> Result<Opened, Failure> {
+    let root = match &args.home {
+        Some(root) => root.clone(),
+        None => default_home()?,
+    };
+    let home = Home::open(&root).map_err(|error| home_failure(&error))?;
+    let network_path = args.network.clone().unwrap_or_else(|| home.network_path());
+    let network = Home::read_network(&network_path).map_err(|error| home_failure(&error))?;
+    let identity_path = home.identity_path();
+    if !identity_path.exists() {
+        let key = IdentityKey::generate()
+            .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
+        key.save(&identity_path)
+            .map_err(|error| Failure::local(error.code(), error, "check permissions of the home directory"))?;
+        terminal.say(format!("made a new identity in {}", identity_path.display()));
+    }
+    let identity = Arc::new(load_identity(&identity_path)?);
+    Ok(Opened { home, network, identity })
+}
+
+fn default_home() -> Result<PathBuf, Failure> {
+    let base = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    base.map(|home| Path::new(&home).join(".starminer"))
+        .ok_or_else(|| Failure::usage("home.unknown", "there is no home directory", "give one with --home DIR"))
+}
+
+impl Opened {
+    /// A client that connects when it is first used.
+    pub fn client(&self) -> Result<CoordinatorClient, Failure> {
+        client(&self.network, &self.identity)
+    }
+
+    /// Starts the requester: opens its unfinished tasks and releases for them.
+    pub fn start(self, events: EventSink) -> Result<Requester, Failure> {
+        let client = self.client()?;
+        let seed = Zeroizing::new(*self.identity.seed());
+        Requester::start(client, self.home, self.network, &seed, events, now).map_err(|error| requester_failure(&error))
+    }
+}
+
+/// A client of a network's coordinator for an identity.
+pub fn client(network: &NetworkTrust, identity: &Arc<IdentityKey>) -> Result<CoordinatorClient, Failure> {
+    CoordinatorClient::connect_as(&network.coordinator.address, network.coordinator.key.0, identity)
+        .map_err(|error| Failure::local("tls.setup", error, "report this defect"))
+}
+
+/// Runs a future on a runtime of two threads.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::local("runtime.start", error, "check the limits on threads and open files"))?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    Ok(result)
+}
+
+/// A home error as a failure.
+pub fn home_failure(error: &HomeError) -> Failure {
+    let reason = with_sources(error);
+    match error {
+        HomeError::Network { .. } | HomeError::Io { .. } => Failure::usage(
+            "home.unusable",
+            reason,
+            "put the network's network.toml into the home directory, or give it with --network FILE",
+        ),
+        HomeError::Checkpoint { .. } => Failure::usage(
+            "home.other-log",
+            reason,
+            "use a home directory of its own for each network; if the network is the same, its log was replaced: ask why",
+        ),
+    }
+}
+
+/// A requester's error as a failure.
+pub fn requester_failure(error: &RequesterError) -> Failure {
+    let local = |check: &'static str| Failure::local(check, with_sources(error), "check free space and permissions, then try again");
+    match error {
+        RequesterError::Client(error @ ClientError::Refused { .. }) => Failure::refused(error.refusal()),
+        RequesterError::Client(error @ ClientError::Local(_)) => {
+            Failure::local("client.local-io", with_sources(error), "check free space and permissions, then try again")
+        }
+        RequesterError::Client(error) => Failure::unreachable(error.refusal()),
+        RequesterError::Refused(refusal) => Failure::refused(refusal.clone()),
+        RequesterError::Releaser(starminer_requester::ReleaserError::Refused(refusal)) => Failure::refused(refusal.clone()),
+        RequesterError::Releaser(_) => local("releaser.journal"),
+        RequesterError::Plan(plan) => {
+            Failure::usage(plan.code(), with_sources(error), "see `starminer run --help`; mend the job and run it again")
+        }
+        RequesterError::Journal(journal) => local(journal.code()),
+        RequesterError::Home(home) => home_failure(home),
+        RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Io { .. }) => local(outputs.code()),
+        RequesterError::Outputs(outputs) => Failure::refused(Refusal::new(
+            starminer_verify::Party::Node,
+            outputs.code(),
+            &with_sources(error),
+            "keep the receipt as proof and run the task again",
+        )),
+        RequesterError::UnknownTask(_) => {
+            Failure::usage("task.unknown", error, "`starminer status` lists the tasks of this home")
+        }
+        RequesterError::Receipt { .. } => local("receipt.unwritable"),
+    }
+}
+
+/// An error and its causes, each once.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

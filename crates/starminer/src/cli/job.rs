@@ -1,0 +1,260 @@
+//! From the command line and a job file to a plan.
+//!
+//! A job file (paths are relative to it):
+//!
+//! ```toml
+//! wasm = "wordcount.wasm"            # or: onnx = "model.onnx"
+//! inputs = ["notes.txt"]
+//! output = "out"
+//! args = ["--top", "20"]
+//!
+//! [limits]
+//! fuel = 2_000_000_000
+//! memory_mib = 256
+//! timeout_seconds = 60
+//!
+//! [policy]
+//! accept_simulated = ["demo software TEE"]
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest};
+use starminer_requester::{InputSource, JobPlan};
+use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
+
+use super::args::{RunArgs, SensitivityArg};
+use super::exit::Failure;
+
+/// Largest job file, in bytes.
+const MAX_JOB_BYTES: u64 = 256 * 1024;
+/// How long after submission a key may be released.
+const VALID_FOR_MS: u64 = 24 * 60 * 60 * 1000;
+/// How often a task may be leased.
+const MAX_ATTEMPTS: u32 = 3;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobFile {
+    wasm: Option<PathBuf>,
+    onnx: Option<PathBuf>,
+    #[serde(default)]
+    inputs: Vec<PathBuf>,
+    output: Option<PathBuf>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    portable: bool,
+    #[serde(default)]
+    grant_clock: bool,
+    #[serde(default)]
+    grant_random: bool,
+    sensitivity: Option<Sensitivity>,
+    max_attempts: Option<u32>,
+    #[serde(default)]
+    limits: JobLimits,
+    #[serde(default)]
+    policy: JobPolicy,
+    #[serde(default)]
+    table: JobTable,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobLimits {
+    fuel: Option<u64>,
+    memory_mib: Option<u64>,
+    timeout_seconds: Option<u64>,
+    output_mib: Option<u64>,
+    scratch_mib: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobPolicy {
+    minimum_tier: Option<Tier>,
+    #[serde(default)]
+    accept_simulated: Vec<String>,
+    #[serde(default)]
+    operator_may_read_memory: bool,
+}
+
+/// How an ONNX job reads and writes its table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JobTable {
+    id_column: Option<String>,
+    #[serde(default)]
+    ignore_columns: Vec<String>,
+    output: Option<String>,
+}
+
+/// A plan and where its outputs go.
+#[derive(Debug)]
+pub struct Job {
+    /// The plan.
+    pub plan: JobPlan,
+    /// Where outputs and the receipt go; the current directory's `out` if nobody said.
+    pub output_dir: PathBuf,
+}
+
+/// Puts the plan together.
+pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
+    let (file, base) = match &args.job {
+        Some(path) => (read_job(path)?, path.parent().unwrap_or(Path::new("")).to_path_buf()),
+        None => (JobFile::default(), PathBuf::new()),
+    };
+    let at_base = |path: &PathBuf| base.join(path);
+    let named_on_line = args.wasm.is_some() || args.onnx.is_some();
+    let wasm = args.wasm.clone().or_else(|| file.wasm.as_ref().filter(|_| !named_on_line).map(at_base));
+    let onnx = args.onnx.clone().or_else(|| file.onnx.as_ref().filter(|_| !named_on_line).map(at_base));
+    let paths: Vec<PathBuf> =
+        if args.inputs.is_empty() { file.inputs.iter().map(at_base).collect() } else { args.inputs.clone() };
+    let inputs = expand_inputs(&paths)?;
+
+    let (workload, wasm, onnx) = match (wasm, onnx) {
+        (Some(program), None) => {
+            let mut env: Vec<(String, String)> = file.env.into_iter().collect();
+            for pair in &args.env {
+                let (name, value) = pair.split_once('=').ok_or_else(|| {
+                    Failure::usage("job.bad-env", format!("{pair:?} is not NAME=VALUE"), "write --env NAME=VALUE")
+                })?;
+                env.push((name.into(), value.into()));
+            }
+            let args = if args.args.is_empty() { file.args } else { args.args.clone() };
+            (program, Some(WasmManifest { args, env }), None)
+        }
+        (None, Some(model)) => {
+            let [(input, _)] = inputs.as_slice() else {
+                let reason = format!("an ONNX job has one input, the table; {} were given", inputs.len());
+                return Err(Failure::usage("job.onnx-inputs", reason, "give one CSV with -i"));
+            };
+            let manifest = OnnxManifest {
+                input: input.clone(),
+                output: file.table.output.unwrap_or_else(|| "predictions.csv".into()),
+                id_column: args.id_column.clone().or(file.table.id_column),
+                ignore_columns: file.table.ignore_columns,
+            };
+            (model, None, Some(manifest))
+        }
+        _ => {
+            let reason = "a job needs either a wasm program or an ONNX model";
+            return Err(Failure::usage("job.no-workload", reason, "give --wasm FILE or --onnx FILE, or a job file that names one"));
+        }
+    };
+
+    let default = Limits::default();
+    let mib = |mib: u64| mib.saturating_mul(1 << 20);
+    let limits = Limits {
+        fuel: args.fuel.or(file.limits.fuel).unwrap_or(default.fuel),
+        memory_bytes: args.memory.or(file.limits.memory_mib).map_or(default.memory_bytes, mib),
+        wall_limit_ms: args
+            .timeout
+            .or(file.limits.timeout_seconds)
+            .map_or(default.wall_limit_ms, |seconds| seconds.saturating_mul(1000)),
+        output_bytes: file.limits.output_mib.map_or(default.output_bytes, mib),
+        scratch_bytes: file.limits.scratch_mib.map_or(default.scratch_bytes, mib),
+    };
+    let plan = JobPlan {
+        workload: InputSource::File(workload),
+        inputs,
+        wasm,
+        onnx,
+        determinism: if args.portable || file.portable { Determinism::Portable } else { Determinism::Native },
+        grants: WasmGrants {
+            clock: args.grant_clock || file.grant_clock,
+            random: args.grant_random || file.grant_random,
+        },
+        limits,
+        sensitivity: args.sensitivity.map_or_else(|| file.sensitivity.unwrap_or(Sensitivity::Confidential), sensitivity),
+        policy: policy(args, &file.policy, network)?,
+        reference_values: network.reference_values.clone(),
+        max_attempts: file.max_attempts.unwrap_or(MAX_ATTEMPTS),
+        valid_for_ms: VALID_FOR_MS,
+    };
+    let output_dir =
+        args.output.clone().or_else(|| file.output.as_ref().map(at_base)).unwrap_or_else(|| PathBuf::from("out"));
+    Ok(Job { plan, output_dir })
+}
+
+fn sensitivity(arg: SensitivityArg) -> Sensitivity {
+    match arg {
+        SensitivityArg::Public => Sensitivity::Public,
+        SensitivityArg::Sensitive => Sensitivity::Sensitive,
+        SensitivityArg::Confidential => Sensitivity::Confidential,
+    }
+}
+
+fn read_job(path: &Path) -> Result<JobFile, Failure> {
+    use std::io::Read as _;
+    let unusable = |reason: &dyn std::fmt::Display| {
+        let remedy = "see `starminer run --help` and examples/*/job.toml";
+        Failure::usage("job.unusable-file", format!("{}: {reason}", path.display()), remedy)
+    };
+    let file = std::fs::File::open(path).map_err(|error| unusable(&error))?;
+    let mut text = String::new();
+    file.take(MAX_JOB_BYTES).read_to_string(&mut text).map_err(|error| unusable(&error))?;
+    toml::from_str(&text).map_err(|error| unusable(&error))
+}
+
+/// Files as they are; of a directory every file in it, by name.
+fn expand_inputs(paths: &[PathBuf]) -> Result<Vec<(String, InputSource)>, Failure> {
+    let unreadable = |path: &Path, reason: &dyn std::fmt::Display| {
+        Failure::usage("job.no-input", format!("{}: {reason}", path.display()), "name a file or directory that you can read")
+    };
+    let mut inputs = Vec::new();
+    for path in paths {
+        let meta = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        let mut files = Vec::new();
+        if meta.is_dir() {
+            for entry in std::fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
+                let entry = entry.map_err(|error| unreadable(path, &error))?.path();
+                if entry.is_file() {
+                    files.push(entry);
+                }
+            }
+            files.sort();
+        } else {
+            files.push(path.clone());
+        }
+        for file in files {
+            let name = file.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+            let name = name.ok_or_else(|| unreadable(&file, &"its name is not UTF-8"))?;
+            inputs.push((name, InputSource::File(file)));
+        }
+    }
+    Ok(inputs)
+}
+
+fn policy(args: &RunArgs, file: &JobPolicy, network: &NetworkTrust) -> Result<Policy, Failure> {
+    let mut fields = Policy::confidential().fields().clone();
+    let mut roots: Vec<SimulatedRootId> = Vec::new();
+    for name in args.accept_simulated.iter().chain(&file.accept_simulated) {
+        let entry = network.simulated_roots.iter().find(|entry| entry.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = network.simulated_roots.iter().map(|entry| entry.name.as_str()).collect();
+            Failure::usage(
+                "policy.unknown-root",
+                format!("network.toml names no simulated root {name:?}; it names {known:?}"),
+                "accept only roots that your own trust file names",
+            )
+        })?;
+        if !roots.contains(&entry.root) {
+            roots.push(entry.root);
+        }
+    }
+    fields.accepted_simulated_roots = roots;
+    if args.operator_may_read_memory || file.operator_may_read_memory {
+        fields.operator_may_read_memory = OperatorMayReadMemory::Yes;
+        fields.minimum_tier = Tier::Measured;
+    }
+    if let Some(tier) = file.minimum_tier {
+        fields.minimum_tier = tier;
+    }
+    Policy::new(fields).map_err(|error| {
+        Failure::usage(error.code(), error, "a tier below `confidential` needs --operator-may-read-memory, spelled out")
+    })
+}

@@ -1,0 +1,189 @@
+//! `starminer run` and `starminer submit`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use starminer_receipt::{Outcome, Overall};
+use starminer_requester::{Event, EventSink, OpenedOutput, Requester, RequesterError, TaskOutcome};
+use starminer_verify::PublicKey;
+
+use super::args::RunArgs;
+use super::exit::{self, Failure};
+use super::home::{self, block_on, requester_failure};
+use super::job::{self, Job};
+use super::terminal::{Style, Terminal, human_bytes, short};
+
+/// Seals, submits, releases, waits, opens, keeps the receipt.
+pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
+    if args.detach {
+        return submit(terminal, args);
+    }
+    let opened = home::open(terminal, &args.home)?;
+    let job = job::plan(&args, &opened.network)?;
+    let events = story(terminal);
+    block_on(async {
+        let requester = opened.start(events)?;
+        let broker = args.broker.as_deref().map(parse_broker).transpose()?;
+        let task = requester
+            .submit(&job.plan, Some(absolute(&job.output_dir)), broker)
+            .await
+            .map_err(|error| requester_failure(&error))?;
+        finish(terminal, &requester, &task, &job.output_dir).await
+    })?
+}
+
+/// Leaves the task with a broker and returns.
+pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
+    if !args.detach {
+        return Err(Failure::usage(
+            "submit.not-detached",
+            "`submit` leaves the task with a broker, and that has to be said",
+            "say `starminer submit --detach …`; to release the key yourself use `starminer run`",
+        ));
+    }
+    let opened = home::open(terminal, &args.home)?;
+    let Job { plan, output_dir } = job::plan(&args, &opened.network)?;
+    let events = story(terminal);
+    block_on(async {
+        let requester = opened.start(events)?;
+        let brokers = match &args.broker {
+            Some(broker) => vec![parse_broker(broker)?],
+            None => requester.client().network().await.map_err(|error| requester_failure(&error.into()))?.brokers,
+        };
+        let mut last = Failure::usage(
+            "broker.none",
+            "no broker answers in this network",
+            "ask its operator to start one, or release the key yourself with `starminer run`",
+        );
+        for broker in brokers {
+            match requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await {
+                Ok(task) => {
+                    terminal.say(format!("  broker {} holds the key; this machine may go offline", short(&broker)));
+                    terminal.result(format!("task {task}\nfetch it with: starminer result {}", short(&task)));
+                    terminal.document(&json!({ "task": task.to_string(), "broker": broker.to_string() }));
+                    return Ok(exit::OK);
+                }
+                Err(error) => last = requester_failure(&error),
+            }
+        }
+        Err(last)
+    })?
+}
+
+fn parse_broker(text: &str) -> Result<PublicKey, Failure> {
+    text.parse().map_err(|error| Failure::usage("broker.bad-key", error, "give the broker's signing key, 64 hexadecimal digits"))
+}
+
+/// A path that still means the same when `result` is called from elsewhere.
+fn absolute(path: &Path) -> std::path::PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// Waits for a task and collects it.
+pub async fn finish(
+    terminal: &Terminal,
+    requester: &Requester,
+    task: &starminer_verify::TaskId,
+    output_dir: &Path,
+) -> Result<u8, Failure> {
+    let spinner = terminal.spinner("waiting");
+    let outcome = async {
+        let view = requester.wait(task).await?;
+        requester.collect(view, output_dir).await
+    }
+    .await;
+    spinner.finish_and_clear();
+    let outcome = outcome.map_err(|error: RequesterError| requester_failure(&error))?;
+    show(terminal, &outcome);
+    terminal.document(&document(&outcome));
+    Ok(exit_code(&outcome))
+}
+
+/// 0 for a completed task with a receipt that is not refuted.
+pub fn exit_code(outcome: &TaskOutcome) -> u8 {
+    let completed = matches!(outcome.outcome, Some(Outcome::Completed));
+    if completed && outcome.verdict.overall() != Overall::Refuted { exit::OK } else { exit::REFUSED }
+}
+
+/// Shows how a task ended.
+pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
+    match &outcome.outcome {
+        Some(Outcome::Completed) => {
+            terminal.result(format!("{} task {}", terminal.style(Style::Green, "completed"), outcome.task));
+        }
+        Some(Outcome::Failed { refusal }) => {
+            terminal.result(format!("{} task {}", terminal.style(Style::Red, "failed"), outcome.task));
+            terminal.result(format!("  check   {}", refusal.check()));
+            terminal.result(format!("  fault   {}", refusal.party().name()));
+            terminal.result(format!("  reason  {}", refusal.reason()));
+            terminal.result(format!("  do      {}", refusal.remedy()));
+        }
+        None => terminal.result(format!("{} task {}", outcome.view.state.name(), outcome.task)),
+    }
+    for OpenedOutput { path, plain_bytes, .. } in &outcome.outputs {
+        terminal.result(format!("  output  {} ({})", path.display(), human_bytes(*plain_bytes)));
+    }
+    let stamp = if outcome.verdict.is_simulated() { terminal.style(Style::Yellow, " SIMULATED") } else { "".into() };
+    terminal.result(format!("  receipt {} ({}){stamp}", outcome.receipt_path.display(), outcome.verdict.overall().name()));
+}
+
+/// How a task ended, for scripts.
+pub fn document(outcome: &TaskOutcome) -> Value {
+    let refusal = match &outcome.outcome {
+        Some(Outcome::Failed { refusal }) => Some(json!({
+            "check": refusal.check(),
+            "party": refusal.party().name(),
+            "reason": refusal.reason(),
+            "remedy": refusal.remedy(),
+        })),
+        _ => None,
+    };
+    json!({
+        "task": outcome.task.to_string(),
+        "state": outcome.view.state.name(),
+        "refusal": refusal,
+        "outputs": outcome.outputs.iter().map(|output| json!({
+            "path": output.path.display().to_string(),
+            "bytes": output.plain_bytes,
+        })).collect::<Vec<_>>(),
+        "exit_code": outcome.details.as_ref().and_then(|details| details.exit_code),
+        "fuel_used": outcome.details.as_ref().and_then(|details| details.fuel_used),
+        "receipt": outcome.receipt_path.display().to_string(),
+        "verdict": outcome.verdict.overall().name(),
+        "simulated": outcome.verdict.is_simulated(),
+    })
+}
+
+/// Tells the story of a task as it happens.
+pub fn story(terminal: &Terminal) -> EventSink {
+    let terminal = terminal.clone();
+    Arc::new(move |event| {
+        if let Some((label, text)) = tell(&event) {
+            terminal.say(format!("  {} {text}", terminal.style(Style::Cyan, format!("{label:<9}"))));
+        }
+    })
+}
+
+/// An event as a label and a sentence.
+pub fn tell(event: &Event) -> Option<(&'static str, String)> {
+    Some(match event {
+        Event::Sealed { name, plain_bytes, sealed_bytes } => {
+            ("sealed", format!("{name}: {} → {} of ciphertext", human_bytes(*plain_bytes), human_bytes(*sealed_bytes)))
+        }
+        Event::Uploaded { .. } | Event::Ended { .. } => return None,
+        Event::Submitted { task } => ("submitted", format!("task {} is durable at the coordinator", short(task))),
+        Event::Challenged { node, attempt, .. } => {
+            ("leased", format!("node {} has attempt {attempt}; challenged it to prove itself", short(node)))
+        }
+        Event::Appraised { node, tier, provenance, checks_passed, .. } => (
+            "proved",
+            format!("node {}: tier {tier} ({provenance}), {checks_passed} checks passed, for this task alone", short(node)),
+        ),
+        Event::Denied { node, reason, .. } => ("denied", format!("node {}: {reason}", short(node))),
+        Event::ReleaseLogged { index, log_size, .. } => {
+            ("logged", format!("the release is entry {index} of the public log ({log_size} entries)"))
+        }
+        Event::Granted { .. } => ("released", "the key went out, sealed to the enclave's task key".to_string()),
+    })
+}

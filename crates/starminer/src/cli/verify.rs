@@ -1,0 +1,182 @@
+//! `starminer verify`: receipts, offline, by the verifier's own trust.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use starminer_receipt::{
+    ClaimVerdict, MAX_RECEIPT_BYTES, NetworkTrust, Outcome, Overall, Receipt, ReceiptVerdict, Validity, verify_receipt,
+};
+use starminer_requester::Home;
+use starminer_verify::{Provenance, UnixTime};
+
+use super::args::VerifyArgs;
+use super::exit::{self, Failure};
+use super::terminal::{Style, Terminal};
+
+/// Verifies every receipt; the worst verdict decides the exit code.
+pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
+    let trust = match &args.network {
+        Some(path) => Some(read_trust(path)?),
+        None => None,
+    };
+    let mut documents = Vec::new();
+    let mut code = exit::OK;
+    for path in &args.receipts {
+        match read_receipt(path) {
+            Ok(receipt) => {
+                let verdict = verify_receipt(&receipt, trust.as_ref(), now());
+                code = worse(code, exit_code(&verdict));
+                show(terminal, path, &verdict);
+                documents.push(document(path, &verdict));
+            }
+            Err(failure) => {
+                code = worse(code, exit::UNUSABLE);
+                let refusal = failure.refusal();
+                terminal.result(format!(
+                    "{}  {}  {}",
+                    terminal.style(Style::Red, "UNUSABLE"),
+                    path.display(),
+                    refusal.reason()
+                ));
+                documents.push(json!({
+                    "file": path.display().to_string(),
+                    "verdict": "unusable",
+                    "error": { "check": refusal.check(), "reason": refusal.reason(), "remedy": refusal.remedy() },
+                }));
+            }
+        }
+    }
+    terminal.document(&json!({ "receipts": documents, "exit_code": code }));
+    Ok(code)
+}
+
+/// The exit code of one receipt.
+pub fn exit_code(verdict: &ReceiptVerdict) -> u8 {
+    match verdict.overall() {
+        Overall::Proven => exit::OK,
+        Overall::Refuted => exit::REFUSED,
+        Overall::Unanchored => exit::UNANCHORED,
+    }
+}
+
+/// Refuted is worse than unusable, unusable worse than unanchored.
+fn worse(a: u8, b: u8) -> u8 {
+    let rank = |code| match code {
+        exit::REFUSED => 3,
+        exit::UNUSABLE => 2,
+        exit::UNANCHORED => 1,
+        _ => 0,
+    };
+    if rank(b) > rank(a) { b } else { a }
+}
+
+fn read_trust(path: &Path) -> Result<NetworkTrust, Failure> {
+    Home::read_network(path).map_err(|error| {
+        let reason = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        Failure::usage("network.unusable", reason, "give your network.toml; the coordinator's `init` writes one")
+    })
+}
+
+/// Reads a receipt file, bounded.
+pub fn read_receipt(path: &Path) -> Result<Receipt, Failure> {
+    let unusable = |check: &'static str, reason: String| {
+        Failure::usage(check, format!("{}: {reason}", path.display()), "give a file that `starminer run` or `result` wrote")
+    };
+    let file = std::fs::File::open(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_RECEIPT_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| unusable("receipt.unreadable", error.to_string()))?;
+    Receipt::parse(&bytes).map_err(|error| unusable(error.code(), error.to_string()))
+}
+
+/// This machine's clock.
+pub fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Shows a verdict to people.
+pub fn show(terminal: &Terminal, path: &Path, verdict: &ReceiptVerdict) {
+    let (style, word) = match verdict.overall() {
+        Overall::Proven => (Style::Green, "PROVEN"),
+        Overall::Unanchored => (Style::Yellow, "UNANCHORED"),
+        Overall::Refuted => (Style::Red, "REFUTED"),
+    };
+    let stamp = match verdict.provenance {
+        Some(Provenance::Genuine) => terminal.style(Style::Green, "genuine hardware"),
+        Some(Provenance::Simulated { .. }) => terminal.style(Style::Yellow, "SIMULATED"),
+        None => terminal.style(Style::Yellow, "SIMULATED (no evidence that verifies)"),
+    };
+    terminal.result(format!("{}  {}  {stamp}", terminal.style(style, word), path.display()));
+    for claim in &verdict.claims {
+        let (style, mark) = match claim.verdict {
+            ClaimVerdict::Proven => (Style::Green, "proven"),
+            ClaimVerdict::NotClaimed => (Style::Dim, "not claimed"),
+            ClaimVerdict::Unanchored => (Style::Yellow, "unanchored"),
+            ClaimVerdict::Refuted => (Style::Red, "refuted"),
+        };
+        terminal.result(format!(
+            "  {} {:<18} {:<16} {}",
+            terminal.style(style, format!("{mark:<11}")),
+            claim.name,
+            claim.voucher.name(),
+            claim.statement
+        ));
+    }
+    if let (Some(then), Some(now)) = (&verdict.valid_then, &verdict.valid_now) {
+        terminal.result(format!("  evidence valid then: {}; valid now: {}", validity(then), validity(now)));
+    }
+}
+
+fn validity(validity: &Validity) -> String {
+    match validity {
+        Validity::Valid => "yes".into(),
+        Validity::Invalid(reason) => format!("no ({reason})"),
+    }
+}
+
+/// A verdict for scripts.
+pub fn document(path: &Path, verdict: &ReceiptVerdict) -> Value {
+    let claims: Vec<Value> = verdict
+        .claims
+        .iter()
+        .map(|claim| {
+            json!({
+                "name": claim.name,
+                "verdict": claim.verdict.name(),
+                "voucher": claim.voucher.name(),
+                "statement": claim.statement,
+            })
+        })
+        .collect();
+    let outcome = verdict.outcome.as_ref().map(|outcome| match outcome {
+        Outcome::Completed => json!({ "kind": "completed" }),
+        Outcome::Failed { refusal } => json!({
+            "kind": "failed",
+            "check": refusal.check(),
+            "party": refusal.party().name(),
+            "reason": refusal.reason(),
+            "remedy": refusal.remedy(),
+        }),
+    });
+    json!({
+        "file": path.display().to_string(),
+        "verdict": verdict.overall().name(),
+        "simulated": verdict.is_simulated(),
+        "provenance": verdict.provenance.as_ref().map(ToString::to_string),
+        "tier": verdict.tier.as_ref().map(ToString::to_string),
+        "spec": verdict.spec.as_ref().map(ToString::to_string),
+        "node": verdict.node.as_ref().map(ToString::to_string),
+        "outcome": outcome,
+        "log_time_ms": verdict.log_time.map(|time| time.as_millis()),
+        "valid_then": verdict.valid_then.as_ref().map(|valid| *valid == Validity::Valid),
+        "valid_now": verdict.valid_now.as_ref().map(|valid| *valid == Validity::Valid),
+        "claims": claims,
+    })
+}

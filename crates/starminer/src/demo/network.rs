@@ -1,0 +1,214 @@
+//! The demonstration's network: one coordinator, one broker, three nodes, each a process of its own.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use starminer_requester::TaskOutcome;
+
+use crate::cli::demo_support::{Failure, Style, Terminal, short};
+
+/// How long a process may take until it is ready.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a process may take to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const NAME: &str = "demo";
+
+/// The running network.
+pub struct Network {
+    dir: PathBuf,
+    processes: Vec<Process>,
+}
+
+struct Process {
+    name: &'static str,
+    child: Child,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}
+
+impl Network {
+    /// Creates and starts everything below `dir`.
+    pub fn start(terminal: &Terminal, dir: &Path) -> Result<Self, Failure> {
+        let mut network = Self { dir: dir.to_path_buf(), processes: Vec::new() };
+        let spinner = terminal.spinner("starting");
+        let port = free_port()?;
+        let coordinator = dir.join("coordinator");
+        let listen = format!("127.0.0.1:{port}");
+        starminer(&["coordinator", "init", &text(&coordinator), "--name", NAME, "--listen", &listen, "--software-tee"])?;
+        network.spawn("coordinator", &["coordinator", "run", &text(&coordinator)])?;
+        network.wait_ready("coordinator")?;
+
+        let trust = text(&coordinator.join("network.toml"));
+        let root = text(&coordinator.join("software-tee-root.key"));
+        for (name, kind) in [("broker", "broker"), ("node1", "node"), ("node2", "node"), ("node3", "node")] {
+            let place = text(&dir.join(name));
+            starminer(&[kind, "init", &place, "--network", &trust, "--software-tee-root", &root])?;
+            network.spawn(name, &[kind, "run", &place])?;
+        }
+        for name in ["broker", "node1", "node2", "node3"] {
+            network.wait_ready(name)?;
+        }
+        let home = network.requester_home();
+        fs::create_dir_all(&home)
+            .and_then(|()| fs::copy(coordinator.join("network.toml"), home.join("network.toml")).map(drop))
+            .map_err(|error| local(&error))?;
+        spinner.finish_and_clear();
+        for process in &network.processes {
+            let what = match process.name {
+                "coordinator" => format!("leases, blobs, public log; {listen}"),
+                "broker" => "releases keys for requesters who are offline; simulated TEE".into(),
+                _ => "runs tasks, each in a single-use process; simulated TEE".to_string(),
+            };
+            terminal.say(format!(
+                "  {:<12} pid {:<8} {what}",
+                terminal.style(Style::Cyan, format!("{:<12}", process.name)),
+                process.child.id()
+            ));
+        }
+        Ok(network)
+    }
+
+    fn spawn(&mut self, name: &'static str, args: &[&str]) -> Result<(), Failure> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).map_err(|error| local(&error))?;
+        let log = File::create(dir.join("log.txt")).map_err(|error| local(&error))?;
+        let err = log.try_clone().map_err(|error| local(&error))?;
+        let mut command = Command::new(program()?);
+        command.args(args).stdin(Stdio::null()).stdout(log).stderr(err);
+        // A process group of its own: Ctrl-C at the terminal reaches the demonstration, which then stops the network in order.
+        command.process_group(0);
+        let child = command.spawn().map_err(|error| local(&error))?;
+        self.processes.push(Process { name, child });
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, name: &'static str) -> Result<(), Failure> {
+        let ready = self.dir.join(name).join("ready");
+        let until = Instant::now() + START_TIMEOUT;
+        let log = self.dir.join(name).join("log.txt");
+        let Some(process) = self.processes.iter_mut().find(|process| process.name == name) else { return Ok(()) };
+        while !ready.exists() {
+            let ended = process.child.try_wait().map_err(|error| local(&error))?;
+            if ended.is_some() || Instant::now() > until {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                let reason = format!("{name} did not start: {}", said.trim());
+                return Err(Failure::local("demo.start", reason, "mend what it names and try again"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// The requester's home.
+    pub fn requester_home(&self) -> PathBuf {
+        self.dir.join("requester")
+    }
+
+    /// The requester's own trust file.
+    pub fn trust_path(&self) -> PathBuf {
+        self.requester_home().join("network.toml")
+    }
+
+    /// Name of the simulated root in the trust file.
+    pub fn root_name(&self) -> String {
+        format!("{NAME} software TEE")
+    }
+
+    /// Directories of everyone but the requester.
+    pub fn operator_dirs(&self) -> Vec<PathBuf> {
+        self.processes.iter().map(|process| self.dir.join(process.name)).collect()
+    }
+
+    /// Stops every process.
+    pub fn stop(mut self) {
+        self.stop_all();
+    }
+
+    fn stop_all(&mut self) {
+        // Nodes and broker first: they then do not see the coordinator go.
+        for process in self.processes.iter().rev() {
+            terminate(process.child.id());
+        }
+        let until = Instant::now() + STOP_TIMEOUT;
+        for process in &mut self.processes {
+            while Instant::now() < until && matches!(process.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // Both fail only when it has ended already.
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+        self.processes.clear();
+    }
+
+    /// Leaves the network running and says what to try next.
+    pub fn leave_running(mut self, terminal: &Terminal, dir: &Path, outcomes: &[TaskOutcome]) -> Result<(), Failure> {
+        let pids: Vec<String> = self.processes.iter().map(|process| process.child.id().to_string()).collect();
+        fs::write(dir.join("pids"), pids.join("\n")).map_err(|error| local(&error))?;
+        // Forgotten, not stopped: the processes go on without this one.
+        self.processes.clear();
+        let program = program()?.display().to_string();
+        let home = self.requester_home().display().to_string();
+        terminal.result(format!("\nThe network goes on in {}. Try:", dir.display()));
+        terminal.result(format!("  export STARMINER_HOME={home}"));
+        terminal.result(format!(
+            "  {program} run --wasm examples/wordcount/wordcount.wasm -i README.md -o out/ --accept-simulated '{}'",
+            self.root_name()
+        ));
+        terminal.result(format!("  {program} status"));
+        if let Some(outcome) = outcomes.first() {
+            terminal.result(format!(
+                "  {program} verify {} --network {}   # task {}",
+                outcome.receipt_path.display(),
+                self.trust_path().display(),
+                short(&outcome.task)
+            ));
+        }
+        terminal.result(format!("  kill $(cat {})   # stops it", dir.join("pids").display()));
+        Ok(())
+    }
+}
+
+fn terminate(pid: u32) {
+    // `kill` of procps and busybox alike; a process that is gone already is no error.
+    let _ = Command::new("kill").arg("-TERM").arg(pid.to_string()).stderr(Stdio::null()).status();
+}
+
+fn program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| local(&error))
+}
+
+/// Runs one of our own commands to its end.
+fn starminer(args: &[&str]) -> Result<(), Failure> {
+    let output = Command::new(program()?)
+        .args(args)
+        .arg("--quiet")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| local(&error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = format!("`starminer {}` failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    Err(Failure::local("demo.command", reason, "mend what it names and try again"))
+}
+
+fn free_port() -> Result<u16, Failure> {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map(|address| address.port()).map_err(|error| local(&error))
+}
+
+fn local(error: &std::io::Error) -> Failure {
+    Failure::local("demo.io", error, "check free space, permissions and limits on processes")
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
