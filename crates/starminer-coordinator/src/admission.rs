@@ -101,8 +101,8 @@ impl Admission {
             )
         })?;
         let refused = |refusal| Refused::new(ProblemStatus::Refused, refusal);
+        let digest = Digest::of(evidence);
         let evidence = Evidence::parse(evidence).map_err(|error| refused(error.into()))?;
-        let digest = evidence.digest();
         let endorsements = Endorsements::none();
         let context = Context {
             expected: Expected {

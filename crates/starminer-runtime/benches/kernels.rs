@@ -78,7 +78,10 @@ fn main() {
     let portable = support::engine(Determinism::Portable);
     let native = support::engine(Determinism::Native);
     let default = Engine::new(&Config::new()).unwrap();
-    println!("{:<11} {:>9} {:>22} {:>22} {:>16}", "", "default", "native, ours/plain", "portable, ours/plain", "ours/default");
+    println!(
+        "{:<11} {:>9} {:>22} {:>22} {:>16}",
+        "", "default", "native, ours/plain", "portable, ours/plain", "ours/default"
+    );
     println!("{:<11} {:>9} {:>22} {:>22} {:>16}", "kernel", "ms", "ms (ratio)", "ms (ratio)", "native portable");
     let mut worst: f64 = 0.0;
     for (name, text) in KERNELS {

@@ -46,7 +46,11 @@ pub fn engine_build() -> EngineBuild {
     .join(",");
     let adapter = wasm::preview1_adapter_sha256();
     let mut hashed = b"starminer/engine-build/v1\0".to_vec();
-    for field in [runtime, WASMTIME, ADAPTER, TRACT, wasm::TARGET, &cpu_flags, &numbers].map(str::as_bytes).iter().chain([&&adapter[..]]) {
+    for field in [runtime, WASMTIME, ADAPTER, TRACT, wasm::TARGET, &cpu_flags, &numbers]
+        .map(str::as_bytes)
+        .iter()
+        .chain([&&adapter[..]])
+    {
         hashed.extend_from_slice(&(field.len() as u32).to_be_bytes());
         hashed.extend_from_slice(field);
     }

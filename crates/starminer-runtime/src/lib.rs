@@ -13,6 +13,8 @@
 
 mod build;
 pub mod fs;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod onnx;
 mod refusal;
 mod stop;

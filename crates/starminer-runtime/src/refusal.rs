@@ -75,8 +75,10 @@ pub struct HostFault {
 
 impl HostFault {
     /// Bytes of a sealed input are missing or do not authenticate.
-    pub const INPUT: HostFault =
-        HostFault { code: "host.input-unreadable", message: "a sealed input could not be read or did not authenticate" };
+    pub const INPUT: HostFault = HostFault {
+        code: "host.input-unreadable",
+        message: "a sealed input could not be read or did not authenticate",
+    };
     /// The scratch store failed or gave back a page that does not authenticate.
     pub const SCRATCH: HostFault =
         HostFault { code: "host.scratch-failed", message: "the scratch store failed or did not authenticate" };
@@ -84,8 +86,7 @@ impl HostFault {
     pub const MEMORY: HostFault =
         HostFault { code: "host.memory", message: "the system refused memory that is within the task's limit" };
     /// The operating system gave no random bytes.
-    pub const RANDOM: HostFault =
-        HostFault { code: "host.random", message: "the system's random generator failed" };
+    pub const RANDOM: HostFault = HostFault { code: "host.random", message: "the system's random generator failed" };
     /// The engine itself failed.
     pub const ENGINE: HostFault = HostFault { code: "host.engine", message: "the engine failed" };
 

@@ -56,7 +56,8 @@ fn the_diagnosis_agrees_with_onnxruntime() {
         let (found, wanted): (Vec<&str>, Vec<&str>) = (line.split(',').collect(), expected.split(',').collect());
         assert_eq!((found[0], found[1]), (wanted[0], wanted[3]), "patient and label");
         for column in [0, 1] {
-            let difference: f64 = found[2 + column].parse::<f64>().unwrap() - wanted[1 + column].parse::<f64>().unwrap();
+            let difference: f64 =
+                found[2 + column].parse::<f64>().unwrap() - wanted[1 + column].parse::<f64>().unwrap();
             assert!(difference.abs() < 1e-5, "{line} against {expected}");
         }
         compared += 1;
@@ -130,10 +131,20 @@ fn what_is_wrong_is_said_with_its_place_and_without_its_value() {
         "the model takes 30, the input has 31",
     );
     let secret = "SECRET77";
-    check_refused("text", with_data(&row(&format!(",{secret}"))), "engine.onnx.csv-malformed", "row 3, column 31: not a");
+    check_refused(
+        "text",
+        with_data(&row(&format!(",{secret}"))),
+        "engine.onnx.csv-malformed",
+        "row 3, column 31: not a",
+    );
     check_refused("a gap", with_data(&row(",")), "engine.onnx.csv-malformed", "row 3, column 31");
     check_refused("infinity", with_data(&row(",inf")), "engine.onnx.csv-malformed", "row 3, column 31");
-    check_refused("a short row", with_data(&row("")), "engine.onnx.csv-malformed", "30 columns where the header has 31");
+    check_refused(
+        "a short row",
+        with_data(&row("")),
+        "engine.onnx.csv-malformed",
+        "30 columns where the header has 31",
+    );
     check_refused("no memory", |r| r.memory_bytes = 10_000, "engine.onnx.memory-limit", "");
     check_refused(
         "no quota",
@@ -144,6 +155,13 @@ fn what_is_wrong_is_said_with_its_place_and_without_its_value() {
     let (outcome, _) = run(request(MODEL, row(&format!(",{secret}")).as_bytes()));
     let RunEnd::Refused(refusal) = outcome.end else { panic!("not refused") };
     assert!(!format!("{refusal} {refusal:?} {}", refusal.detail()).contains(secret));
+}
+
+#[test]
+fn a_model_can_be_checked_without_data() {
+    assert_eq!(check_model(MODEL, 1 << 20), Ok(30));
+    assert_eq!(check_model(b"no", 1 << 20).unwrap_err().code(), "engine.onnx.not-a-model");
+    assert_eq!(check_model(MODEL, 100).unwrap_err().code(), "engine.onnx.memory-limit");
 }
 
 #[test]

@@ -74,10 +74,14 @@ fn a_nonzero_exit_is_told() {
 #[test]
 fn fuel_is_counted_exactly_and_runs_out_exactly() {
     let engine = engine(Determinism::Native);
-    let module = command("(local i32) (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 1000))))");
+    let module = command(
+        "(local i32) (loop (br_if 0 (i32.lt_u (local.tee 0 (i32.add (local.get 0) (i32.const 1))) (i32.const 1000))))",
+    );
     let used = run(&engine, &module, request(&[])).fuel_used;
     assert!(used > 4_000, "{used}");
-    for (fuel, expected) in [(used, RunEnd::Completed { exit_code: 0 }), (used - 100, RunEnd::OutOfFuel), (0, RunEnd::OutOfFuel)] {
+    for (fuel, expected) in
+        [(used, RunEnd::Completed { exit_code: 0 }), (used - 100, RunEnd::OutOfFuel), (0, RunEnd::OutOfFuel)]
+    {
         let mut request = request(&[]);
         request.limits.fuel = fuel;
         let outcome = run(&engine, &module, request);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use starminer_runtime::wasm::*;
-use starminer_runtime::{Stop, StopSignal};
+use starminer_runtime::{HostFault, Stop, StopSignal};
 use support::{engine, outputs, request, run};
 
 macro_rules! example {
@@ -142,6 +142,39 @@ fn impossible_host_calls_are_refused_or_trap() {
             outcome.end
         );
     }
+}
+
+#[test]
+fn a_component_runs_as_the_module_it_was_made_from() {
+    let module = example!("wordcount/wordcount.wasm");
+    let component = wit_component::ComponentEncoder::default()
+        .module(module)
+        .unwrap()
+        .adapter(
+            wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME,
+            wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
+        )
+        .unwrap()
+        .encode()
+        .unwrap();
+    let engine = engine(Determinism::Native);
+    let [from_module, from_component] = [module, &component].map(|bytes| engine.compile(bytes).unwrap());
+    assert_eq!(from_module.adapter, AdapterUse::Preview1(preview1_adapter_sha256()));
+    assert_eq!(from_component.adapter, AdapterUse::None);
+    assert_eq!(from_component.module_sha256, from_component.component_sha256);
+    assert_eq!(from_module.component_sha256, from_component.component_sha256);
+    assert_eq!(from_module.compiled_sha256, from_component.compiled_sha256);
+    assert_ne!(from_module.module_sha256, from_component.module_sha256);
+    let outcome = run(&engine, &component, request(&[("notes.txt", b"one two two")]));
+    assert_eq!(outcome.end, EXITED);
+}
+
+#[test]
+fn a_store_that_fails_ends_the_run_as_the_hosts_fault() {
+    let fs = support::task_fs_over(support::FullDisk::new(2 << 20), 1 << 30);
+    let outcome = hostile(example!("hostile/hugeout.wasm"), |request| request.fs = fs);
+    assert_eq!(outcome.end, RunEnd::HostFault(HostFault::SCRATCH));
+    assert!(!outcome.end.is_comparable());
 }
 
 /// `bigread`'s checksum, computed again.

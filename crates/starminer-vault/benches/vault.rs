@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,17 @@ fn salt() -> Salt {
 struct Side<'a> {
     name: &'a str,
     run: Box<dyn FnMut() + 'a>,
+    /// The file it makes, which is removed before the clock starts again.
+    made: Option<PathBuf>,
+}
+
+impl Side<'_> {
+    fn making(self, made: &Path) -> Self {
+        Self {
+            made: Some(made.to_owned()),
+            ..self
+        }
+    }
 }
 
 fn side<'a>(name: &'a str, run: impl FnMut() + 'a) -> Side<'a> {
@@ -66,6 +77,9 @@ fn alternate(rounds: usize, sides: &mut [Side<'_>]) -> Vec<Vec<Duration>> {
     let mut times = vec![Vec::new(); sides.len()];
     for round in 0..=rounds {
         for (side, times) in sides.iter_mut().zip(&mut times) {
+            if let Some(made) = &side.made {
+                let _ = fs::remove_file(made);
+            }
             let start = Instant::now();
             (side.run)();
             // The first round warms up.
@@ -277,7 +291,6 @@ fn file_to_file(sizes: &Sizes) {
             digests: Digests { content_id, plain_sha256: PlainDigestMode::Skip },
             ..SealOptions::default()
         };
-        let _ = fs::remove_file(&object);
         let (plain, sealed) = (File::open(&source).unwrap(), File::create(&object).unwrap());
         let workers = Workers { threads, progress: &|_| () };
         parallel::seal(&secret(), &CONTEXT, salt(), options, workers, &plain, &sealed).unwrap();
@@ -289,14 +302,12 @@ fn file_to_file(sizes: &Sizes) {
     let (copied, opened) = (path("copied"), path("opened"));
     let mut sides = vec![
         side("cp", || {
-            let _ = fs::remove_file(&copied);
             run(Command::new("cp").arg(&source).arg(&copied));
         }),
         side("vault seal", || seal(threads, ContentIdMode::Skip)),
         side("vault seal with content id", || seal(threads, ContentIdMode::Compute)),
         side("vault seal, one thread", || seal(one, ContentIdMode::Skip)),
         side("vault open", || {
-            let _ = fs::remove_file(&opened);
             let sealed = File::open(&opened_object).unwrap();
             let len = sealed.metadata().unwrap().len();
             let plain = File::create(&opened).unwrap();
@@ -309,7 +320,6 @@ fn file_to_file(sizes: &Sizes) {
         Some(recipient) => sides.push(side("age", {
             let (source, aged) = (&source, path("aged"));
             move || {
-                let _ = fs::remove_file(&aged);
                 run(Command::new("age").args(["-r", &recipient, "-o"]).arg(&aged).arg(source));
             }
         })),

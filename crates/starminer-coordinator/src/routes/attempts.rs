@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use starminer_receipt::{AgentStatement, ChallengeStatement, DenyStatement, Grant, ReleaseStatement, Report};
-use starminer_verify::{Attempt, Evidence, Party, PublicKey, TaskId};
+use starminer_verify::{Attempt, Digest, Evidence, Party, PublicKey, TaskId};
 use starminer_wire::{
     Accepted, ChallengeRequest, DenyRequest, EvidenceRequest, GrantRequest, ProblemStatus, ReleaseRequest, ReleaseResponse, ReportRequest,
 };
@@ -56,7 +56,8 @@ pub(super) async fn evidence(
     Json(request): Json<EvidenceRequest>,
 ) -> Result<Json<Accepted>, Refused> {
     // Form alone: what it claims is for the releaser.
-    let digest = Evidence::parse(&request.evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?.digest();
+    Evidence::parse(&request.evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?;
+    let digest = Digest::of(&request.evidence.0);
     let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest };
     Ok(accepted(&*take(&shared, peer, path, step).await?))
 }

@@ -8,7 +8,7 @@ use starminer_receipt::{
     ReleaseStatement, Report, Signed, Statement, TaskSpec,
 };
 use starminer_store::EventRow;
-use starminer_verify::{Attempt, BootId, Digest, Evidence, NetworkId, NodeId, Refusal, TaskId, UnixTime};
+use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};
 use starminer_wire::Deposit;
 
 use super::queue::Standing;
@@ -73,7 +73,7 @@ pub enum EventBody {
     Attested {
         /// The evidence's bytes.
         evidence: Arc<Vec<u8>>,
-        /// Its digest, as `starminer-verify` computes it.
+        /// SHA-256 of it.
         digest: Digest,
     },
     /// A releaser decided to release.
@@ -357,7 +357,7 @@ impl Event {
             EntryKind::Attested => {
                 reader.of_attempt(&mut event)?;
                 let evidence = Arc::new(reader.statement()?.to_vec());
-                let digest = Evidence::parse(&evidence).map_err(|_| reader.damaged())?.digest();
+                let digest = Digest::of(&evidence);
                 EventBody::Attested { evidence, digest }
             }
             EntryKind::Released => {

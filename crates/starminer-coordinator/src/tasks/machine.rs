@@ -111,7 +111,7 @@ pub enum Step {
     Evidence {
         /// The evidence's bytes.
         evidence: Arc<Vec<u8>>,
-        /// Its digest, as `starminer-verify` computes it.
+        /// SHA-256 of it.
         digest: Digest,
     },
     /// The releaser is about to release.

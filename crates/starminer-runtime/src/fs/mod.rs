@@ -14,10 +14,10 @@ mod error;
 mod open;
 mod outputs;
 mod path;
-mod tree;
-mod vault;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod vault;
 
 pub use backing::{InputError, InputFile, ScratchError, ScratchFiles, ScratchId};
 pub use error::FsError;

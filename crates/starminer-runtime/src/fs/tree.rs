@@ -12,10 +12,18 @@ pub(super) struct NodeId(usize);
 
 pub(super) enum Kind {
     /// Entries in byte order of their names.
-    Directory { entries: BTreeMap<Box<str>, NodeId> },
+    Directory {
+        entries: BTreeMap<Box<str>, NodeId>,
+    },
     /// `index` into the task's inputs.
-    Input { index: usize, len: u64 },
-    Scratch { file: ScratchId, len: u64 },
+    Input {
+        index: usize,
+        len: u64,
+    },
+    Scratch {
+        file: ScratchId,
+        len: u64,
+    },
 }
 
 /// Where a node hangs. There are no hard links, so it is one place at most.

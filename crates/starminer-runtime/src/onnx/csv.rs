@@ -205,6 +205,29 @@ fn quoted(bytes: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     }
 }
 
+/// Reads all of `text`, fed in pieces of `piece` bytes, up to its first error.
+pub(crate) fn read_all(text: &[u8], piece: usize) {
+    let mut lines = Lines::new();
+    let mut pieces = text.chunks(piece);
+    loop {
+        match lines.advance() {
+            Err(_) => return,
+            Ok(true) => {
+                let (row, line) = lines.line();
+                let mut fields = Vec::new();
+                if split(row, line, &mut fields).is_err() {
+                    return;
+                }
+                fields.iter().for_each(|field| {
+                    number(field);
+                });
+            }
+            Ok(false) if lines.has_ended() => return,
+            Ok(false) => lines.feed(pieces.next().unwrap_or_default()),
+        }
+    }
+}
+
 /// A finite decimal number, blanks around it allowed.
 pub(super) fn number(field: &[u8]) -> Option<f32> {
     let text = std::str::from_utf8(field).ok()?.trim_matches([' ', '\t']);

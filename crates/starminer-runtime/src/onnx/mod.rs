@@ -13,11 +13,12 @@ mod plan;
 mod predictions;
 mod run;
 mod scan;
-mod wire;
 #[cfg(test)]
 mod tests;
+mod wire;
 
+pub(crate) use csv::read_all as read_all_csv;
 pub use csv::{MAX_COLUMNS, MAX_LINE_BYTES};
-pub use plan::MAX_FEATURES;
+pub use plan::{MAX_FEATURES, check_model};
 pub use run::{BATCH_ROWS, OnnxConfig, OnnxOutcome, OnnxRequest, run};
 pub use scan::{MAX_MODEL_BYTES, MAX_NODES};

@@ -41,6 +41,16 @@ pub(super) struct Scores {
     pub(super) values: Vec<f32>,
 }
 
+/// Whether the engine takes a model, and how many features it asks for: for a requester who wants to know before sealing it.
+///
+/// # Errors
+/// The refusal that a run would end with, as far as it can be known without data.
+pub fn check_model(bytes: &[u8], memory_bytes: u64) -> Result<usize, Refusal> {
+    let mut model = Model::parse(bytes, memory_bytes)?;
+    model.plan(model.batch_rows(1))?;
+    Ok(model.features())
+}
+
 /// Refuses to look anywhere outside the model; `scan` has already refused a model that asks for it.
 struct NoOtherFiles;
 
@@ -102,7 +112,9 @@ impl Model {
         let mut batch = Batch { labels: None, scores: None };
         for output in outputs {
             let per_row = |len: usize| {
-                (len % rows == 0 && len > 0).then_some(len / rows).ok_or_else(|| shape("an output without a value for each row"))
+                (len % rows == 0 && len > 0)
+                    .then_some(len / rows)
+                    .ok_or_else(|| shape("an output without a value for each row"))
             };
             if batch.labels.is_none() && output.datum_type().is_integer() {
                 let labels = output.cast_to::<i64>().map_err(|error| unusable(&error))?;
@@ -161,7 +173,9 @@ impl Model {
 fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Refusal> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| unusable(&error)),
-        Err(_) => Err(Refusal::new("engine.onnx.unsupported-model", "the model uses what this engine does not support")),
+        Err(_) => {
+            Err(Refusal::new("engine.onnx.unsupported-model", "the model uses what this engine does not support"))
+        }
     }
 }
 

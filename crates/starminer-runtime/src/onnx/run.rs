@@ -224,9 +224,12 @@ impl Table {
         table.read_header(config)?;
         let found = table.roles.iter().filter(|role| **role == Role::Feature).count();
         if found != features {
-            return Err(Refusal::new("engine.onnx.feature-count", "the input has not as many feature columns as the model")
-                .with_detail(format_args!("the model takes {features}, the input has {found}"))
-                .into());
+            return Err(Refusal::new(
+                "engine.onnx.feature-count",
+                "the input has not as many feature columns as the model",
+            )
+            .with_detail(format_args!("the model takes {features}, the input has {found}"))
+            .into());
         }
         Ok(table)
     }
@@ -298,7 +301,11 @@ fn take_row(roles: &[Role], row: u64, line: &[u8], features: &mut Vec<f32>) -> R
             Role::Ignored => {}
             Role::Id => id = Some(field.to_vec()),
             Role::Feature => {
-                features.push(number(field).ok_or(CsvError { row, column: at + 1, problem: CsvProblem::NotANumber })?);
+                features.push(number(field).ok_or(CsvError {
+                    row,
+                    column: at + 1,
+                    problem: CsvProblem::NotANumber,
+                })?);
             }
         }
     }

@@ -161,7 +161,8 @@ fn too_large(detail: &str) -> Found {
 
 fn unsupported(what: &str) -> Found {
     Found::Refused(
-        Refusal::new("engine.onnx.unsupported-model", "the model uses what this engine does not support").with_detail(what),
+        Refusal::new("engine.onnx.unsupported-model", "the model uses what this engine does not support")
+            .with_detail(what),
     )
 }
 

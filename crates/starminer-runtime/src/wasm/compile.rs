@@ -89,7 +89,9 @@ impl WasmEngine {
         }
         let module_sha256 = sha256(bytes);
         let (adapted, adapter) = match bytes.get(..8) {
-            Some(header) if header == CORE_HEADER => (Some(adapt(bytes)?), AdapterUse::Preview1(preview1_adapter_sha256())),
+            Some(header) if header == CORE_HEADER => {
+                (Some(adapt(bytes)?), AdapterUse::Preview1(preview1_adapter_sha256()))
+            }
             Some(header) if header == COMPONENT_HEADER => (None, AdapterUse::None),
             Some(header) if header.starts_with(b"\0asm") => {
                 return Err(Refusal::new(

@@ -3,7 +3,9 @@
 //! Everything that changes compiled code, or what it does, is set here explicitly, also where it is wasmtime's default
 //! today: a result must not change because a default did. The list is repeated, with reasons, in `specs/engines.md`.
 
-use wasmtime::{Config, Engine, Inlining, OptLevel, ProfilingStrategy, RegallocAlgorithm, Strategy, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Engine, Inlining, OptLevel, ProfilingStrategy, RegallocAlgorithm, Strategy, WasmBacktraceDetails,
+};
 
 /// Target of compiled code.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -100,7 +102,10 @@ impl WasmEngine {
     /// `enable_cpu_flags` must enable exactly the flags it is given on the configuration, with
     /// `Config::cranelift_flag_enable`. That function is `unsafe` (a wrong flag breaks compiled code), and `unsafe` has
     /// its homes, of which this crate is none; so the caller brings it, and what it did is checked.
-    pub fn new(settings: EngineSettings, enable_cpu_flags: impl FnOnce(&mut Config, &[&'static str])) -> Result<Self, EngineError> {
+    pub fn new(
+        settings: EngineSettings,
+        enable_cpu_flags: impl FnOnce(&mut Config, &[&'static str]),
+    ) -> Result<Self, EngineError> {
         check_cpu()?;
         let mut config = config(settings).map_err(wasmtime_error)?;
         enable_cpu_flags(&mut config, &CPU_FLAGS);
@@ -173,7 +178,7 @@ fn config(settings: EngineSettings) -> wasmtime::Result<Config> {
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .guard_before_linear_memory(true)
         .memory_may_move(false)
-        .memory_init_cow(true)
+        .memory_init_cow(false)
         .table_lazy_init(true)
         .signals_based_traps(true)
         // Names and lines of a stranger's code are of no use to us, and would be plaintext in our hands.
@@ -197,7 +202,18 @@ fn check_cpu() -> Result<(), EngineError> {
             )*};
         }
         require!(
-            "cmpxchg16b", "sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "avx", "avx2", "fma", "bmi1", "bmi2", "lzcnt"
+            "cmpxchg16b",
+            "sse3",
+            "ssse3",
+            "sse4.1",
+            "sse4.2",
+            "popcnt",
+            "avx",
+            "avx2",
+            "fma",
+            "bmi1",
+            "bmi2",
+            "lzcnt"
         );
         Ok(())
     }

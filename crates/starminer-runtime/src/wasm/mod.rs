@@ -12,10 +12,12 @@ mod host;
 mod limiter;
 mod run;
 
-pub use compile::{AdapterUse, CompileError, CompiledWorkload, MAX_MODULE_BYTES, Sha256Digest, preview1_adapter_sha256};
+pub use compile::{
+    AdapterUse, CompileError, CompiledWorkload, MAX_MODULE_BYTES, Sha256Digest, preview1_adapter_sha256,
+};
 pub use engine::{
-    CPU_FLAGS, Determinism, EngineError, EngineSettings, MEMORY_GUARD_BYTES, MEMORY_RESERVATION_BYTES,
-    STACK_BYTES, TARGET, WasmEngine, YIELD_INTERVAL_FUEL,
+    CPU_FLAGS, Determinism, EngineError, EngineSettings, MEMORY_GUARD_BYTES, MEMORY_RESERVATION_BYTES, STACK_BYTES,
+    TARGET, WasmEngine, YIELD_INTERVAL_FUEL,
 };
 pub use host::{ClockGrant, RandomGrant, RandomSeed};
 pub use run::{Grants, Limits, RunEnd, RunOutcome, RunRequest, TrapKind};

@@ -209,15 +209,29 @@ impl WasmEngine {
         let fs = shared.into_fs().ok_or(HostFault::ENGINE)?;
         let (stdout, stdout_dropped_bytes) = stdout.take();
         let (stderr, stderr_dropped_bytes) = stderr.take();
-        Ok(RunOutcome { end, fuel_used, peak_memory_bytes, stdout, stdout_dropped_bytes, stderr, stderr_dropped_bytes, fs })
+        Ok(RunOutcome {
+            end,
+            fuel_used,
+            peak_memory_bytes,
+            stdout,
+            stdout_dropped_bytes,
+            stderr,
+            stderr_dropped_bytes,
+            fs,
+        })
     }
 
-    async fn drive(&self, component: &Component, store: &mut Store<TaskState>, limits: &Limits, stop: &StopSignal) -> RunEnd {
+    async fn drive(
+        &self,
+        component: &Component,
+        store: &mut Store<TaskState>,
+        limits: &Limits,
+        stop: &StopSignal,
+    ) -> RunEnd {
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
-        let ready = store
-            .set_fuel(limits.fuel)
-            .and_then(|()| store.fuel_async_yield_interval(Some(YIELD_INTERVAL_FUEL)));
+        let ready =
+            store.set_fuel(limits.fuel).and_then(|()| store.fuel_async_yield_interval(Some(YIELD_INTERVAL_FUEL)));
         if ready.is_err() {
             return RunEnd::HostFault(HostFault::ENGINE);
         }
@@ -257,7 +271,10 @@ impl WasmEngine {
 fn check_arguments(arguments: &[String], environment: &[(String, String)]) -> Result<(), Refusal> {
     let bytes = arguments.iter().map(String::len).sum::<usize>()
         + environment.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-    let has_nul = arguments.iter().chain(environment.iter().flat_map(|(name, value)| [name, value])).any(|text| text.contains('\0'));
+    let has_nul = arguments
+        .iter()
+        .chain(environment.iter().flat_map(|(name, value)| [name, value]))
+        .any(|text| text.contains('\0'));
     if bytes > MAX_ARGUMENT_BYTES || has_nul {
         return Err(Refusal::new(
             "engine.wasm.bad-arguments",
@@ -298,7 +315,9 @@ fn end_of(error: &wasmtime::Error, memory_was_denied: bool) -> RunEnd {
         Some(&trap) => RunEnd::Trap { kind: TrapKind::of(trap) },
         // A module whose first memory is larger than its limit does not start.
         None if memory_was_denied => RunEnd::MemoryLimit,
-        None if error.is::<std::io::Error>() || error.is::<wasmtime::OutOfMemory>() => RunEnd::HostFault(HostFault::MEMORY),
+        None if error.is::<std::io::Error>() || error.is::<wasmtime::OutOfMemory>() => {
+            RunEnd::HostFault(HostFault::MEMORY)
+        }
         None => RunEnd::Trap { kind: TrapKind::InterfaceMisuse },
     }
 }

@@ -3,6 +3,7 @@
 // `Config::cranelift_flag_enable` is unsafe; agents call it in starminer-sandbox, on which this crate must not depend.
 #![allow(unsafe_code, dead_code, missing_docs, clippy::unwrap_used)]
 
+use std::io;
 use std::sync::Mutex;
 
 use starminer_runtime::StopSignal;
@@ -10,7 +11,7 @@ use starminer_runtime::fs::TaskFs;
 use starminer_runtime::wasm::*;
 use starminer_vault::object::{SealOptions, seal_bytes};
 use starminer_vault::scratch::{Opening, Scratch, ScratchContext, ScratchOptions};
-use starminer_vault::{ObjectContext, ObjectReader, Purpose, Salt, TaskSecret};
+use starminer_vault::{ObjectContext, ObjectReader, PageStore, Purpose, ReadAt, Salt, TaskSecret, WriteAt};
 use wasmtime::component::Component;
 
 pub const TASK: [u8; 16] = [7; 16];
@@ -45,15 +46,59 @@ pub fn seal_input(plain: &[u8]) -> ObjectReader<Vec<u8>> {
 }
 
 pub fn task_fs(inputs: &[(&str, &[u8])], quota_bytes: u64) -> TaskFs {
-    let context = ScratchContext { task: TASK, name: "scratch" };
-    let opening = Opening { salt: Salt::from_random([3; 32]), attempt: 1 };
-    let scratch =
-        Scratch::create(Mutex::new(Vec::new()), &secret(), &context, opening, ScratchOptions::default()).unwrap();
-    let mut fs = TaskFs::new(scratch, quota_bytes);
+    let mut fs = task_fs_over(Mutex::new(Vec::new()), quota_bytes);
     for (name, plain) in inputs {
         fs.add_input(name, seal_input(plain)).unwrap();
     }
     fs
+}
+
+pub fn task_fs_over(store: impl PageStore + Send + 'static, quota_bytes: u64) -> TaskFs {
+    let context = ScratchContext { task: TASK, name: "scratch" };
+    let opening = Opening { salt: Salt::from_random([3; 32]), attempt: 1 };
+    let scratch = Scratch::create(store, &secret(), &context, opening, ScratchOptions::default()).unwrap();
+    TaskFs::new(scratch, quota_bytes)
+}
+
+/// A store on a disk that has `room` bytes.
+pub struct FullDisk {
+    bytes: Mutex<Vec<u8>>,
+    room: u64,
+}
+
+impl FullDisk {
+    pub fn new(room: u64) -> Self {
+        FullDisk { bytes: Mutex::new(Vec::new()), room }
+    }
+}
+
+impl ReadAt for FullDisk {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.bytes.read_at(buf, offset)
+    }
+
+    fn byte_len(&self) -> io::Result<u64> {
+        self.bytes.byte_len()
+    }
+}
+
+impl WriteAt for FullDisk {
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if offset + buf.len() as u64 > self.room {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.write_all_at(buf, offset)
+    }
+}
+
+impl PageStore for FullDisk {
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.bytes.set_len(len_bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 pub fn limits() -> Limits {

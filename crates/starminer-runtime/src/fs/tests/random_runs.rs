@@ -104,7 +104,8 @@ fn run(seed: u64, operations: usize) {
             }
             8 => {
                 let path = dice.path();
-                let real = fs.stat_at(&root, &path).map(|stat| (stat.kind == FileKind::File).then_some(stat.size_bytes));
+                let real =
+                    fs.stat_at(&root, &path).map(|stat| (stat.kind == FileKind::File).then_some(stat.size_bytes));
                 assert_eq!(real, model.stat(&path), "stat {path}: {place}");
             }
             9 => {

@@ -17,7 +17,8 @@ fn secret() -> TaskSecret {
 /// A sealed input with these bytes.
 pub(super) fn input(plain: &[u8]) -> ObjectReader<Vec<u8>> {
     let context = ObjectContext { task: TASK, name: "input", purpose: Purpose::Input };
-    let (sealed, _) = seal_bytes(&secret(), &context, Salt::from_random([2; 32]), SealOptions::default(), plain).unwrap();
+    let (sealed, _) =
+        seal_bytes(&secret(), &context, Salt::from_random([2; 32]), SealOptions::default(), plain).unwrap();
     let len = sealed.len() as u64;
     ObjectReader::open(&secret(), &context, sealed, len).unwrap()
 }

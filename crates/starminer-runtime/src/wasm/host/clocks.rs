@@ -9,8 +9,8 @@ use wasmtime::Result;
 use wasmtime::component::Resource;
 use wasmtime_wasi_io::poll::{DynPollable, Pollable, subscribe};
 
-use super::bindings::wasi::clocks::{monotonic_clock, wall_clock};
 use super::TaskState;
+use super::bindings::wasi::clocks::{monotonic_clock, wall_clock};
 
 /// Whether a task sees the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,7 +77,9 @@ impl monotonic_clock::Host for TaskState {
         let until = match self.clock.grant {
             ClockGrant::Constant => None,
             // A time that cannot be reached is a year: longer than any task.
-            ClockGrant::Host => Some(Instant::now() + Duration::from_nanos(nanoseconds).min(Duration::from_secs(31_536_000))),
+            ClockGrant::Host => {
+                Some(Instant::now() + Duration::from_nanos(nanoseconds).min(Duration::from_secs(31_536_000)))
+            }
         };
         let alarm = self.table.push(Alarm { until })?;
         subscribe(&mut self.table, alarm)

@@ -5,11 +5,11 @@ use wasmtime::component::{Resource, ResourceTableError};
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream};
 
 use super::bindings::wasi::clocks::wall_clock::Datetime;
+use super::bindings::wasi::filesystem::preopens;
 use super::bindings::wasi::filesystem::types::{
     self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode, MetadataHashValue,
     NewTimestamp, OpenFlags, PathFlags,
 };
-use super::bindings::wasi::filesystem::preopens;
 use super::streams::{FileInput, FileOutput, WritePosition};
 use super::{MAX_TRANSFER_BYTES, Shared, TaskState};
 use crate::fs::{Descriptor, FileKind, FsError, Grant, OpenHow, Stat};

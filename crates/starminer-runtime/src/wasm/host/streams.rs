@@ -91,4 +91,3 @@ fn stream_error(error: super::filesystem::HostFsError) -> StreamError {
         Err(trap) => StreamError::Trap(trap),
     }
 }
-

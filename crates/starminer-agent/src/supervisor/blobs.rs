@@ -1,0 +1,221 @@
+//! Ciphertext on this node: objects on their way in, outputs on their way out, the store of a scratch.
+//!
+//! All of it lies in files without names, so that nothing is left when the last process that has one open ends, however
+//! it ends. Content ids are checked while a download streams to the disk; no object is ever whole in memory.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use starminer_client::{ClientError, UploadSource};
+use starminer_receipt::ObjectRef;
+use starminer_verify::{Party, Refusal};
+
+use super::upstream::Upstream;
+use crate::error::AgentError;
+
+/// Objects of one task that are fetched at the same time.
+const PARALLEL_FETCHES: usize = 4;
+/// How often the fetching of one object is begun.
+const MAX_FETCHES: u32 = 8;
+/// Pause before an object is fetched again, at first and at most.
+const FETCH_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
+/// Outputs up to this length are uploaded from memory; longer ones from their file.
+const IN_MEMORY_BYTES: u64 = 1 << 20;
+
+/// The directory for ciphertext of running tasks. Owned by one agent at a time.
+#[derive(Debug)]
+pub(crate) struct JobDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl JobDir {
+    /// Takes the directory `jobs` below `data_dir`, and throws away what an earlier agent may have left there.
+    ///
+    /// # Errors
+    /// [`AgentError::InUse`] while another agent has it, [`AgentError::File`].
+    pub(crate) fn take(data_dir: &Path) -> Result<Self, AgentError> {
+        let error = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| AgentError::File { path, source }
+        };
+        let path = data_dir.join("jobs");
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(error(&path))?;
+        let lock_path = data_dir.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(error(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(AgentError::InUse { path: data_dir.into() }),
+            Err(TryLockError::Error(source)) => return Err(AgentError::File { path: lock_path, source }),
+        }
+        for entry in fs::read_dir(&path).map_err(error(&path))? {
+            let left = entry.map_err(error(&path))?.path();
+            let removed = if left.is_dir() { fs::remove_dir_all(&left) } else { fs::remove_file(&left) };
+            removed.map_err(error(&left))?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// A new file without a name.
+    pub(crate) fn file(&self) -> io::Result<File> {
+        let unnamed = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE)
+            .open(&self.path);
+        match unnamed {
+            // A file system or kernel without unnamed files: the name lives for two calls. EISDIR is what old kernels say.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
+                let name = crate::random::bytes::<8>().map_err(io::Error::other)?;
+                let path = self.path.join(data_encoding::HEXLOWER.encode(&name));
+                let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+                fs::remove_file(&path)?;
+                Ok(file)
+            }
+            result => result,
+        }
+    }
+}
+
+/// Fetches every object of a task, in order of the spec.
+///
+/// # Errors
+/// Why the task cannot start here, and whose fault it is.
+pub(crate) async fn fetch_all<U: Upstream>(
+    upstream: &U,
+    dir: &JobDir,
+    objects: &[ObjectRef],
+) -> Result<Vec<File>, Refusal> {
+    use futures_util::StreamExt as _;
+    use futures_util::TryStreamExt as _;
+    futures_util::stream::iter(objects.iter().enumerate())
+        .map(|(index, object)| fetch(upstream, dir, index, *object))
+        .buffered(PARALLEL_FETCHES)
+        .try_collect()
+        .await
+}
+
+async fn fetch<U: Upstream>(upstream: &U, dir: &JobDir, index: usize, object: ObjectRef) -> Result<File, Refusal> {
+    let mut file = dir.file().map_err(|error| storage(&error))?;
+    let mut pause = FETCH_BACKOFF.0;
+    let mut begun = 1;
+    loop {
+        let mut sink = file.try_clone().map_err(|error| storage(&error))?;
+        let fetched =
+            upstream.download(object.content_id, object.sealed_bytes, move |piece: &[u8]| sink.write_all(piece)).await;
+        let error = match fetched {
+            Ok(()) => return Ok(file),
+            Err(error) => error,
+        };
+        if !error.is_transient() || begun >= MAX_FETCHES {
+            return Err(not_fetched(index, &error));
+        }
+        begun += 1;
+        file.set_len(0).and_then(|()| file.seek(SeekFrom::Start(0))).map_err(|error| storage(&error))?;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(FETCH_BACKOFF.1);
+    }
+}
+
+/// What a failure of the node's own disk means.
+pub(crate) fn storage(error: &io::Error) -> Refusal {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let (check, reason) = if full {
+        ("node.storage-full", "the node's disk has no room for the task's ciphertext".to_owned())
+    } else {
+        ("node.storage", format!("the node's disk failed: {}", error.kind()))
+    };
+    Refusal::new(Party::Node, check, reason, "mend the node's disk; another node can run the task")
+}
+
+fn not_fetched(index: usize, error: &ClientError) -> Refusal {
+    let what = match index {
+        0 => "the workload".to_owned(),
+        input => format!("input {}", input - 1),
+    };
+    match error {
+        ClientError::Local(source) => storage(source),
+        ClientError::Refused { status: 404, .. } => Refusal::new(
+            Party::Requester,
+            "input.missing",
+            format!("the coordinator does not have {what}"),
+            "upload every object of the task before it is submitted",
+        ),
+        ClientError::Protocol { .. } => Refusal::new(
+            Party::Storage,
+            "input.content-id",
+            format!("what the coordinator keeps as {what} is not what the spec names"),
+            "upload the object again",
+        ),
+        ClientError::Refused { .. } | ClientError::Unreachable { .. } => Refusal::new(
+            Party::Coordinator,
+            "input.unavailable",
+            format!("the coordinator did not hand out {what}"),
+            "try again later",
+        ),
+    }
+}
+
+/// An output in its file, for uploading.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn upload_source(file: &File, sealed_bytes: u64) -> io::Result<UploadSource> {
+    if sealed_bytes > IN_MEMORY_BYTES {
+        // The file has no name; this one leads to it as long as this process has it open.
+        return Ok(UploadSource::File(format!("/proc/self/fd/{}", file.as_raw_fd()).into()));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(sealed_bytes).unwrap_or(0));
+    let mut reader = file.try_clone()?;
+    reader.seek(SeekFrom::Start(0))?;
+    reader.take(sealed_bytes + 1).read_to_end(&mut bytes)?;
+    Ok(UploadSource::Bytes(Bytes::from(bytes)))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_no_names_and_leftovers_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = directory.path().join("jobs").join("left");
+        fs::create_dir_all(left.join("deeper")).unwrap();
+        fs::write(left.join("deeper/ciphertext"), b"x").unwrap();
+        fs::write(directory.path().join("jobs/file"), b"x").unwrap();
+        let dir = JobDir::take(directory.path()).unwrap();
+        let mut file = dir.file().unwrap();
+        file.write_all(b"sealed").unwrap();
+        assert_eq!(fs::read_dir(directory.path().join("jobs")).unwrap().count(), 0);
+        assert!(matches!(JobDir::take(directory.path()), Err(AgentError::InUse { .. })));
+        drop(dir);
+        JobDir::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn outputs_are_read_from_memory_or_from_their_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = JobDir::take(directory.path()).unwrap();
+        let mut file = dir.file().unwrap();
+        file.write_all(&vec![7; 3 << 20]).unwrap();
+        let UploadSource::File(path) = upload_source(&file, 3 << 20).unwrap() else { panic!("in memory") };
+        assert_eq!(fs::read(path).unwrap(), vec![7; 3 << 20]);
+        let mut small = dir.file().unwrap();
+        small.write_all(b"abc").unwrap();
+        let UploadSource::Bytes(bytes) = upload_source(&small, 3).unwrap() else { panic!("not in memory") };
+        assert_eq!(&bytes[..], b"abc");
+    }
+}

@@ -1,0 +1,182 @@
+//! The agent's end of one task process: typed messages, and no message that the process's phase does not allow.
+//!
+//! What a process says is bounded, parsed strictly and checked against [`Phase`] before anyone looks at it. A process that
+//! breaks a rule is not argued with.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use starminer_sandbox::{
+    AsyncChannel, AsyncReceiver, AsyncSender, ChannelError, Exit, InForce, Program, ResourceLimit, SpawnError, Stderr,
+    TaskProcess,
+};
+use tokio::time::timeout;
+
+use crate::protocol::{FromTask, Phase, ToTask};
+use crate::task::ProcessLimits;
+
+/// How long a process may take from its start until it is sealed and waits.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A task process that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// It could not be started or sealed.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The runtime cannot watch its channel.
+    #[error("the channel of a task process cannot be watched")]
+    Channel(#[source] io::Error),
+    /// It did not say that it is ready.
+    #[error("a task process did not become ready: {0}")]
+    NotReady(&'static str),
+}
+
+/// What a task process did.
+#[derive(Debug)]
+pub(crate) enum ProcessEvent {
+    /// It said something that its phase allows.
+    Message(FromTask, Vec<OwnedFd>),
+    /// It broke the protocol: whatever it is now, it is not our task process any more.
+    Broken(&'static str),
+    /// It is gone and was reaped.
+    Exited(Exit),
+}
+
+/// A running task process.
+#[derive(Debug)]
+pub(crate) struct TaskHandle {
+    process: Option<TaskProcess>,
+    sender: AsyncSender,
+    receiver: AsyncReceiver,
+    phase: Phase,
+    in_force: InForce,
+    /// Nothing more is read from it: it reported, closed its channel, or broke the protocol.
+    silent: bool,
+}
+
+impl TaskHandle {
+    /// Starts a process and waits until it is sealed and ready for a lease.
+    pub(crate) async fn start(program: Program, limits: ProcessLimits) -> Result<Self, StartError> {
+        let spawned = tokio::task::spawn_blocking(move || TaskProcess::spawn(&program, limits.arguments(), Stderr::Null));
+        let (process, channel) = spawned.await.map_err(|_| StartError::NotReady("it could not be started"))??;
+        let channel: AsyncChannel = channel.into_async().map_err(StartError::Channel)?;
+        let (sender, mut receiver) = channel.split();
+        let ready = timeout(READY_TIMEOUT, receiver.recv()).await.map_err(|_| StartError::NotReady("it kept silent"))?;
+        let message = ready.map_err(|_| StartError::NotReady("it ended"))?;
+        let phase = Phase::Starting;
+        let Ok(message @ FromTask::Ready { .. }) = serde_json::from_slice(&message.bytes) else {
+            return Err(StartError::NotReady("it said something else"));
+        };
+        let phase = phase.after(&message).ok_or(StartError::NotReady("it said something else"))?;
+        let FromTask::Ready { in_force } = message else { return Err(StartError::NotReady("it said something else")) };
+        let in_force = InForce::decode(in_force.as_bytes())
+            .map_err(|_| StartError::NotReady("what is in force around it cannot be read"))?;
+        Ok(Self { process: Some(process), sender, receiver, phase, in_force, silent: false })
+    }
+
+    /// What is in force around this very process.
+    pub(crate) fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
+    /// How far it has come.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Its process id, while it lives.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(TaskProcess::pid)
+    }
+
+    /// Whether it ended while it waited for work.
+    pub(crate) fn is_gone(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)))
+    }
+
+    /// Gives it a lease: from here on it serves this task or none. Its memory is bounded to what the task may use.
+    pub(crate) async fn lease(
+        &mut self,
+        message: &ToTask,
+        scratch: BorrowedFd<'_>,
+        data_bytes: u64,
+    ) -> Result<(), ChannelError> {
+        if let Some(process) = &self.process {
+            // A process that has just ended shows on the channel; a limit that is tighter already is as good.
+            let _ = process.tighten(ResourceLimit::DataBytes, data_bytes);
+        }
+        self.phase = Phase::Leased;
+        self.send(message, &[scratch]).await
+    }
+
+    /// Sends a message.
+    pub(crate) async fn send(&mut self, message: &ToTask, fds: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        let bytes = serde_json::to_vec(message).map_err(|error| ChannelError::Socket(io::Error::other(error)))?;
+        self.sender.send(&bytes, fds).await
+    }
+
+    /// The next thing that it does. Cancelling loses nothing. After [`ProcessEvent::Exited`] it waits for ever.
+    pub(crate) async fn next(&mut self) -> ProcessEvent {
+        while !self.silent {
+            match self.receiver.recv().await {
+                Ok(message) => return self.judge(&message.bytes, message.fds),
+                Err(ChannelError::Malformed(what)) => return self.broken(what),
+                // Closed or reset: it has ended, or is about to.
+                Err(_) => self.silent = true,
+            }
+        }
+        let Some(process) = &mut self.process else { return std::future::pending().await };
+        match process.exited().await {
+            Ok(exit) => {
+                self.process = None;
+                ProcessEvent::Exited(exit)
+            }
+            Err(_) => self.broken("it cannot be waited for"),
+        }
+    }
+
+    fn judge(&mut self, bytes: &[u8], fds: Vec<OwnedFd>) -> ProcessEvent {
+        let Ok(message) = serde_json::from_slice::<FromTask>(bytes) else {
+            return self.broken("it sent something that is no message");
+        };
+        let Some(phase) = self.phase.after(&message) else {
+            return self.broken("it sent a message that does not belong there");
+        };
+        let descriptors = usize::from(matches!(message, FromTask::CompiledMade { .. }));
+        if fds.len() != descriptors {
+            return self.broken("it sent descriptors that do not belong there");
+        }
+        self.phase = phase;
+        if phase == Phase::Reported {
+            self.silent = true;
+        }
+        ProcessEvent::Message(message, fds)
+    }
+
+    fn broken(&mut self, what: &'static str) -> ProcessEvent {
+        self.silent = true;
+        ProcessEvent::Broken(what)
+    }
+
+    /// Kills it. It still has to be waited for with [`TaskHandle::next`], or dropped.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = &self.process {
+            // It fails only where there is nothing left to kill.
+            let _ = process.kill();
+        }
+    }
+}
+
+/// Killing and reaping a process with much memory takes a while: not on a thread of the runtime.
+impl Drop for TaskHandle {
+    fn drop(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        let _ = process.kill();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(process))),
+            Err(_) => drop(process),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Entry points for fuzz targets. Each takes any bytes and must return: no panic, no memory out of proportion.
+
+use crate::{fs, onnx};
+
+/// Looks at `data` as an ONNX model before decoding, and decodes it if it passes.
+pub fn onnx_model(data: &[u8]) {
+    let _ = onnx::check_model(data, 1 << 20);
+}
+
+/// Reads `data` as CSV, in pieces whose size its first byte chooses.
+pub fn csv(data: &[u8]) {
+    if let Some((&size, text)) = data.split_first() {
+        onnx::read_all_csv(text, usize::from(size) + 1);
+    }
+}
+
+/// Resolves `data` as a path in every grant. No answer is a file: there are none.
+pub fn path(fs: &mut fs::TaskFs, data: &str) {
+    for grant in fs::Grant::ALL {
+        if let Ok(root) = fs.open_grant(grant) {
+            let found = fs.stat_at(&root, data);
+            assert!(!matches!(found, Ok(stat) if stat.kind == fs::FileKind::File), "a file out of nowhere");
+            let _ = fs.close(root);
+        }
+    }
+}
