@@ -169,7 +169,11 @@ pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoo
     Ok(NodeId(PublicKey(identity.public())))
 }
 
-fn new_software_tee(root: &SimulatedRoot) -> Result<SoftwareTee, AgentError> {
+/// A new software TEE, certified by `root`: what a node or a broker attests with where there is no hardware.
+///
+/// # Errors
+/// The root did not sign, or there is no randomness.
+pub fn new_software_tee(root: &SimulatedRoot) -> Result<SoftwareTee, AgentError> {
     let seed = Zeroizing::new(crate::random::bytes::<32>()?);
     let request = SoftwareTee::request(&seed, ChipId(crate::random::bytes()?));
     let now = now();
@@ -179,11 +183,12 @@ fn new_software_tee(root: &SimulatedRoot) -> Result<SoftwareTee, AgentError> {
         .certify(&request, not_before, now.saturating_add_millis(DEVICE_CERTIFICATE_MS))
         .map_err(AgentError::Certify)?;
     // Settings belong to one start and are not saved.
-    SoftwareTee::new(&seed, certificate, settings(BootId([0; 16]), Digest([0; 32]))).map_err(AgentError::Certify)
+    SoftwareTee::new(&seed, certificate, software_tee_settings(BootId([0; 16]), Digest([0; 32]))).map_err(AgentError::Certify)
 }
 
 /// How this agent's software TEE presents itself.
-pub(crate) fn settings(boot: BootId, measurement: Digest) -> SoftwareTeeSettings {
+#[must_use]
+pub fn software_tee_settings(boot: BootId, measurement: Digest) -> SoftwareTeeSettings {
     SoftwareTeeSettings {
         boot,
         measurement,

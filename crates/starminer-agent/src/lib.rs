@@ -1,15 +1,93 @@
-//! The node's agent.
+//! The node's agent: supervises tasks inside the enclave, each in a process of its own.
+//!
+//! ```text
+//! agent (long-lived)                                task process (one task, one life)
+//! lease from the feed ───────── spec, lease ──────► makes its two keys
+//! binding → device → evidence ◄──── public keys ───
+//! ciphertext from the coordinator ──── objects ───►
+//! grant from the feed ──── evidence, grant ───────► opens, runs, seals, signs the report, ends
+//! countersigns, closing evidence, uploads ◄─ report
+//! ```
+//!
+//! The agent sees statements, public keys, digests and ciphertext, never plaintext, a task secret or a task's private key.
+//! [`run_if_task_process`] has to be the first call of `main` in every program that runs a node, because a task process is
+//! that program again. Specification: `specs/node.md`.
+//!
+//! Not here: releasing keys (`starminer-broker`), judging evidence (`starminer-verify`), the server's side of the API.
 
-#![allow(dead_code)]
+mod config;
+mod error;
 mod posture;
 mod protocol;
+mod random;
+mod supervisor;
 mod task;
 
+use std::future::Future;
+use std::sync::Arc;
+
+use starminer_attester::{SELF_EXECUTABLE, SoftwareTee, measure_executable};
+use starminer_client::{CoordinatorClient, Transport};
+use starminer_sandbox::{Program, harden_supervisor};
+use starminer_tls::{Clock, Connector, IdentityKey, PeerIdentity, RotatingCertificate, Rotation, Side, SystemClock};
+use starminer_verify::{BootId, NodeId, PublicKey};
+
+pub use config::{AgentConfig, CONFIG_FILE, NodeLimits, init, new_software_tee, software_tee_settings};
+pub use error::AgentError;
+pub use random::NoRandomness;
 pub use task::run_if_task_process;
 
-/// For this crate's own integration tests: the channel's messages, so that a test can play the agent. No stable interface.
+/// Runs a node until `shutdown` is over: leases come in, tasks run, reports go out. Call within a multi-thread tokio runtime.
+/// `admitted` is called once, when the coordinator has admitted the node.
+///
+/// When told to stop it takes no more leases, lets running tasks go on for a bounded time, and gives the rest up with a
+/// report. Everything that happens to single tasks is reported, not returned.
+///
+/// # Errors
+/// What keeps the node from starting.
+pub async fn run(
+    config: AgentConfig,
+    admitted: impl FnOnce() + Send + 'static,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    harden_supervisor()?;
+    let trust = config.trust()?;
+    let identity = Arc::new(IdentityKey::load(&config.identity)?);
+    let boot = BootId(random::bytes()?);
+    let settings = config::software_tee_settings(boot, measure_executable(SELF_EXECUTABLE)?);
+    let device = SoftwareTee::load(&config.software_tee, settings)
+        .map_err(|source| AgentError::Device { path: config.software_tee.clone(), source })?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let rotation = Rotation::default();
+    let certificate =
+        Arc::new(RotatingCertificate::new(Arc::clone(&identity), Side::Client, rotation, clock.unix_seconds())?);
+    let _rotation = certificate.spawn_rotation(Arc::clone(&clock));
+    let connector = Arc::new(Connector::new(Arc::clone(&certificate), clock));
+    let address: Arc<str> = trust.coordinator.address.as_str().into();
+    let transport = Transport::new(address, PeerIdentity(trust.coordinator.key.0), connector);
+    let upstream = supervisor::Coordinator { client: CoordinatorClient::new(transport), certificate };
+
+    let parts = supervisor::Parts {
+        upstream,
+        network: trust.network,
+        coordinator: trust.coordinator.key,
+        node: NodeId(PublicKey(identity.public())),
+        device: Arc::new(device),
+        program: Program::Itself,
+        data_dir: config.data_dir,
+        places: config.places,
+        limits: config.limits,
+        admitted: Box::new(admitted),
+    };
+    supervisor::serve(parts, shutdown).await
+}
+
+/// For this crate's own integration tests: the channel's messages, so that a test can play the agent, and the supervisor
+/// without a network, so that it can play the coordinator. No stable interface.
 #[doc(hidden)]
 pub mod testing {
     pub use crate::protocol::{CompiledRecord, FromTask, MAX_OBJECTS_PER_MESSAGE, Phase, ToTask};
+    pub use crate::supervisor::{Parts, Upstream, serve};
     pub use crate::task::ProcessLimits;
 }

@@ -14,6 +14,9 @@ use tokio::sync::Notify;
 
 use crate::tasks::{AttemptRecord, Ending, Standing, Task};
 
+/// A page of a feed ends with the view that passes this many bytes.
+const PAGE_BYTES: usize = 4 << 20;
+
 type FeedKey = (FeedRole, PublicKey);
 
 /// See the module.
@@ -133,6 +136,7 @@ impl Board {
         let state = self.read();
         let mut page = FeedPage { attempts: Vec::new(), version: state.version.max(after) };
         let Some(feed) = state.feeds.get(&(role, identity)) else { return page };
+        let mut bytes = 0;
         for (version, (id, attempt)) in feed.by_version.range(after.saturating_add(1)..) {
             let Some(posted) = state.tasks.get(id) else { continue };
             let Some(record) = posted.task.attempt(*attempt) else { continue };
@@ -140,7 +144,8 @@ impl Board {
                 continue;
             }
             page.attempts.push(attempt_view(&posted.task, record, role));
-            if page.attempts.len() == MAX_FEED_VIEWS {
+            bytes += view_bytes(&posted.task, record);
+            if page.attempts.len() == MAX_FEED_VIEWS || bytes >= PAGE_BYTES {
                 page.version = *version;
                 break;
             }
@@ -214,6 +219,12 @@ impl State {
             }
         }
     }
+}
+
+/// About as many bytes as a view has in JSON: its parts that a stranger can make large, in base64, and room for the others.
+fn view_bytes(task: &Task, record: &AttemptRecord) -> usize {
+    let evidence = record.evidence.as_ref().and_then(|kept| kept.body.as_ref()).map_or(0, |body| body.len());
+    8 * 1024 + 2 * (task.spec.sealed_manifest.0.len() + evidence) + 512 * task.spec.inputs.len()
 }
 
 fn queue_key(task: &Task) -> (std::cmp::Reverse<starminer_receipt::Sensitivity>, u64, TaskId) {

@@ -107,11 +107,13 @@ pub struct TotalLimits {
     pub streams_per_connection: u32,
     /// Blob transfers under way.
     pub blob_transfers: usize,
+    /// Bytes of request bodies, other than blobs, that are being read.
+    pub body_bytes: usize,
 }
 
 impl Default for TotalLimits {
     fn default() -> Self {
-        Self { open_tasks: 10_000, nodes: 10_000, connections: 4_096, streams_per_connection: 512, blob_transfers: 256 }
+        Self { open_tasks: 10_000, nodes: 10_000, connections: 4_096, streams_per_connection: 512, blob_transfers: 256, body_bytes: 64 << 20 }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use starminer_log::LogSigner;
@@ -248,6 +249,8 @@ impl Coordinator {
             quotas,
             transfers: Semaphore::new(config.total.blob_transfers),
             writer: handle,
+            polls: AtomicU64::new(1),
+            body_bytes: AtomicUsize::new(0),
             epoch: u64::from_be_bytes(first_eight(&epoch_bytes)) & !0xffff_ffff,
             stopping,
             config,

@@ -1,6 +1,7 @@
 //! What the request handlers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use starminer_receipt::{Signer, TaskSpec};
 use starminer_store::{Blobs, Database};
@@ -43,6 +44,10 @@ pub struct Shared {
     pub(crate) quotas: Quotas,
     pub(crate) transfers: Semaphore,
     pub(crate) writer: WriterHandle,
+    /// Counts polls of nodes.
+    pub(crate) polls: AtomicU64,
+    /// Bytes of JSON bodies that are being read, of all requests together.
+    pub(crate) body_bytes: AtomicUsize,
     /// This start; the low half counts the times that somebody had to begin anew.
     pub(crate) epoch: u64,
     /// Becomes true when the coordinator stops.

@@ -218,6 +218,12 @@ impl Writer {
             }
         }
         self.tasks.assign(now);
+        // A task that was submitted and leased in one group is seen leased.
+        for answer in waiting.commands.iter_mut().filter_map(|(_, result)| result.as_mut().ok()) {
+            if let Some(current) = answer.task.as_ref().and_then(|task| self.tasks.task(&task.id)) {
+                answer.task = Some(current.clone());
+            }
+        }
         let touched = self.tasks.take_batch();
         let prepared = self.fill(&mut batch, &touched)?;
         let outcome = if batch.is_empty() { Outcome::Durable(Committed::default()) } else { self.commit(&batch).await? };

@@ -236,7 +236,7 @@ async fn nodes_that_go_away_or_restart_give_their_attempts_up() {
     config.waits.node_silence_ms = 700;
     let world = World::new(config);
     let running = world.start();
-    let (requester, mut node, other) = (Party::new(1), world.node(2), world.node(3));
+    let (requester, node, other) = (Party::new(1), world.node(2), world.node(3));
     let (ours, theirs, others) = (running.client(&requester), running.client(&node.party), running.client(&other.party));
     node.admit(&theirs).await;
     other.admit(&others).await;
@@ -245,7 +245,7 @@ async fn nodes_that_go_away_or_restart_give_their_attempts_up() {
     assert_eq!(node.poll(&theirs, 1, 1000).await[0].attempt.0, 1);
 
     // Restarted: its new start gets the task again only if nobody else is free.
-    node.boot = starminer_verify::BootId(world::random());
+    let node = world.node(2);
     let (first, second) = tokio::join!(other.poll(&others, 1, 1500), async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         node.poll(&theirs, 1, 300).await

@@ -14,7 +14,7 @@ use starminer_receipt::{
     TaskSpec,
 };
 use starminer_vault::TaskSecret;
-use starminer_verify::{Challenge, Endorsements, Party, PublicKey, Refusal, TaskId, UnixTime};
+use starminer_verify::{Challenge, Endorsements, Party, Policy, PublicKey, Refusal, SandboxMeasure, TaskId, UnixTime};
 use starminer_wire::{
     AttemptView, BrokerEvidenceRequest, CancelRequest, Deposit, MAX_POLL_WAIT_MS, SubmitRequest, TaskView,
 };
@@ -324,6 +324,7 @@ impl Requester {
         let challenge = Challenge(random_bytes());
         let issued_at = (self.host.clock)();
         let answer = self.client.broker_evidence(&BrokerEvidenceRequest { broker, challenge }).await?;
+        let policy = broker_policy(&plan.policy)?;
         let (verified, result) = verify_broker_evidence(
             &answer.evidence.0,
             self.network.network,
@@ -331,7 +332,7 @@ impl Requester {
             (challenge, issued_at),
             &self.host.trust,
             &plan.reference_values,
-            &plan.policy,
+            &policy,
             (self.host.clock)(),
         )
         .map_err(|reasons| {
@@ -546,6 +547,15 @@ fn reopen(
         output_dir: start.output_dir.clone(),
     };
     Ok(Some((task, open, ledger)))
+}
+
+/// The job's policy as it applies to a broker: it runs no guest, so that of the measures around a task's process only those count
+/// that keep its own memory closed.
+fn broker_policy(policy: &Policy) -> Result<Policy, RequesterError> {
+    let mut fields = policy.fields().clone();
+    let own = [SandboxMeasure::NonDumpable, SandboxMeasure::CoreDumpsOff, SandboxMeasure::PtraceRefused];
+    fields.minimum_posture.sandbox.retain(|measure| own.contains(measure));
+    Policy::new(fields).map_err(|error| refused(Party::Requester, error.code(), &error.to_string(), "mend the policy"))
 }
 
 fn refused(party: Party, check: &'static str, reason: &str, remedy: &str) -> RequesterError {

@@ -68,7 +68,7 @@ fn ends_of_a_guest() {
 #[test]
 fn a_nonzero_exit_is_told() {
     let outcome = check_end("(call $exit (i32.const 3))", RunEnd::Completed { exit_code: 1 });
-    assert_eq!(outcome.end.code(), "run.exit-code");
+    assert_eq!(outcome.end.code(), "workload.exit-nonzero");
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn what_is_no_command_is_refused_with_its_code() {
     check_refused(b"(module)", "engine.wasm.not-wasm");
     check_refused(b"\x7fELF\x02\x01\x01\x00\x00", "engine.wasm.not-wasm");
     check_refused(b"\0asm\x02\0\0\0", "engine.wasm.unknown-version");
-    check_refused(b"\0asm\x01\0\0\0\xff\xff", "engine.wasm.not-a-command");
+    check_refused(b"\0asm\x01\0\0\0\xff\xff", "engine.wasm.invalid");
     check_refused(b"\0asm\x0d\0\x01\0\xff\xff", "engine.wasm.invalid");
     check_refused(&vec![0; MAX_MODULE_BYTES + 1], "engine.wasm.too-large");
     check_refused(&module("(module)"), "engine.wasm.not-a-command");
@@ -204,7 +204,7 @@ fn what_is_no_command_is_refused_with_its_code() {
     // Threads and 64-bit memories are off.
     check_refused(
         &module(r#"(module (memory (export "memory") 1 1 shared) (func (export "_start")))"#),
-        "engine.wasm.not-a-command",
+        "engine.wasm.invalid",
     );
     check_refused(
         &module(r#"(component (core module $m (memory 1 1 shared)) (core instance (instantiate $m)))"#),

@@ -255,6 +255,54 @@ fn a_run_repeats_bit_for_bit() {
     assert_eq!(portable.component_sha256, native.component_sha256);
 }
 
+/// Not a test of its own: what `compiled_code_is_the_same_in_another_process` starts.
+#[test]
+#[ignore = "started by another test"]
+fn print_compiled_digest() {
+    let compiled = engine(Determinism::Portable).compile(example!("wordcount/wordcount.wasm")).unwrap();
+    println!("compiled {:?} component {:?}", compiled.compiled_sha256, compiled.component_sha256);
+}
+
+/// Within one process, address space and hash seeds are the same: another one must agree too.
+#[test]
+fn compiled_code_is_the_same_in_another_process() {
+    let digests = || {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "print_compiled_digest", "--include-ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|line| line.find("compiled [").map(|at| line[at..].to_owned())).unwrap()
+    };
+    assert_eq!(digests(), digests());
+}
+
+/// One changed bit in a module: it is refused or it runs to some end, and the process lives.
+#[test]
+fn altered_modules_never_end_the_process() {
+    let engine = engine(Determinism::Native);
+    let mut state = 1_u64;
+    for module in [example!("hostile/logflood.wasm"), example!("hostile/trap.wasm"), example!("runaway/runaway.wasm")] {
+        for _ in 0..60 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let mut altered = module.to_vec();
+            let at = (state >> 33) as usize % altered.len();
+            altered[at] ^= 1 << (state >> 60 & 7);
+            match engine.compile(&altered) {
+                Err(CompileError::Refused(_)) => {}
+                Err(CompileError::Host(fault)) => panic!("{fault} at byte {at}"),
+                Ok(compiled) => {
+                    let component = support::load(&engine, &compiled);
+                    let mut request = request(&[]);
+                    request.limits.fuel = 1_000_000;
+                    let outcome = support::block_on(engine.run(&component, request)).unwrap();
+                    assert!(!matches!(outcome.end, RunEnd::HostFault(_)), "byte {at}: {:?}", outcome.end);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn not_a_number_has_one_spelling_where_the_specification_asks_for_it() {
     let mut outcome = run(&engine(Determinism::Portable), example!("hostile/clock.wasm"), request(&[]));

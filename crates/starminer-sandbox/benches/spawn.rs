@@ -12,9 +12,12 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use starminer_sandbox::{Channel, InForce, Profile, Program, Protection, Stderr, TaskProcess, enter};
+use tract_onnx::prelude::{Framework, InferenceModelExt};
 
 const TASK: &str = "starminer-task-under-measurement";
 const BARE: &str = "starminer-bare-process";
+/// Under this name it runs its engines. Nobody does; but with them linked in it is as large as a real agent.
+const ENGINES: &str = "starminer-engines";
 /// Spawns a measurement; enough for a p99 of two samples.
 const ROUNDS: usize = 200;
 
@@ -23,8 +26,11 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some(TASK) => return task(arguments.collect()),
         Some(BARE) => return ExitCode::SUCCESS,
+        Some(ENGINES) => return engines(),
         _ => {}
     }
+    let size = std::fs::metadata("/proc/self/exe").unwrap().len();
+    println!("this program has {} MiB", size >> 20);
     println!("{:40} {:>9} {:>9} {:>12}", "", "p50", "p99", "cpu of task");
     report("/bin/true: fork, exec, exit", || (bare(&mut Command::new("/bin/true")), None));
     report("this program: fork, exec, exit", || (bare(Command::new("/proc/self/exe").arg0(BARE)), None));
@@ -46,6 +52,14 @@ fn main() -> ExitCode {
         println!("{:40} {:>9.0}/s", format!("whole cycles, {lanes} in flight"), rate(lanes));
     }
     ExitCode::SUCCESS
+}
+
+fn engines() -> ExitCode {
+    let engine = wasmtime::Engine::default();
+    let wasm = wasmtime::component::Component::new(&engine, b"").is_ok();
+    let model =
+        tract_onnx::onnx().model_for_read(&mut std::io::empty()).and_then(|model| model.into_optimized()).is_ok();
+    ExitCode::from(u8::from(wasm || model))
 }
 
 /// In the task process: seal, say so, wait to be told to go.

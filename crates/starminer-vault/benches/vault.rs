@@ -1,7 +1,8 @@
 //! What the vault's formats cost over the cipher itself, and how `vault seal` from file to file compares with `cp` and `age`.
 //!
 //! Machines are noisy, so that only ratios count: both sides of each run in turn, round after round, and the median of
-//! the rounds' ratios is printed beside what it must reach. `--quick` shows that everything runs, on small sizes.
+//! the rounds' ratios is printed beside what it must reach. `--quick` shows that everything runs, on small sizes; the words
+//! `memory`, `scratch` and `file` choose parts.
 //! Files lie in /dev/shm where there is one. `age` is Debian's package; without it its row is left out, with a word.
 
 #![allow(clippy::unwrap_used)]
@@ -32,10 +33,17 @@ fn main() {
     } else {
         Sizes { memory: 16 << 20, file: 1 << 30, rounds: 9 }
     };
-    in_memory(&sizes);
-    scratch(&sizes);
-    file_to_file(&sizes);
+    let parts: [(&str, Part); 3] = [("memory", in_memory), ("scratch", scratch), ("file", file_to_file)];
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    for (name, part) in parts {
+        if wanted.is_empty() || wanted.iter().any(|want| want == name) {
+            part(&sizes);
+        }
+    }
 }
+
+/// What one word on the command line chooses.
+type Part = fn(&Sizes);
 
 struct Sizes {
     memory: usize,
@@ -61,15 +69,12 @@ struct Side<'a> {
 
 impl Side<'_> {
     fn making(self, made: &Path) -> Self {
-        Self {
-            made: Some(made.to_owned()),
-            ..self
-        }
+        Self { made: Some(made.to_owned()), ..self }
     }
 }
 
 fn side<'a>(name: &'a str, run: impl FnMut() + 'a) -> Side<'a> {
-    Side { name, run: Box::new(run) }
+    Side { name, run: Box::new(run), made: None }
 }
 
 /// Times every side once a round; returns each one's times.
@@ -303,10 +308,11 @@ fn file_to_file(sizes: &Sizes) {
     let mut sides = vec![
         side("cp", || {
             run(Command::new("cp").arg(&source).arg(&copied));
-        }),
-        side("vault seal", || seal(threads, ContentIdMode::Skip)),
-        side("vault seal with content id", || seal(threads, ContentIdMode::Compute)),
-        side("vault seal, one thread", || seal(one, ContentIdMode::Skip)),
+        })
+        .making(&copied),
+        side("vault seal", || seal(threads, ContentIdMode::Skip)).making(&object),
+        side("vault seal with content id", || seal(threads, ContentIdMode::Compute)).making(&object),
+        side("vault seal, one thread", || seal(one, ContentIdMode::Skip)).making(&object),
         side("vault open", || {
             let sealed = File::open(&opened_object).unwrap();
             let len = sealed.metadata().unwrap().len();
@@ -314,15 +320,16 @@ fn file_to_file(sizes: &Sizes) {
             let workers = Workers { threads, progress: &|_| () };
             let digests = Digests::default();
             parallel::open(&secret(), &CONTEXT, digests, workers, &sealed, len, &plain).unwrap();
-        }),
+        })
+        .making(&opened),
     ];
+    let aged = path("aged");
     match age_recipient() {
-        Some(recipient) => sides.push(side("age", {
-            let (source, aged) = (&source, path("aged"));
-            move || {
-                run(Command::new("age").args(["-r", &recipient, "-o"]).arg(&aged).arg(source));
-            }
-        })),
+        Some(recipient) => {
+            let mut command = Command::new("age");
+            command.args(["-r", &recipient, "-o"]).arg(&aged).arg(&source);
+            sides.push(side("age", move || run(&mut command)).making(&aged));
+        }
         None => println!("  age is not installed (Debian: apt-get install age): its row is left out"),
     }
     let rounds = sizes.rounds.min(7);

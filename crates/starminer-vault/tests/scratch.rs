@@ -494,14 +494,24 @@ struct DiskState {
 enum Fate {
     AllLost,
     AllKept,
+    /// Of the last write, the first three quarters are on the disk.
     LastTorn,
+    /// Of the last write, the second half is on the disk.
+    LastTornInFront,
     FirstLost,
     OnlyLastKept,
     OddKept,
 }
 
-const FATES: [Fate; 6] =
-    [Fate::AllLost, Fate::AllKept, Fate::LastTorn, Fate::FirstLost, Fate::OnlyLastKept, Fate::OddKept];
+const FATES: [Fate; 7] = [
+    Fate::AllLost,
+    Fate::AllKept,
+    Fate::LastTorn,
+    Fate::LastTornInFront,
+    Fate::FirstLost,
+    Fate::OnlyLastKept,
+    Fate::OddKept,
+];
 
 impl DiskState {
     fn spend(&mut self) -> io::Result<()> {
@@ -530,18 +540,23 @@ impl Disk {
         let mut bytes = state.durable.clone();
         let last = state.unsynced.len().wrapping_sub(1);
         for (number, (offset, data)) in state.unsynced.iter().enumerate() {
+            let whole = 0..data.len();
+            let none = 0..0;
+            let is_last = number == last;
             let kept = match fate {
-                Fate::AllLost => 0,
-                Fate::AllKept => data.len(),
-                Fate::LastTorn if number == last => data.len() / 2,
-                Fate::LastTorn => data.len(),
-                Fate::FirstLost if number == 0 => 0,
-                Fate::FirstLost => data.len(),
-                Fate::OnlyLastKept if number == last => data.len(),
-                Fate::OnlyLastKept => 0,
-                Fate::OddKept => data.len() * (number % 2),
+                Fate::AllLost => none,
+                Fate::AllKept => whole,
+                Fate::LastTorn if is_last => 0..data.len() / 4 * 3,
+                Fate::LastTornInFront if is_last => data.len() / 2..data.len(),
+                Fate::LastTorn | Fate::LastTornInFront => whole,
+                Fate::FirstLost if number == 0 => none,
+                Fate::FirstLost => whole,
+                Fate::OnlyLastKept if is_last => whole,
+                Fate::OnlyLastKept => none,
+                Fate::OddKept if number % 2 == 1 => whole,
+                Fate::OddKept => none,
             };
-            put(&mut bytes, *offset, &data[..kept]);
+            put(&mut bytes, offset + kept.start as u64, &data[kept]);
         }
         Memory::new(Mutex::new(bytes))
     }

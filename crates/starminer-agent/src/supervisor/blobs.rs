@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use starminer_client::{ClientError, UploadSource};
 use starminer_receipt::ObjectRef;
 use starminer_verify::{Party, Refusal};
@@ -98,13 +99,8 @@ pub(crate) async fn fetch_all<U: Upstream>(
     dir: &JobDir,
     objects: &[ObjectRef],
 ) -> Result<Vec<File>, Refusal> {
-    use futures_util::StreamExt as _;
-    use futures_util::TryStreamExt as _;
-    futures_util::stream::iter(objects.iter().enumerate())
-        .map(|(index, object)| fetch(upstream, dir, index, *object))
-        .buffered(PARALLEL_FETCHES)
-        .try_collect()
-        .await
+    let fetches: Vec<_> = objects.iter().enumerate().map(|(index, object)| fetch(upstream, dir, index, *object)).collect();
+    futures_util::stream::iter(fetches).buffered(PARALLEL_FETCHES).try_collect().await
 }
 
 async fn fetch<U: Upstream>(upstream: &U, dir: &JobDir, index: usize, object: ObjectRef) -> Result<File, Refusal> {

@@ -44,9 +44,13 @@ impl Pool {
         let mut ready = self.ready.lock().await;
         loop {
             match ready.recv().await {
-                // Somebody may have killed it while it waited.
-                Some(Ok(mut process)) if process.is_gone() => {}
-                Some(result) => return result,
+                Some(Ok(mut process)) => {
+                    // Somebody may have killed it while it waited.
+                    if !process.is_gone() {
+                        return Ok(process);
+                    }
+                }
+                Some(Err(error)) => return Err(error),
                 None => return Err(StartError::NotReady("the node is stopping")),
             }
         }

@@ -8,8 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use starminer_sandbox::{
-    AsyncChannel, AsyncReceiver, AsyncSender, ChannelError, Exit, InForce, Program, ResourceLimit, SpawnError, Stderr,
-    TaskProcess,
+    AsyncChannel, AsyncReceiver, AsyncSender, ChannelError, Exit, InForce, Program, SpawnError, Stderr, TaskProcess,
 };
 use tokio::time::timeout;
 
@@ -96,17 +95,8 @@ impl TaskHandle {
         self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Gives it a lease: from here on it serves this task or none. Its memory is bounded to what the task may use.
-    pub(crate) async fn lease(
-        &mut self,
-        message: &ToTask,
-        scratch: BorrowedFd<'_>,
-        data_bytes: u64,
-    ) -> Result<(), ChannelError> {
-        if let Some(process) = &self.process {
-            // A process that has just ended shows on the channel; a limit that is tighter already is as good.
-            let _ = process.tighten(ResourceLimit::DataBytes, data_bytes);
-        }
+    /// Gives it a lease: from here on it serves this task or none.
+    pub(crate) async fn lease(&mut self, message: &ToTask, scratch: BorrowedFd<'_>) -> Result<(), ChannelError> {
         self.phase = Phase::Leased;
         self.send(message, &[scratch]).await
     }

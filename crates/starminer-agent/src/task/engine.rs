@@ -19,8 +19,8 @@ use super::cpu_flags;
 use super::files::{StorageFull, VaultInput};
 use super::link::Link;
 use super::objects::{OpenedObject, read_all};
+use super::run::begin_guest;
 use super::verdict::{Ending, Halt};
-use crate::protocol::FromTask;
 
 /// Most bytes kept of each of standard output and standard error. A program with more to say writes a file.
 pub(crate) const MAX_LOG_BYTES: u64 = 8 << 20;
@@ -160,7 +160,7 @@ fn run_wasm(
         },
         stop,
     };
-    link.send(&FromTask::Started)?;
+    begin_guest(link, spec)?;
     let outcome = runtime
         .block_on(engine.run(&component, request))
         .map_err(|fault| Ending::of_host_fault(fault, storage_full.is_set()))?;
@@ -236,7 +236,7 @@ fn run_onnx(
     };
     // The model is the requester's and tract not written for strangers: from here on nothing this process says about
     // compiled code counts.
-    link.send(&FromTask::Started)?;
+    begin_guest(link, spec)?;
     let outcome = runtime.block_on(onnx::run(request));
     let completed = matches!(outcome.end, wasm::RunEnd::Completed { exit_code: 0 });
     Ok(Produced {

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use starminer_sandbox::{MemoryLocking, Profile, Threads, enter};
 
 use crate::protocol::{FromTask, TASK_ARGUMENT, TASK_PROGRAM_NAME};
+pub(crate) use grant::check_challenge;
 use link::Link;
 
 /// Descriptors a task process may have open: its objects, a few outputs at a time, memory files of the engine.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use starminer_receipt::{Lease, Outcome, Signed, TaskSpec};
 use starminer_runtime::StopSignal;
 use starminer_runtime::fs::TaskFs;
+use starminer_sandbox::{ResourceLimit, tighten};
 use starminer_verify::SandboxMeasure;
 use zeroize::Zeroizing;
 
@@ -24,6 +25,22 @@ use super::outputs::{self, Plain, Sealed};
 use super::report::{self, Facts, OutputSecret};
 use super::verdict::{Ending, Halt};
 use crate::protocol::{FromTask, ToTask};
+
+/// Private memory beyond the guest's while a task is opened and compiled: the compiler takes what the module asks for.
+const PREPARING_BYTES: u64 = 1 << 30;
+/// Private memory beyond the guest's once it runs: the program itself, caches, logs, outputs in sealing.
+const RUNNING_BYTES: u64 = 256 << 20;
+
+/// Says that guest code is next, after it has taken away the memory that only preparing needed.
+pub(crate) fn begin_guest(link: &mut Link, spec: &TaskSpec) -> Result<(), Broken> {
+    bound_memory(spec.limits.memory_bytes, RUNNING_BYTES);
+    link.send(&FromTask::Started)
+}
+
+/// The backstop behind the engine's own bound. A limit that is lower already is as good.
+fn bound_memory(guest_bytes: u64, beyond_bytes: u64) {
+    let _ = tighten(ResourceLimit::DataBytes, guest_bytes.saturating_add(beyond_bytes));
+}
 
 /// A process with a lease, whose public keys the agent has.
 pub(crate) struct Waiting {
@@ -82,6 +99,7 @@ impl Waiting {
                 return Ok(None);
             }
         };
+        bound_memory(spec.limits.memory_bytes, PREPARING_BYTES);
         let keys = TaskKeys::generate()?;
         link.send(&FromTask::Keys {
             task_key: keys.task_key().as_bytes().to_vec().into(),

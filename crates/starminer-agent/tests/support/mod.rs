@@ -5,6 +5,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod coordinator;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -47,6 +49,19 @@ pub fn example(path: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+fn device(root: &SimulatedRoot) -> SoftwareTee {
+    let request = SoftwareTee::request(&[2; 32], ChipId([3; 32]));
+    let certificate = root.certify(&request, UnixTime(0), UnixTime(u64::MAX)).unwrap();
+    let settings = SoftwareTeeSettings {
+        boot: BOOT,
+        measurement: Digest([4; 32]),
+        debug: DebugMode::Off,
+        memory_encryption: MemoryEncryption::Claimed,
+        tcb_version: 1,
+    };
+    SoftwareTee::new(&[2; 32], certificate, settings).unwrap()
+}
+
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
@@ -55,6 +70,7 @@ fn random<const N: usize>() -> [u8; N] {
 
 /// The parties around a task process.
 pub struct World {
+    pub lease_ms: u64,
     pub network: NetworkId,
     pub requester: SigningKey,
     pub releaser: SigningKey,
@@ -68,25 +84,22 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let root = SimulatedRoot::generate(&[1; 32]);
-        let request = SoftwareTee::request(&[2; 32], ChipId([3; 32]));
-        let certificate = root.certify(&request, UnixTime(0), UnixTime(u64::MAX)).unwrap();
-        let settings = SoftwareTeeSettings {
-            boot: BOOT,
-            measurement: Digest([4; 32]),
-            debug: DebugMode::Off,
-            memory_encryption: MemoryEncryption::Claimed,
-            tcb_version: 1,
-        };
         Self {
+            lease_ms: 600_000,
             network: NetworkId([5; 32]),
             requester: key(10),
             releaser: key(11),
             coordinator: key(12),
             agent: key(13),
             node: NodeId(key(14).public_key()),
-            tee: SoftwareTee::new(&[2; 32], certificate, settings).unwrap(),
+            tee: device(&root),
             root,
         }
+    }
+
+    /// The same device once more.
+    pub fn device(&self) -> SoftwareTee {
+        device(&self.root)
     }
 
     pub fn releaser_key(&self) -> PublicKey {
@@ -152,7 +165,7 @@ impl World {
             node: self.node,
             attempt: Attempt(attempt),
             issued_at: NOW,
-            expires_at: UnixTime(NOW.0 + 600_000),
+            expires_at: UnixTime(NOW.0 + self.lease_ms),
             coordinator: self.coordinator.public_key(),
         };
         Envelope::sign(lease, &self.coordinator).unwrap()

@@ -81,7 +81,7 @@ async fn small(shared: &Shared, peer: PublicKey, id: Digest, query: &UploadQuery
         return Err(wrong_offset(0));
     }
     let total = usize::try_from(query.total).map_err(|_| Refused::internal())?;
-    let bytes = read_body(body, total, Duration::from_millis(shared.config.waits.body_idle_ms)).await?;
+    let bytes = read_body(shared, body, total, Duration::from_millis(shared.config.waits.body_idle_ms)).await?;
     pace(shared, peer, bytes.len()).await;
     if bytes.len() < total {
         return Err(Refused::malformed("blob.too-short", "the body has fewer bytes than were announced").stored(0));

@@ -1,6 +1,7 @@
 //! Feeds of releasers and nodes, by long poll.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use serde::Deserialize;
@@ -62,15 +63,16 @@ pub(super) async fn feed(
 struct Offered {
     writer: WriterHandle,
     node: Option<NodeId>,
+    poll: u64,
 }
 
 impl Drop for Offered {
     fn drop(&mut self) {
         if let Some(node) = self.node.take() {
-            let writer = self.writer.clone();
+            let (writer, poll) = (self.writer.clone(), self.poll);
             tokio::spawn(async move {
                 // Should the writer be busy, the node is found silent later.
-                let _ = writer.execute(Command::Withdraw { node }).await;
+                let _ = writer.execute(Command::Withdraw { node, poll }).await;
             });
         }
     }
@@ -91,10 +93,11 @@ pub(super) async fn node_feed(
             "prove the node at /v1/node/challenge and /v1/node/admission first",
         ));
     }
-    let _poll = shared.presence.poll(peer, &shared.clock);
+    let _present = shared.presence.poll(peer, &shared.clock);
     let (_, seen) = resume(&shared, request.epoch, request.after);
-    let mut offered = Offered { writer: shared.writer.clone(), node: Some(node) };
-    let offer = Offer { boot: request.boot, free_places: request.free_places };
+    let poll = shared.polls.fetch_add(1, Ordering::Relaxed);
+    let mut offered = Offered { writer: shared.writer.clone(), node: Some(node), poll };
+    let offer = Offer { boot: request.boot, poll, free_places: request.free_places };
     shared.writer.execute(Command::Offer { node, offer, seen }).await?;
     let response = wait(&shared, FeedRole::Node, peer, (request.epoch, request.after), request.wait_ms).await;
     offered.node = None;

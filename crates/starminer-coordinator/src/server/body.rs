@@ -1,5 +1,7 @@
 //! Bodies, paths and queries: read strictly and within bounds.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,6 +17,7 @@ use starminer_verify::Party;
 use starminer_wire::{MAX_JSON_BODY_BYTES, ProblemStatus};
 
 use crate::refused::Refused;
+use crate::shared::Shared;
 
 /// The whole of a JSON body must be there within this time.
 const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -23,11 +26,11 @@ const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
     type Rejection = Refused;
 
-    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Refused> {
-        let bytes = read_body(request.into_body(), MAX_JSON_BODY_BYTES, JSON_BODY_TIMEOUT).await?;
+    async fn from_request(request: Request<Body>, shared: &Arc<Shared>) -> Result<Self, Refused> {
+        let bytes = read_body(shared, request.into_body(), MAX_JSON_BODY_BYTES, JSON_BODY_TIMEOUT).await?;
         let malformed = |error: serde_json::Error| {
             // Only where it breaks: serde's own text may quote what was sent.
             let reason = format!("not the JSON that this endpoint takes, at line {} column {}", error.line(), error.column());
@@ -53,11 +56,34 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
+/// Bytes that are counted while they are being read.
+struct Reading<'s> {
+    shared: &'s Shared,
+    bytes: usize,
+}
+
+impl Reading<'_> {
+    fn add(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.bytes += bytes;
+        let together = self.shared.body_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if together > self.shared.config.total.body_bytes {
+            return Err(Refused::unavailable("coordinator.busy", "too many requests are being read", 1000));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.shared.body_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Reads a body of at most `most` bytes within `timeout`.
 ///
 /// # Errors
-/// `body.too-large`, `body.timeout`, `body.broken`.
-pub(crate) async fn read_body(body: Body, most: usize, timeout: Duration) -> Result<Bytes, Refused> {
+/// `body.too-large`, `body.timeout`, `body.broken`, `coordinator.busy`.
+pub(crate) async fn read_body(shared: &Shared, body: Body, most: usize, timeout: Duration) -> Result<Bytes, Refused> {
     let too_large = || {
         Refused::of(
             ProblemStatus::TooLarge,
@@ -73,11 +99,13 @@ pub(crate) async fn read_body(body: Body, most: usize, timeout: Duration) -> Res
     let read = async {
         let mut stream = body.into_data_stream();
         let mut whole = BytesMut::new();
+        let mut reading = Reading { shared, bytes: 0 };
         while let Some(piece) = stream.next().await {
             let piece = piece.map_err(|_| Refused::malformed("body.broken", "the body ended before it was complete"))?;
             if whole.len() + piece.len() > most {
                 return Err(too_large());
             }
+            reading.add(piece.len())?;
             whole.extend_from_slice(&piece);
         }
         Ok(whole.freeze())

@@ -68,10 +68,12 @@ pub enum Command {
         /// The last version of its feed that it saw: later leases fill places that it believes free.
         seen: u64,
     },
-    /// A node waits no more. Its attempts go on.
+    /// A poll of a node broke off. Its attempts go on.
     Withdraw {
         /// The node.
         node: NodeId,
+        /// The poll.
+        poll: u64,
     },
     /// Nothing was heard of a node for too long.
     NodeLost {
@@ -259,8 +261,10 @@ impl Tasks {
                 self.take_offer(node, offer, seen, now);
                 Ok(Answer { task: None })
             }
-            Command::Withdraw { node } => {
-                self.set_offer(node, None);
+            Command::Withdraw { node, poll } => {
+                if self.offers.get(&node).is_some_and(|offer| offer.poll == poll) {
+                    self.set_offer(node, None);
+                }
                 Ok(Answer { task: None })
             }
             Command::NodeLost { node } => {
@@ -488,7 +492,7 @@ impl Tasks {
             tasks.iter().filter(is_unseen).count()
         });
         let free_places = offer.free_places.saturating_sub(u32::try_from(unseen).unwrap_or(u32::MAX));
-        self.set_offer(node, (free_places > 0).then_some(Offer { boot: offer.boot, free_places }));
+        self.set_offer(node, (free_places > 0).then_some(Offer { free_places, ..offer }));
     }
 
     /// Index that the batch under way began with.
@@ -598,7 +602,12 @@ impl Tasks {
         }
     }
 
-    /// Whether a state of the queue and its indexes is what the tasks say; for tests.
+    #[cfg(test)]
+    pub(super) fn next_index_for_tests(&self) -> u64 {
+        self.next_index
+    }
+
+    /// The indexes are what the tasks say.
     #[cfg(test)]
     pub(super) fn check_indexes(&self) {
         let mut fresh = Self::new(self.network, self.signer.clone(), self.waits, self.next_index, self.last_at);

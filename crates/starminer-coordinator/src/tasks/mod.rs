@@ -19,6 +19,7 @@ mod steps;
 mod task;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use event::{Event, EventBody, ReplayError, Settles};

@@ -47,6 +47,8 @@ impl Standing {
 pub struct Offer {
     /// The agent's start.
     pub boot: BootId,
+    /// Which poll it came with: the end of an older poll does not take a newer offer back.
+    pub poll: u64,
     /// How many more tasks it would take.
     pub free_places: u32,
 }

@@ -115,6 +115,7 @@ pub(super) fn release(task: &Task, record: &AttemptRecord, release: Arc<Signed<R
         Party::Releaser,
         &[
             ("challenge", challenge.is_some_and(|challenge| challenge.challenge == release.challenge)),
+            ("challenge_issued_at", challenge.is_some_and(|challenge| challenge.issued_at == release.challenge_issued_at)),
             ("evidence", record.evidence.as_ref().is_some_and(|kept| kept.digest == release.evidence)),
             ("policy", release.policy == task.spec.policy.digest()),
         ],

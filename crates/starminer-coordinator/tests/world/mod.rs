@@ -118,7 +118,7 @@ impl World {
             let opened = scope.spawn(|| {
                 runtime.block_on(async {
                     let coordinator = Coordinator::open_with(options).await?;
-                    Ok((coordinator, tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()))
+                    Ok::<_, starminer_coordinator::CoordinatorError>((coordinator, tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()))
                 })
             });
             opened.join().unwrap()
@@ -402,6 +402,7 @@ impl<'w> Life<'w> {
             spec: self.spec.digest(),
             lease: self.lease.digest(),
             challenge: self.challenge.as_ref().unwrap().challenge,
+            challenge_issued_at: self.challenge.as_ref().unwrap().issued_at,
             evidence: Digest::of(&self.evidence),
             policy: self.spec.policy.digest(),
             attestation_result: Digest::of(&self.result),

@@ -31,7 +31,7 @@ use tree::{NodeId, Tree};
 pub const MAX_NODES: usize = 16 * 1024;
 /// Descriptors and streams that a task can have open at once.
 pub const MAX_OPEN: u32 = 1024;
-/// Directories between a grant and a file in it, at most.
+/// Levels from the root of a grant down to an entry, both counted.
 pub const MAX_DEPTH: usize = 64;
 /// Inputs that a task can have. Each keeps a few decrypted chunks.
 pub const MAX_INPUTS: usize = 256;

@@ -112,7 +112,7 @@ impl Model {
         let mut batch = Batch { labels: None, scores: None };
         for output in outputs {
             let per_row = |len: usize| {
-                (len % rows == 0 && len > 0)
+                (len.is_multiple_of(rows) && len > 0)
                     .then_some(len / rows)
                     .ok_or_else(|| shape("an output without a value for each row"))
             };

@@ -8,8 +8,8 @@ use crate::Refusal;
 
 /// Largest model file, in bytes.
 pub const MAX_MODEL_BYTES: u64 = 256 << 20;
-/// Most operators in a model.
-pub const MAX_NODES: usize = 50_000;
+/// Most operators in a model: planning compares each with each.
+pub const MAX_NODES: usize = 10_000;
 /// Most names, attributes, tensors and other parts of a graph together.
 const MAX_PARTS: usize = 1_000_000;
 
@@ -73,7 +73,7 @@ impl Scan<'_> {
     fn node(&mut self, bytes: &[u8]) -> Result<(), Found> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(too_large("it has more than 50,000 operators"));
+            return Err(too_large("it has more than 10,000 operators"));
         }
         let mut operator = "";
         for field in Fields(bytes) {

@@ -24,7 +24,10 @@ fn rows(text: &[u8], piece: usize) -> Result<Vec<(u64, Vec<String>)>, CsvError> 
     }
 }
 
-fn check_rows(text: &str, expected: Result<&[(u64, &[&str])], (u64, usize, CsvProblem)>) {
+/// Rows with their numbers, or the place and kind of an error.
+type Expected<'e> = Result<&'e [(u64, &'e [&'e str])], (u64, usize, CsvProblem)>;
+
+fn check_rows(text: &str, expected: Expected<'_>) {
     let expected = expected
         .map(|rows| {
             rows.iter().map(|(row, fields)| (*row, fields.iter().map(|f| f.to_string()).collect())).collect::<Vec<_>>()
@@ -91,6 +94,21 @@ fn fields_are_written_so_that_they_read_back() {
         push_field(&mut text, field.as_bytes());
         text.extend_from_slice(b",end\n");
         assert_eq!(rows(&text, 5).unwrap(), [(1, vec![field.to_owned(), "end".to_owned()])], "{field:?}");
+    }
+}
+
+#[test]
+fn no_bytes_make_the_reader_panic() {
+    let good = b"id,\"a \"\"b\"\"\",c\r\n1,2.5e-3,\"x\ny\"\n\n,,\n";
+    for at in 0..good.len() {
+        for byte in [b'"', b',', b'\n', b'\r', 0, 0xff, b'e'] {
+            let mut text = good.to_vec();
+            text[at] = byte;
+            for piece in [1, 3, 64] {
+                read_all(&text, piece);
+                read_all(&text[..at], piece);
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER,
 };
+use wasmtime::Module;
 use wit_component::ComponentEncoder;
 
 use super::WasmEngine;
@@ -60,7 +61,7 @@ pub enum CompileError {
     /// The bytes are not a workload this engine takes.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The compiler itself failed.
+    /// The compiler itself broke. It works in memory on the bytes alone, so they would break it anywhere.
     #[error(transparent)]
     Host(#[from] HostFault),
 }
@@ -90,6 +91,7 @@ impl WasmEngine {
         let module_sha256 = sha256(bytes);
         let (adapted, adapter) = match bytes.get(..8) {
             Some(header) if header == CORE_HEADER => {
+                self.validate_module(bytes)?;
                 (Some(adapt(bytes)?), AdapterUse::Preview1(preview1_adapter_sha256()))
             }
             Some(header) if header == COMPONENT_HEADER => (None, AdapterUse::None),
@@ -103,10 +105,8 @@ impl WasmEngine {
             _ => return Err(Refusal::new("engine.wasm.not-wasm", "the workload is not a WebAssembly binary").into()),
         };
         let component = adapted.as_deref().unwrap_or(bytes);
-        let serialized = contained(|| self.wasmtime().precompile_component(component))?.map_err(|error| {
-            Refusal::new("engine.wasm.invalid", "the module does not validate or uses what this engine leaves out")
-                .with_detail(format_args!("{error:#}"))
-        })?;
+        let serialized =
+            contained(|| self.wasmtime().precompile_component(component))?.map_err(|error| invalid(&error))?;
         Ok(CompiledWorkload {
             module_sha256,
             component_sha256: adapted.as_deref().map_or(module_sha256, sha256),
@@ -115,6 +115,19 @@ impl WasmEngine {
             serialized,
         })
     }
+}
+
+impl WasmEngine {
+    /// Checks a core module before `wit-component` sees it, which takes what it reads to be well-formed.
+    fn validate_module(&self, module: &[u8]) -> Result<(), CompileError> {
+        let valid = contained(|| Module::validate(self.wasmtime(), module))?;
+        valid.map_err(|error| invalid(&error).into())
+    }
+}
+
+fn invalid(error: &wasmtime::Error) -> Refusal {
+    Refusal::new("engine.wasm.invalid", "the module does not validate or uses what this engine leaves out")
+        .with_detail(format_args!("{error:#}"))
 }
 
 fn adapt(module: &[u8]) -> Result<Vec<u8>, CompileError> {
@@ -128,7 +141,7 @@ fn adapt(module: &[u8]) -> Result<Vec<u8>, CompileError> {
     adapted.map_err(|error| {
         Refusal::new(
             "engine.wasm.not-a-command",
-            "the module is invalid, or imports something other than WASI preview 1, or exports no _start",
+            "the module imports something other than WASI preview 1, or exports no _start or no memory",
         )
         .with_detail(format_args!("{error:#}"))
         .into()

@@ -136,13 +136,13 @@ impl RunEnd {
     pub fn code(&self) -> &'static str {
         match self {
             RunEnd::Completed { exit_code: 0 } => "run.completed",
-            RunEnd::Completed { .. } => "run.exit-code",
-            RunEnd::OutOfFuel => "run.out-of-fuel",
-            RunEnd::MemoryLimit => "run.memory-limit",
-            RunEnd::Trap { .. } => "run.trap",
+            RunEnd::Completed { .. } => "workload.exit-nonzero",
+            RunEnd::OutOfFuel => "engine.wasm.out-of-fuel",
+            RunEnd::MemoryLimit => "engine.wasm.memory-limit",
+            RunEnd::Trap { .. } => "engine.wasm.trap",
             RunEnd::Refused(refusal) => refusal.code(),
-            RunEnd::Stopped(Stop::Deadline) => "run.deadline",
-            RunEnd::Stopped(Stop::Cancelled) => "run.cancelled",
+            RunEnd::Stopped(Stop::Deadline) => "limits.wall-time",
+            RunEnd::Stopped(Stop::Cancelled) => "task.cancelled",
             RunEnd::HostFault(fault) => fault.code(),
         }
     }

@@ -11,16 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use starminer_attester::{Attester as _, HostTree, SimulatedRoot, SoftwareTee, SoftwareTeeSettings, measure_executable};
+use starminer_agent::software_tee_settings;
+use starminer_attester::{Attester as _, HostTree, SimulatedRoot, SoftwareTee, measure_executable};
 use starminer_broker::{DepositError, LedgerRecord, ReleaserTrust, open_deposit};
 use starminer_client::CoordinatorClient;
 use starminer_receipt::{KemPrivateKey, NetworkTrust, Signed, SigningKey, TaskSpec};
 use starminer_requester::{Event, Home, Releaser, ReleaserHost, random_bytes, random_secret};
+use starminer_sandbox::Locked;
 use starminer_tls::IdentityKey;
 use starminer_vault::TaskSecret;
-use starminer_verify::software_tee::{DebugMode, MemoryEncryption};
 use starminer_verify::{
-    Binding, BootId, Digest, Endorsements, NodeId, Posture, PublicKey, Purpose, Refusal, Suite, TaskId, TaskKey, UnixTime,
+    Binding, BootId, Digest, Endorsements, NodeId, Posture, PostureItem, PostureState, PublicKey, Purpose, Refusal, SandboxMeasure, Suite, TaskId, TaskKey, UnixTime,
 };
 use starminer_wire::{AttemptView, BrokerEvidenceRequest, BrokerEvidenceView, MAX_POLL_WAIT_MS};
 use zeroize::Zeroizing;
@@ -36,9 +37,21 @@ const BACKOFF: Duration = Duration::from_millis(500);
 pub fn init(dir: &Path, network: &NetworkTrust, root: &SimulatedRoot) -> anyhow::Result<PublicKey> {
     let identity = IdentityKey::generate()?;
     identity.save(&dir.join("broker.key"))?;
-    starminer_agent::provision_software_tee(&dir.join("software-tee.key"), root)?;
+    starminer_agent::new_software_tee(root)?.save(&dir.join("software-tee.key"))?;
     std::fs::write(dir.join("network.toml"), network.encode()?)?;
     Ok(PublicKey(identity.public()))
+}
+
+/// What is in force around this process, as far as the sandbox crate vouches for it: it hardens, or says why not.
+fn own_posture() -> anyhow::Result<Vec<PostureItem<SandboxMeasure>>> {
+    starminer_sandbox::harden_supervisor()?;
+    let in_force = |measure| PostureItem::new(measure, PostureState::InForce, "read back after hardening");
+    let mut items = vec![in_force(SandboxMeasure::NonDumpable), in_force(SandboxMeasure::CoreDumpsOff), in_force(SandboxMeasure::PtraceRefused)];
+    items.push(match starminer_sandbox::lock_process() {
+        Locked::All => PostureItem::new(SandboxMeasure::KeysLocked, PostureState::InForce, "all memory is locked"),
+        Locked::None(reason) => PostureItem::new(SandboxMeasure::KeysLocked, PostureState::Absent, &reason),
+    });
+    Ok(items)
 }
 
 /// A broker that runs.
@@ -93,15 +106,9 @@ impl BrokerService {
     pub fn start(dir: &Path) -> anyhow::Result<Self> {
         let network = Home::read_network(&dir.join("network.toml"))?;
         let identity = Arc::new(IdentityKey::load(&dir.join("broker.key"))?);
-        let settings = SoftwareTeeSettings {
-            measurement: measure_executable("/proc/self/exe")?,
-            boot: BootId(random_bytes()),
-            debug: DebugMode::Off,
-            memory_encryption: MemoryEncryption::Claimed,
-            tcb_version: starminer_agent::SOFTWARE_TEE_TCB_VERSION,
-        };
+        let settings = software_tee_settings(BootId(random_bytes()), measure_executable("/proc/self/exe")?);
         let tee = SoftwareTee::load(&dir.join("software-tee.key"), settings).context("the TEE's device key")?;
-        let posture = Posture::new(starminer_agent::supervisor_posture()?, HostTree::machine().collect())?;
+        let posture = Posture::new(own_posture()?, HostTree::machine().collect())?;
         let client = CoordinatorClient::connect_as(&network.coordinator.address, network.coordinator.key.0, &identity)?;
         let host = BrokerHost { key: KemPrivateKey::from_seed(&random_secret())?, own_evidence: Mutex::default() };
         Ok(Self { client, identity, network, host: Arc::new(host), tee, posture })

@@ -38,13 +38,19 @@ pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> 
 
 /// Runs a node until it is asked to stop.
 pub fn run(terminal: &Terminal, args: &NodeRunArgs) -> Result<u8, Failure> {
-    let mut config = starminer_agent::AgentConfig::load(&args.dir)
+    let mut config = starminer_agent::AgentConfig::load(&args.dir.join(starminer_agent::CONFIG_FILE))
         .map_err(|error| Failure::usage(error.code(), with_sources(&error), "give the directory that `node init` made"))?;
     if let Some(places) = args.places {
         config.places = places;
     }
     terminal.say(format!("node in {} takes {} tasks at a time", args.dir.display(), config.places));
-    block_on(starminer_agent::run(config, service::shutdown_signal()))?
+    let dir = args.dir.clone();
+    let admitted = move || {
+        if let Err(failure) = service::ready(&dir) {
+            tracing::warn!(%failure, "the node is admitted and cannot say so");
+        }
+    };
+    block_on(starminer_agent::run(config, admitted, service::shutdown_signal()))?
         .map_err(|error| Failure::local(error.code(), with_sources(&error), "mend what it names and start again"))?;
     Ok(exit::OK)
 }

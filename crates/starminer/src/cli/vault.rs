@@ -116,7 +116,7 @@ impl Job<'_> {
             )
             .map_err(|error| self.seal_failure(&error)),
             Direction::Open => {
-                parallel::open(self.secret, &self.context(), self.digests(), workers, &source, &target.file)
+                parallel::open(self.secret, &self.context(), self.digests(), workers, &source, total, &target.file)
                     .map_err(|error| self.open_failure(&error))
             }
         };

@@ -1,0 +1,319 @@
+//! A whole node against a coordinator in memory: what it makes of good fortune and of bad.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use starminer_agent::NodeLimits;
+use starminer_agent::testing::serve;
+use starminer_receipt::{Envelope, Outcome};
+use starminer_verify::{Party, PostureState, SandboxMeasure};
+use support::coordinator::{Coordinator, Grants, Line, Misfortune, parts};
+use support::{Job, World, example, key};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A node that runs until it is dropped.
+struct Node {
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(coordinator: &Arc<Coordinator>, places: u32) -> Self {
+        Self::start_with(coordinator, places, |_| {})
+    }
+
+    fn start_with(coordinator: &Arc<Coordinator>, places: u32, adjust: impl FnOnce(&mut NodeLimits)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_path_buf();
+        Self::start_in(coordinator, places, adjust, &path, dir)
+    }
+
+    fn start_in(
+        coordinator: &Arc<Coordinator>,
+        places: u32,
+        adjust: impl FnOnce(&mut NodeLimits),
+        path: &Path,
+        dir: tempfile::TempDir,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let mut parts = parts(&coordinator.world, Line::Direct(Arc::clone(coordinator)), path, places);
+        adjust(&mut parts.limits);
+        let running = tokio::spawn(async move {
+            serve(parts, async {
+                let _ = stopped.await;
+            })
+            .await
+            .unwrap();
+        });
+        Self { stop: Some(stop), running, _dir: dir }
+    }
+
+    async fn stop(mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        tokio::time::timeout(Duration::from_secs(10), self.running).await.expect("stops in time").unwrap();
+    }
+}
+
+/// Looks at the coordinator without holding up the node's runtime.
+async fn ask<T: Send + 'static>(
+    coordinator: &Arc<Coordinator>,
+    question: impl FnOnce(&Coordinator) -> T + Send + 'static,
+) -> T {
+    let coordinator = Arc::clone(coordinator);
+    tokio::task::spawn_blocking(move || question(&coordinator)).await.unwrap()
+}
+
+fn wordcount() -> Job {
+    Job::wasm(example("wordcount/wordcount.wasm")).input("clinic-notes.txt", example("wordcount/clinic-notes.txt"))
+}
+
+fn endless() -> Job {
+    let mut job = Job::wasm(example("runaway/runaway.wasm"));
+    job.limits.fuel = u64::MAX / 2;
+    job
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_goes_from_lease_to_countersigned_report() {
+    let coordinator = Coordinator::new();
+    let node = Node::start(&coordinator, 2);
+    let name = coordinator.submit(&wordcount());
+    let result = ask(&coordinator, move |coordinator| coordinator.open(name)).await;
+    assert_eq!(result.report.predicate.outcome, Outcome::Completed);
+    assert_eq!(result.file("report.csv"), example("wordcount/expected/report.csv"));
+    let verified = ask(&coordinator, move |coordinator| coordinator.verified(name)).await;
+    let posture = verified.posture();
+    for measure in [SandboxMeasure::Seccomp, SandboxMeasure::NoNetwork, SandboxMeasure::SingleUse] {
+        assert_eq!(posture.sandbox_state(measure), PostureState::InForce, "{measure}");
+        assert!(result.report.predicate.sandbox.contains(&measure.name().to_owned()));
+    }
+    assert_ne!(posture.host_state(starminer_verify::HostMeasure::SwapOff), PostureState::NotChecked);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tasks_share_few_places() {
+    let coordinator = Coordinator::new();
+    let node = Node::start(&coordinator, 3);
+    let names: Vec<_> =
+        (0..24).map(|_| coordinator.submit(&Job::wasm(example("empty/empty.wasm")))).collect();
+    for name in names {
+        let result = ask(&coordinator, move |coordinator| coordinator.open(name)).await;
+        assert_eq!(result.report.predicate.outcome, Outcome::Completed);
+    }
+    assert_eq!(coordinator.evidence_calls(), 24);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_fail_for_a_while_are_made_again() {
+    let coordinator = Coordinator::new();
+    coordinator.misfortune(Misfortune { evidence_unavailable: 3, report_unavailable: 3, ..Misfortune::default() });
+    let node = Node::start(&coordinator, 1);
+    let name = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.open(name)).await;
+    assert_eq!(coordinator.evidence_calls(), 4);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fenced_attempt_ends_without_a_word_and_frees_its_place() {
+    let coordinator = Coordinator::new();
+    let node = Node::start(&coordinator, 1);
+    let fenced = coordinator.submit(&endless());
+    ask(&coordinator, move |coordinator| coordinator.wait_evidence(fenced)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    coordinator.fence(fenced);
+    let next = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.open(next)).await;
+    assert!(!coordinator.has_report(fenced));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_ends_ends_its_task() {
+    let mut world = World::new();
+    world.lease_ms = 700;
+    let coordinator = Coordinator::with(world);
+    let node = Node::start(&coordinator, 1);
+    let late = coordinator.submit(&endless());
+    let started = Instant::now();
+    let next = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.open(next)).await;
+    assert!(started.elapsed() >= Duration::from_millis(500), "the place was free too early");
+    assert!(!coordinator.has_report(late));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_nobody_wants_is_given_up() {
+    let coordinator = Coordinator::new();
+    coordinator.misfortune(Misfortune { report_conflict: true, ..Misfortune::default() });
+    let node = Node::start(&coordinator, 1);
+    let lost = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.wait_evidence(lost)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    coordinator.misfortune(Misfortune::default());
+    let next = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.open(next)).await;
+    assert!(!coordinator.has_report(lost));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_gives_its_tasks_up_with_a_report() {
+    let coordinator = Coordinator::new();
+    let node = Node::start(&coordinator, 2);
+    let running = coordinator.submit(&endless());
+    ask(&coordinator, move |coordinator| coordinator.wait_evidence(running)).await;
+    node.stop().await;
+    let refusal = coordinator.refusal(running);
+    assert_eq!((refusal.party(), refusal.check()), (Party::Node, "node.stopping"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_nearly_done_may_end_before_the_node_stops() {
+    let coordinator = Coordinator::new();
+    let node = Node::start_with(&coordinator, 2, |limits| limits.shutdown_ms = 30_000);
+    let mut job = endless();
+    job.limits.wall_limit_ms = 1_500;
+    let running = coordinator.submit(&job);
+    ask(&coordinator, move |coordinator| coordinator.wait_evidence(running)).await;
+    node.stop().await;
+    let result = coordinator.open(running);
+    let Outcome::Failed { refusal } = result.report.predicate.outcome else { panic!("completed") };
+    assert_eq!(refusal.check(), "limits.wall-time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inputs_that_cannot_be_had_are_reported() {
+    let wrong = Coordinator::new();
+    wrong.misfortune(Misfortune { blob_instead: Some(vec![1; 100]), ..Misfortune::default() });
+    let missing = Coordinator::new();
+    for (coordinator, party, code) in
+        [(wrong, Party::Storage, "input.content-id"), (missing, Party::Requester, "input.missing")]
+    {
+        // The node starts after the blobs are gone, and no grant comes: the task fails while it prepares.
+        let name = coordinator.lease(Arc::new(coordinator.world.seal(&wordcount())), 1, Grants::ByHand);
+        coordinator.forget_blobs();
+        let node = Node::start(&coordinator, 1);
+        let refusal = ask(&coordinator, move |coordinator| coordinator.refusal(name)).await;
+        assert_eq!((refusal.party(), refusal.check()), (party, code), "{refusal}");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outputs_that_cannot_be_delivered_are_reported_instead() {
+    let coordinator = Coordinator::new();
+    coordinator.misfortune(Misfortune { upload_refused: true, ..Misfortune::default() });
+    let node = Node::start(&coordinator, 1);
+    let name = coordinator.submit(&wordcount());
+    let refusal = ask(&coordinator, move |coordinator| coordinator.refusal(name)).await;
+    assert_eq!((refusal.party(), refusal.check()), (Party::Node, "node.outputs-lost"));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_too_large_is_left_to_others() {
+    let coordinator = Coordinator::new();
+    let node = Node::start_with(&coordinator, 1, |limits| limits.memory_bytes = 64 << 20);
+    let name = coordinator.submit(&wordcount());
+    let refusal = ask(&coordinator, move |coordinator| coordinator.refusal(name)).await;
+    assert_eq!((refusal.party(), refusal.check()), (Party::Node, "node.too-small"));
+    node.stop().await;
+}
+
+/// Statements of somebody else's making move nothing; the true ones that come later do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_challenges_and_grants_are_passed_over() {
+    let coordinator = Coordinator::new();
+    let node = Node::start(&coordinator, 1);
+    let job = Arc::new(coordinator.world.seal(&Job::wasm(example("empty/empty.wasm"))));
+    let name = coordinator.lease(job, 1, Grants::ByHand);
+    let challenge = coordinator.challenge_of(name);
+    let mut forged = challenge.statement().clone();
+    forged.releaser = starminer_receipt::Signer::public_key(&coordinator.world.coordinator);
+    let forged = Envelope::sign(forged, &coordinator.world.coordinator).unwrap();
+    coordinator.set_challenge(name, Some(forged));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(coordinator.evidence_calls(), 0, "evidence for a forged challenge");
+    coordinator.set_challenge(name, Some(challenge));
+    let evidence = ask(&coordinator, move |coordinator| coordinator.wait_evidence(name)).await;
+
+    let verified = coordinator.verified(name);
+    let task_key = verified.binding().task_key.clone().unwrap();
+    let lease = coordinator.lease_of(name);
+    let other = coordinator.world.seal(&Job::wasm(example("empty/empty.wasm")));
+    let mut forged = coordinator.world.grant(&other, &lease, &evidence, &task_key, &[0; 32]);
+    forged.releaser = starminer_receipt::Signer::public_key(&key(77));
+    coordinator.set_grant(name, Envelope::sign(forged, &key(77)).unwrap().into_envelope());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!coordinator.has_report(name));
+    ask(&coordinator, move |coordinator| coordinator.grant(name)).await;
+    let result = ask(&coordinator, move |coordinator| coordinator.open(name)).await;
+    assert_eq!(result.report.predicate.outcome, Outcome::Completed);
+    node.stop().await;
+}
+
+/// A coordinator that starts anew tells everything again; what ran or runs is not begun a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_coordinator_starts_nothing_twice() {
+    let coordinator = Coordinator::new();
+    let node = Node::start(&coordinator, 4);
+    let first = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.open(first)).await;
+    let mut job = endless();
+    job.limits.wall_limit_ms = 1_500;
+    let second = coordinator.submit(&job);
+    ask(&coordinator, move |coordinator| coordinator.wait_evidence(second)).await;
+    coordinator.restart();
+    ask(&coordinator, move |coordinator| coordinator.open(second)).await;
+    coordinator.restart();
+    let third = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
+    ask(&coordinator, move |coordinator| coordinator.open(third)).await;
+    assert_eq!(coordinator.evidence_calls(), 3);
+    node.stop().await;
+}
+
+/// A disk without room is the node's fault and says so. Needs root, to mount a small file system.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_the_nodes_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_path_buf();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+        .arg(&path)
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !mounted {
+        eprintln!("skipped: this test may not mount a file system");
+        return;
+    }
+    let coordinator = Coordinator::new();
+    let node = Node::start_in(&coordinator, 1, |_| {}, &path, dir);
+    // On the way in.
+    let large = coordinator.submit(&Job::wasm(example("empty/empty.wasm")).input("large", vec![1; 4 << 20]));
+    let refusal = ask(&coordinator, move |coordinator| coordinator.refusal(large)).await;
+    assert_eq!((refusal.party(), refusal.check()), (Party::Node, "node.storage-full"));
+    // In the scratch of a running task.
+    let mut job = Job::wasm(example("hostile/hugeout.wasm"));
+    job.limits.fuel = 20_000_000_000;
+    let scratch = coordinator.submit(&job);
+    let result = ask(&coordinator, move |coordinator| coordinator.open(scratch)).await;
+    let Outcome::Failed { refusal } = result.report.predicate.outcome else { panic!("completed") };
+    assert_eq!((refusal.party(), refusal.check()), (Party::Node, "node.storage-full"));
+    // Afterwards there is room again.
+    let next = coordinator.submit(&wordcount());
+    ask(&coordinator, move |coordinator| coordinator.open(next)).await;
+    node.stop().await;
+    let unmounted = std::process::Command::new("umount").arg(&path).status().unwrap();
+    assert!(unmounted.success(), "something was left open");
+}

@@ -1,0 +1,779 @@
+//! The state machine: tables of steps, and properties over random commands with rollbacks and restarts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use starminer_receipt::{
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, Determinism, EngineKind, Envelope, ExitStatus,
+    Grant, Limits, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret, Sensitivity, Signed,
+    Signer as _, SigningKey, TaskSpec, WasmGrants,
+};
+use starminer_verify::{
+    Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, TaskId, Tier, UnixTime,
+};
+use starminer_wire::TaskState;
+
+use super::machine::{Command, Step, Tasks, Waits};
+use super::*;
+use crate::clock::Now;
+use crate::refused::Refused;
+
+const NETWORK: NetworkId = NetworkId([1; 32]);
+const START: UnixTime = UnixTime(1_000_000);
+const WAITS: Waits =
+    Waits { releaser_ms: 1_000, node_ms: 500, report_margin_ms: 100, open_tasks_per_requester: 3, open_tasks: 5, nodes: 3 };
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&zeroize::Zeroizing::new([seed; 32]))
+}
+
+fn boot(number: u8) -> BootId {
+    BootId([number; 16])
+}
+
+fn sealed() -> SealedSecret {
+    SealedSecret { encapsulated_key: Base64Bytes(vec![1; 1120]), ciphertext: Base64Bytes(vec![2; 48]) }
+}
+
+/// A machine with its parties. Requesters have seeds 1 and 2 and release themselves, nodes 10 to 12.
+struct Bench {
+    tasks: Tasks,
+    now: Now,
+    /// What was committed.
+    events: Vec<(u64, Event)>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let tasks = Tasks::new(NETWORK, Arc::new(key(0)), WAITS, 0, UnixTime(0));
+        let mut bench = Self { tasks, now: Now { wall: START, mono_ms: 0 }, events: Vec::new() };
+        for node in 10..13 {
+            bench.ok(Command::Admit { node: NodeId(key(node).public_key()), evidence: Digest([node; 32]), standing: standing() });
+        }
+        bench
+    }
+
+    fn try_run(&mut self, command: Command) -> Result<Option<Arc<Task>>, Refused> {
+        let result = self.tasks.execute(command, self.now).map(|answer| answer.task);
+        self.tasks.assign(self.now);
+        self.tasks.check_indexes();
+        result
+    }
+
+    fn commit(&mut self) {
+        let first = self.tasks.batch_index();
+        let touched = self.tasks.take_batch();
+        self.events.extend((first..).zip(touched.events));
+        self.tasks.commit();
+    }
+
+    fn ok(&mut self, command: Command) -> Option<Arc<Task>> {
+        let answer = self.try_run(command).unwrap();
+        self.commit();
+        answer
+    }
+
+    #[track_caller]
+    fn refused(&mut self, command: Command, code: &str) {
+        let before = self.fingerprint();
+        assert_eq!(self.try_run(command).unwrap_err().code(), code);
+        assert_eq!(self.fingerprint(), before, "a refused command changed something");
+        self.commit();
+    }
+
+    fn submit(&mut self, task: u8, requester: u8, change: impl FnOnce(&mut TaskSpec)) -> Arc<Task> {
+        self.ok(Command::Submit { spec: spec(task, requester, change), deposit: None }).unwrap()
+    }
+
+    fn offer(&mut self, node: u8, free_places: u32) {
+        let seen = self.tasks.known().map(|task| task.version).max().unwrap_or(0);
+        self.ok(Command::Offer { node: node_id(node), offer: Offer { boot: boot(node), poll: 1, free_places }, seen });
+    }
+
+    fn task(&self, task: u8) -> Arc<Task> {
+        self.tasks.task(&TaskId([task; 16])).unwrap().clone()
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now = Now { wall: self.now.wall.saturating_add_millis(ms), mono_ms: self.now.mono_ms + ms };
+        self.ok(Command::Tick);
+    }
+
+    fn fingerprint(&self) -> BTreeMap<TaskId, String> {
+        self.tasks.known().map(|task| (task.id, fingerprint(task))).collect()
+    }
+
+    /// Ends the process and starts anew from what was committed.
+    fn restart(&mut self) {
+        let mut fresh =
+            Tasks::new(NETWORK, Arc::new(key(0)), WAITS, self.events.len() as u64, self.events.last().map_or(UnixTime(0), |e| e.1.at));
+        self.now.mono_ms += 5;
+        for events in self.by_task().into_values() {
+            // Through rows and back, as the database does it.
+            let rows: Vec<_> = events.iter().map(|(index, event)| event.to_row(*index)).collect();
+            let events: Vec<_> = rows.iter().map(|row| (row.index, Event::from_row(row).unwrap())).collect();
+            fresh.restore_task(Tasks::replay(&events, self.now).unwrap().unwrap());
+        }
+        for node in 10..13 {
+            fresh.restore_node(node_id(node), standing());
+        }
+        fresh.commit();
+        fresh.check_indexes();
+        self.tasks = fresh;
+    }
+
+    fn by_task(&self) -> BTreeMap<TaskId, Vec<(u64, Event)>> {
+        let mut by_task: BTreeMap<TaskId, Vec<(u64, Event)>> = BTreeMap::new();
+        for (index, event) in &self.events {
+            if let Some(task) = event.task {
+                by_task.entry(task).or_default().push((*index, event.clone()));
+            }
+        }
+        by_task
+    }
+
+    /// What must hold whatever happened.
+    fn check(&self) {
+        assert_eq!(self.tasks.next_index_for_tests(), self.events.len() as u64);
+        for (id, events) in self.by_task() {
+            let replayed = Tasks::replay(&events, self.now).unwrap().unwrap();
+            let known = self.tasks.task(&id).unwrap();
+            assert_eq!(fingerprint(&replayed), fingerprint(known), "replayed events give another state");
+            let ends = events.iter().filter(|(_, event)| ends_task(event)).count();
+            assert_eq!(ends, usize::from(known.ending.is_some()), "a task ends once");
+            assert!(!ends_task(&events[0].1) && (ends == 0 || ends_task(&events.last().unwrap().1)), "something follows the end");
+            let live = known.attempts.iter().filter(|attempt| !attempt.ended).count();
+            assert!(live <= usize::from(known.ending.is_none()), "two attempts are live, or one of an ended task");
+            assert!(known.attempts.len() <= known.spec.max_attempts as usize);
+            let granted: Vec<_> = events.iter().filter_map(|(_, event)| grant_of(event)).collect();
+            let mut attempts: Vec<_> = granted.iter().map(|grant| grant.attempt).collect();
+            attempts.dedup();
+            assert_eq!(attempts.len(), granted.len(), "an attempt was granted twice");
+        }
+        let times: Vec<_> = self.events.iter().map(|(_, event)| event.at).collect();
+        assert!(times.is_sorted(), "time went back");
+    }
+}
+
+fn grant_of(event: &Event) -> Option<&Signed<Grant>> {
+    match &event.body {
+        EventBody::Granted { grant, .. } => Some(grant),
+        _ => None,
+    }
+}
+
+fn ends_task(event: &Event) -> bool {
+    matches!(&event.body, EventBody::Cancelled(_) | EventBody::Reported { settles: Settles::Task, .. })
+}
+
+fn fingerprint(task: &Task) -> String {
+    let mut task = task.clone();
+    task.ended_ms = 0;
+    for attempt in &mut task.attempts {
+        attempt.since_ms = 0;
+    }
+    format!("{task:?}")
+}
+
+fn node_id(seed: u8) -> NodeId {
+    NodeId(key(seed).public_key())
+}
+
+fn standing() -> Standing {
+    Standing { tier: Tier::Confidential, simulated_root: None, valid_until: UnixTime(u64::MAX) }
+}
+
+fn spec(task: u8, requester: u8, change: impl FnOnce(&mut TaskSpec)) -> Arc<Signed<TaskSpec>> {
+    let requester = key(requester);
+    let mut spec = TaskSpec {
+        version: 1,
+        network: NETWORK,
+        task: TaskId([task; 16]),
+        requester: requester.public_key(),
+        created_at: START,
+        expires_at: UnixTime(START.0 + 100_000),
+        engine: EngineKind::Wasm,
+        determinism: Determinism::Native,
+        grants: WasmGrants::default(),
+        limits: Limits { wall_limit_ms: 400, ..Limits::default() },
+        sensitivity: Sensitivity::Sensitive,
+        sealed_manifest: Base64Bytes(vec![1; 64]),
+        workload: ObjectRef { content_id: Digest([task; 32]), sealed_bytes: 10, commitment: Digest([0; 32]) },
+        inputs: Vec::new(),
+        policy: Policy::confidential(),
+        reference_values: ReferenceValues::unset(),
+        releaser: requester.public_key(),
+        result_key: Base64Bytes(vec![1; 1216]),
+        max_attempts: 3,
+    };
+    change(&mut spec);
+    Arc::new(Envelope::sign(spec, &requester).unwrap())
+}
+
+/// Who signs what for the live attempt of a task. `salt` makes statements that differ.
+struct Hand<'t> {
+    task: &'t Task,
+    salt: u8,
+}
+
+impl Hand<'_> {
+    fn record(&self) -> &AttemptRecord {
+        self.task.attempts.last().unwrap()
+    }
+
+    fn requester(&self) -> SigningKey {
+        (1..3).map(key).find(|key| key.public_key() == self.task.requester()).unwrap()
+    }
+
+    fn node(&self) -> SigningKey {
+        (10..13).map(key).find(|key| NodeId(key.public_key()) == self.record().node).unwrap()
+    }
+
+    fn step(&self, peer: &SigningKey, step: Step) -> Command {
+        Command::Step { peer: peer.public_key(), task: self.task.id, attempt: self.record().attempt, step }
+    }
+
+    fn challenge(&self) -> Command {
+        let releaser = self.requester();
+        let statement = ChallengeStatement {
+            network: NETWORK,
+            task: self.task.id,
+            attempt: self.record().attempt,
+            lease: self.record().lease.digest(),
+            challenge: Challenge([self.salt; 32]),
+            issued_at: START,
+            expires_at: UnixTime(START.0 + 1),
+            releaser: releaser.public_key(),
+        };
+        self.step(&releaser, Step::Challenge(Arc::new(Envelope::sign(statement, &releaser).unwrap())))
+    }
+
+    fn evidence(&self) -> Command {
+        let evidence = Arc::new(vec![self.salt; 20]);
+        let digest = Digest::of(&evidence);
+        self.step(&self.node(), Step::Evidence { evidence, digest })
+    }
+
+    fn release(&self, change: impl FnOnce(&mut ReleaseStatement)) -> Command {
+        let releaser = self.requester();
+        let record = self.record();
+        let challenge = record.challenge.as_ref().and_then(|kept| kept.body.as_ref());
+        let mut statement = ReleaseStatement {
+            network: NETWORK,
+            task: self.task.id,
+            attempt: record.attempt,
+            node: record.node,
+            spec: self.task.spec.digest(),
+            lease: record.lease.digest(),
+            challenge: challenge.map_or(Challenge([0; 32]), |challenge| challenge.challenge),
+            challenge_issued_at: START,
+            evidence: record.evidence.as_ref().map_or(Digest([0; 32]), |kept| kept.digest),
+            policy: self.task.spec.policy.digest(),
+            attestation_result: Digest::of(b"result"),
+            task_key: Digest([self.salt; 32]),
+            decided_at: START,
+            releaser: releaser.public_key(),
+        };
+        change(&mut statement);
+        self.step(&releaser, Step::Release(Arc::new(Envelope::sign(statement, &releaser).unwrap())))
+    }
+
+    fn grant(&self, result: &[u8], change: impl FnOnce(&mut Grant)) -> Command {
+        let releaser = self.requester();
+        let record = self.record();
+        let release = record.release.as_ref().and_then(|kept| kept.body.as_ref());
+        let mut statement = Grant {
+            network: NETWORK,
+            task: self.task.id,
+            attempt: record.attempt,
+            spec: self.task.spec.digest(),
+            lease: record.lease.digest(),
+            evidence: release.map_or(Digest([0; 32]), |release| release.evidence),
+            policy: self.task.spec.policy.digest(),
+            release: release.map_or(Digest([0; 32]), |release| release.digest()),
+            release_index: record.release_index.unwrap_or(0),
+            secret: sealed(),
+            issued_at: UnixTime(START.0 + u64::from(self.salt)),
+            releaser: releaser.public_key(),
+        };
+        change(&mut statement);
+        let step = Step::Grant {
+            grant: Arc::new(Envelope::sign(statement, &releaser).unwrap()),
+            attestation_result: Arc::new(result.to_vec()),
+        };
+        self.step(&releaser, step)
+    }
+
+    fn deny(&self, retry: bool) -> Command {
+        let releaser = self.requester();
+        let statement = DenyStatement {
+            network: NETWORK,
+            task: self.task.id,
+            attempt: self.record().attempt,
+            evidence: None,
+            reasons: vec![refusal(Party::Node, "evidence.bad")],
+            retry,
+            decided_at: UnixTime(START.0 + u64::from(self.salt)),
+            releaser: releaser.public_key(),
+        };
+        self.step(&releaser, Step::Deny(Arc::new(Envelope::sign(statement, &releaser).unwrap())))
+    }
+
+    fn report(&self, author: ReportAuthor, outcome: Outcome, change: impl FnOnce(&mut ReportPredicate)) -> Command {
+        let node = self.node();
+        let record = self.record();
+        let mut predicate = ReportPredicate {
+            author,
+            signer: node.public_key(),
+            network: NETWORK,
+            task: self.task.id,
+            spec: self.task.spec.digest(),
+            node: Some(record.node),
+            attempt: Some(record.attempt),
+            lease: Some(record.lease.digest()),
+            evidence: record.evidence.as_ref().map(|kept| kept.digest),
+            grant: record.grant.as_ref().map(|kept| kept.digest),
+            engine: None,
+            workload: None,
+            inputs: vec![Digest([self.salt; 32])],
+            outcome,
+            output_secret: None,
+            outputs: Vec::new(),
+            sealed_details: None,
+            sandbox: Vec::new(),
+        };
+        change(&mut predicate);
+        let report = Envelope::sign(Report::new(predicate), &node).unwrap();
+        let statement = AgentStatement {
+            network: NETWORK,
+            task: self.task.id,
+            attempt: record.attempt,
+            node: record.node,
+            report: report.digest(),
+            exit: ExitStatus::Exited { code: 0 },
+            started_at: START,
+            ended_at: START,
+            resources: sealed(),
+            agent: node.public_key(),
+        };
+        let agent_statement =
+            (author == ReportAuthor::Task).then(|| Arc::new(Envelope::sign(statement, &node).unwrap()));
+        self.step(&node, Step::Report { report: Arc::new(report), agent_statement, closing_evidence: None })
+    }
+
+    fn complete(&self) -> Command {
+        self.report(ReportAuthor::Task, Outcome::Completed, |_| {})
+    }
+
+    fn fail(&self, author: ReportAuthor, party: Party) -> Command {
+        self.report(author, Outcome::Failed { refusal: refusal(party, "test.failed") }, |_| {})
+    }
+
+    fn cancel(&self) -> Command {
+        let requester = self.requester();
+        let statement = CancelStatement {
+            network: NETWORK,
+            task: self.task.id,
+            spec: self.task.spec.digest(),
+            cancelled_at: START,
+            requester: requester.public_key(),
+        };
+        let cancel = Arc::new(Envelope::sign(statement, &requester).unwrap());
+        Command::Cancel { peer: requester.public_key(), task: self.task.id, cancel }
+    }
+}
+
+fn refusal(party: Party, code: &'static str) -> Refusal {
+    Refusal::new(party, code, "test", "test")
+}
+
+fn hand(task: &Task) -> Hand<'_> {
+    Hand { task, salt: 7 }
+}
+
+/// A bench whose task 1 has taken the first `steps` of: lease, challenge, evidence, release, grant.
+fn until(steps: usize) -> Bench {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |_| {});
+    if steps > 0 {
+        bench.offer(10, 1);
+    }
+    let commands: [fn(&Hand<'_>) -> Command; 4] = [
+        |hand| hand.challenge(),
+        |hand| hand.evidence(),
+        |hand| hand.release(|_| {}),
+        |hand| hand.grant(b"result", |_| {}),
+    ];
+    for command in commands.iter().take(steps.saturating_sub(1)) {
+        let task = bench.task(1);
+        bench.ok(command(&hand(&task)));
+    }
+    bench
+}
+
+#[test]
+fn each_step_comes_next_once_and_again_without_change() {
+    type Make = fn(&Hand<'_>) -> Command;
+    let steps: [(usize, Make, TaskState); 5] = [
+        (1, |hand| hand.challenge(), TaskState::Challenged),
+        (2, |hand| hand.evidence(), TaskState::Attested),
+        (3, |hand| hand.release(|_| {}), TaskState::Released),
+        (4, |hand| hand.grant(b"result", |_| {}), TaskState::Granted),
+        (5, |hand| hand.complete(), TaskState::Completed),
+    ];
+    for (needs, make, reaches) in steps {
+        for reached in 1..=5 {
+            let mut bench = until(reached);
+            let task = bench.task(1);
+            let command = make(&hand(&task));
+            if reached == needs {
+                assert_eq!(bench.ok(command.clone()).unwrap().state(), reaches);
+                let (before, count) = (bench.fingerprint(), bench.events.len());
+                assert_eq!(bench.ok(command).unwrap().state(), reaches, "a replay gets the same answer");
+                assert_eq!((bench.fingerprint(), bench.events.len()), (before, count), "a replay changes nothing");
+                let different = make(&Hand { task: &task, salt: 8 });
+                let code = if reaches == TaskState::Completed { "lease.fenced" } else { "attempt.conflict" };
+                bench.refused(different, code);
+            } else if reached < needs {
+                assert!(bench.try_run(command).is_err(), "step {needs} at {reached}");
+            }
+            bench.check();
+        }
+    }
+}
+
+#[test]
+fn statements_that_do_not_belong_are_refused() {
+    let mut bench = until(3);
+    let task = bench.task(1);
+    let hand_ = hand(&task);
+    let wrong: [fn(&mut ReleaseStatement); 9] = [
+        |s| s.task = TaskId([9; 16]),
+        |s| s.attempt = Attempt(2),
+        |s| s.network = NetworkId([9; 32]),
+        |s| s.node = NodeId(PublicKey([9; 32])),
+        |s| s.spec = Digest([9; 32]),
+        |s| s.lease = Digest([9; 32]),
+        |s| s.challenge = Challenge([9; 32]),
+        |s| s.evidence = Digest([9; 32]),
+        |s| s.policy = Digest([9; 32]),
+    ];
+    for change in wrong {
+        bench.refused(hand_.release(change), "statement.mismatch");
+    }
+    let mut bench = until(4);
+    let task = bench.task(1);
+    let hand_ = hand(&task);
+    let wrong: [fn(&mut Grant); 5] = [
+        |s| s.release = Digest([9; 32]),
+        |s| s.release_index += 1,
+        |s| s.evidence = Digest([9; 32]),
+        |s| s.lease = Digest([9; 32]),
+        |s| s.policy = Digest([9; 32]),
+    ];
+    for change in wrong {
+        bench.refused(hand_.grant(b"result", change), "statement.mismatch");
+    }
+    bench.refused(hand_.grant(b"other result", |_| {}), "statement.mismatch");
+    let mut bench = until(5);
+    let task = bench.task(1);
+    let hand_ = hand(&task);
+    let wrong: [fn(&mut ReportPredicate); 5] = [
+        |s| s.grant = None,
+        |s| s.evidence = Some(Digest([9; 32])),
+        |s| s.spec = Digest([9; 32]),
+        |s| s.lease = None,
+        |s| s.node = None,
+    ];
+    for change in wrong {
+        bench.refused(hand_.report(ReportAuthor::Task, Outcome::Completed, change), "statement.mismatch");
+    }
+    for author in [ReportAuthor::Releaser, ReportAuthor::Coordinator] {
+        bench.refused(hand_.fail(author, Party::Node), "statement.mismatch");
+    }
+    bench.refused(hand_.report(ReportAuthor::Agent, Outcome::Completed, |_| {}), "statement.mismatch");
+    bench.refused(hand_.deny(true), "attempt.wrong-state");
+}
+
+#[test]
+fn identities_are_held_to_their_roles() {
+    let mut bench = until(5);
+    let task = bench.task(1);
+    let hand_ = hand(&task);
+    for command in [hand_.challenge(), hand_.evidence(), hand_.release(|_| {}), hand_.grant(b"result", |_| {}), hand_.complete()] {
+        let Command::Step { task, attempt, step, .. } = command else { panic!() };
+        let stranger = key(99).public_key();
+        bench.refused(Command::Step { peer: stranger, task, attempt, step: step.clone() }, "identity.forbidden");
+        let unknown = TaskId([77; 16]);
+        bench.refused(Command::Step { peer: stranger, task: unknown, attempt, step: step.clone() }, "task.unknown");
+        bench.refused(Command::Step { peer: stranger, task, attempt: Attempt(4), step }, "attempt.unknown");
+    }
+    let Command::Cancel { task, cancel, .. } = hand_.cancel() else { panic!() };
+    bench.refused(Command::Cancel { peer: key(2).public_key(), task, cancel }, "task.unknown");
+}
+
+#[test]
+fn the_queue_is_by_sensitivity_then_age_and_avoids_the_node_that_failed() {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |spec| spec.sensitivity = Sensitivity::Public);
+    bench.submit(2, 1, |_| {});
+    bench.submit(3, 2, |spec| spec.sensitivity = Sensitivity::Confidential);
+    bench.submit(4, 2, |_| {});
+    let order: Vec<u8> = bench.tasks.queued().map(|id| id.0[0]).collect();
+    assert_eq!(order, [3, 2, 4, 1]);
+    bench.offer(10, 1);
+    assert_eq!(bench.task(3).live().unwrap().node, node_id(10));
+    bench.offer(10, 4);
+    assert_eq!(bench.tasks.queued().count(), 0);
+    let task = bench.task(3);
+    bench.offer(10, 1);
+    bench.offer(11, 1);
+    bench.ok(hand(&task).fail(ReportAuthor::Agent, Party::Node));
+    assert_eq!(bench.task(3).live().unwrap().node, node_id(11), "another node is free");
+    let task = bench.task(3);
+    bench.ok(hand(&task).fail(ReportAuthor::Agent, Party::Node));
+    assert_eq!(bench.task(3).live().unwrap().node, node_id(10));
+    bench.check();
+}
+
+#[test]
+fn places_that_leases_have_filled_are_not_given_twice() {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |_| {});
+    bench.submit(2, 1, |_| {});
+    bench.submit(3, 1, |_| {});
+    bench.offer(10, 1);
+    // The node asks again before it saw its lease: one place is still one place.
+    bench.ok(Command::Offer { node: node_id(10), offer: Offer { boot: boot(10), poll: 2, free_places: 1 }, seen: 0 });
+    assert_eq!(bench.tasks.queued().count(), 2);
+    bench.offer(10, 1);
+    assert_eq!(bench.tasks.queued().count(), 1);
+}
+
+#[test]
+fn a_policy_is_met_or_the_task_waits() {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |spec| {
+        spec.policy = Policy::new(starminer_verify::PolicyFields {
+            minimum_tier: Tier::Hardened,
+            ..Policy::confidential().fields().clone()
+        })
+        .unwrap();
+    });
+    bench.submit(2, 1, |_| {});
+    bench.offer(10, 2);
+    assert_eq!(bench.task(1).state(), TaskState::Queued);
+    assert_eq!(bench.task(2).state(), TaskState::Leased);
+    let simulated = Standing {
+        simulated_root: Some(starminer_verify::SimulatedRootId::SoftwareTee(PublicKey([5; 32]))),
+        ..standing()
+    };
+    assert!(!simulated.suits(&Policy::confidential(), START), "a simulated root that the policy does not name");
+    let expired = Standing { valid_until: START, ..standing() };
+    assert!(!expired.suits(&Policy::confidential(), START));
+}
+
+#[test]
+fn limits_hold() {
+    let mut bench = Bench::new();
+    for task in 1..=3 {
+        bench.submit(task, 1, |_| {});
+    }
+    bench.refused(Command::Submit { spec: spec(4, 1, |_| {}), deposit: None }, "task.too-many-open");
+    bench.submit(4, 2, |_| {});
+    bench.submit(5, 2, |_| {});
+    bench.refused(Command::Submit { spec: spec(6, 2, |_| {}), deposit: None }, "queue.full");
+    let again = bench.ok(Command::Submit { spec: spec(1, 1, |_| {}), deposit: None }).unwrap();
+    assert_eq!(again.version, bench.task(1).version, "a replay is not another task");
+    bench.refused(Command::Submit { spec: spec(1, 1, |spec| spec.max_attempts = 2), deposit: None }, "task.conflict");
+    bench.refused(
+        Command::Admit { node: node_id(20), evidence: Digest([0; 32]), standing: standing() },
+        "node.too-many",
+    );
+}
+
+#[test]
+fn waits_end_and_a_clock_that_jumps_ends_nothing_early() {
+    for (steps, wait, ends) in [
+        (1, WAITS.releaser_ms, Some("releaser.silent")),
+        (2, WAITS.node_ms, None),
+        (3, WAITS.releaser_ms, Some("releaser.silent")),
+        (4, WAITS.releaser_ms, Some("releaser.silent")),
+        (5, 400 + WAITS.report_margin_ms, None),
+    ] {
+        let mut bench = until(steps);
+        // The wall clock jumps by half a minute; less than a wait has passed.
+        bench.now.wall = bench.now.wall.saturating_add_millis(30_000);
+        bench.pass(wait - 1);
+        assert!(bench.task(1).live().is_some(), "step {steps}");
+        // And back: the log's time does not.
+        bench.now.wall = START;
+        bench.pass(1);
+        let task = bench.task(1);
+        assert!(task.live().is_none(), "step {steps}");
+        match (ends, &task.ending) {
+            (Some(code), Some(Ending::Failed(refusal))) => assert_eq!(refusal.check(), code),
+            (None, None) => assert_eq!(task.state(), TaskState::Queued),
+            other => panic!("step {steps}: {other:?}"),
+        }
+        bench.check();
+    }
+}
+
+#[test]
+fn a_spec_expires_until_it_is_granted() {
+    for steps in 0..=5 {
+        let mut bench = until(steps);
+        bench.now.wall = UnixTime(START.0 + 100_000);
+        bench.pass(0);
+        let failed = matches!(&bench.task(1).ending, Some(Ending::Failed(refusal)) if refusal.check() == "spec.expired");
+        assert_eq!(failed, steps < 5, "step {steps}");
+        bench.check();
+    }
+    let mut bench = until(3);
+    bench.now.wall = UnixTime(START.0 + 100_000);
+    let task = bench.task(1);
+    bench.refused(hand(&task).release(|_| {}), "spec.expired");
+}
+
+#[test]
+fn ended_tasks_are_forgotten_and_their_answers_stay() {
+    let mut bench = until(5);
+    let granted = bench.task(1);
+    let report = hand(&granted).complete();
+    bench.ok(report.clone());
+    let ended = bench.task(1);
+    assert!(ended.attempts[0].grant.as_ref().unwrap().body.is_none(), "bodies go with the attempt");
+    assert!(bench.tasks.forget(0).is_empty());
+    assert_eq!(bench.tasks.forget(1), [TaskId([1; 16])]);
+    bench.tasks.check_indexes();
+    let Command::Step { peer, attempt, step, .. } = report else { panic!() };
+    assert!(Tasks::decide(&ended, peer, attempt, step, bench.now, false).unwrap().is_none());
+}
+
+/// What a random party does.
+#[derive(Debug, Clone)]
+enum Act {
+    Submit(u8, u8),
+    Offer(u8, u32),
+    Withdraw(u8),
+    Lost(u8),
+    Reboot(u8, u32),
+    Step(u8, u8, u8),
+    Cancel(u8),
+    Pass(u64),
+    Jump(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (1u8..6, 1u8..3).prop_map(|(task, requester)| Act::Submit(task, requester)),
+        5 => (10u8..13, 0u32..3).prop_map(|(node, places)| Act::Offer(node, places)),
+        1 => (10u8..13).prop_map(Act::Withdraw),
+        1 => (10u8..13).prop_map(Act::Lost),
+        1 => (10u8..13, 0u32..3).prop_map(|(node, places)| Act::Reboot(node, places)),
+        20 => (1u8..6, 0u8..9, 0u8..2).prop_map(|(task, step, salt)| Act::Step(task, step, salt)),
+        1 => (1u8..6).prop_map(Act::Cancel),
+        3 => (0u64..700).prop_map(Act::Pass),
+        1 => (0u64..200_000).prop_map(Act::Jump),
+    ]
+}
+
+/// What becomes of a batch.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Committed,
+    RolledBack,
+    CommittedThenRestart,
+    Restart,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        12 => Just(Fate::Committed),
+        2 => Just(Fate::RolledBack),
+        1 => Just(Fate::CommittedThenRestart),
+        1 => Just(Fate::Restart),
+    ]
+}
+
+fn command(bench: &Bench, act: &Act) -> Option<Command> {
+    let known = |task: u8| bench.tasks.task(&TaskId([task; 16])).cloned();
+    let leased = |task: u8| known(task).filter(|task| !task.attempts.is_empty());
+    let seen = bench.tasks.known().map(|task| task.version).max().unwrap_or(0);
+    Some(match act {
+        Act::Submit(task, requester) => Command::Submit { spec: spec(*task, *requester, |_| {}), deposit: None },
+        Act::Offer(node, free_places) => {
+            Command::Offer { node: node_id(*node), offer: Offer { boot: boot(*node), poll: 1, free_places: *free_places }, seen }
+        }
+        Act::Reboot(node, free_places) => {
+            Command::Offer { node: node_id(*node), offer: Offer { boot: boot(*node + 100), poll: 2, free_places: *free_places }, seen }
+        }
+        Act::Withdraw(node) => Command::Withdraw { node: node_id(*node), poll: 1 },
+        Act::Lost(node) => Command::NodeLost { node: node_id(*node) },
+        Act::Cancel(task) => hand(&*leased(*task)?).cancel(),
+        Act::Step(task, step, salt) => {
+            let task = leased(*task)?;
+            let hand = Hand { task: &task, salt: *salt };
+            match step {
+                0 => hand.challenge(),
+                1 => hand.evidence(),
+                2 => hand.release(|_| {}),
+                3 => hand.grant(b"result", |_| {}),
+                4 => hand.deny(*salt == 0),
+                5 => hand.fail(ReportAuthor::Agent, Party::Node),
+                6 => hand.fail(ReportAuthor::Task, Party::Workload),
+                _ => hand.complete(),
+            }
+        }
+        Act::Pass(_) | Act::Jump(_) => Command::Tick,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// Random commands in batches that are committed, rolled back, or cut off by a restart: state is always the fold of what was
+    /// committed, and every task ends exactly once.
+    #[test]
+    fn random_lives(batches in proptest::collection::vec((proptest::collection::vec(act(), 1..6), fate()), 1..40)) {
+        let mut bench = Bench::new();
+        for (acts, fate) in &batches {
+            let before = bench.fingerprint();
+            for act in acts {
+                match act {
+                    Act::Pass(ms) => {
+                        bench.now = Now { wall: bench.now.wall.saturating_add_millis(*ms), mono_ms: bench.now.mono_ms + ms };
+                    }
+                    Act::Jump(to) => bench.now.wall = UnixTime(START.0 + to),
+                    _ => {}
+                }
+                if let Some(command) = command(&bench, act) {
+                    let _ = bench.try_run(command);
+                }
+            }
+            match fate {
+                Fate::Committed => bench.commit(),
+                Fate::CommittedThenRestart => {
+                    bench.commit();
+                    bench.restart();
+                }
+                Fate::RolledBack => {
+                    bench.tasks.rollback();
+                    prop_assert_eq!(bench.fingerprint(), before);
+                }
+                Fate::Restart => bench.restart(),
+            }
+            bench.tasks.check_indexes();
+            bench.check();
+        }
+        // Nobody does anything any more: whatever is open ends.
+        bench.now.wall = UnixTime(START.0 + 200_000);
+        for _ in 0..4 {
+            bench.pass(2_000);
+        }
+        bench.check();
+        prop_assert!(bench.tasks.known().all(|task| task.ending.is_some()));
+    }
+}

@@ -1,0 +1,279 @@
+//! A network of real processes for tests, started by the very commands that an operator uses, and a requester in this process.
+//!
+//! Each network has a temporary directory and free ports of its own; everything it started ends with it.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use starminer_client::CoordinatorClient;
+use starminer_receipt::{Determinism, Limits, NetworkTrust, Sensitivity, WasmGrants, WasmManifest};
+use starminer_requester::{Event, EventSink, Home, InputSource, JobPlan, Requester};
+use starminer_tls::IdentityKey;
+use starminer_verify::{Policy, UnixTime};
+use zeroize::Zeroizing;
+
+/// Name of the simulated root of every test network.
+pub const ROOT_NAME: &str = "test software TEE";
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The built program.
+pub fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_starminer")
+}
+
+/// Runs a command to its end.
+pub fn starminer<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -> Output {
+    Command::new(program()).args(args).stdin(Stdio::null()).output().expect("the program runs")
+}
+
+/// Runs a command that must succeed.
+pub fn must<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -> Output {
+    let output = starminer(args);
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// A file of `examples/`.
+pub fn example(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// This machine's clock.
+pub fn now() -> UnixTime {
+    UnixTime(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap())
+}
+
+/// A running network.
+pub struct Network {
+    dir: tempfile::TempDir,
+    pub address: String,
+    processes: Mutex<BTreeMap<String, Child>>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for (_, child) in self.processes.get_mut().unwrap() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for entry in fs::read_dir(self.dir.path()).into_iter().flatten().flatten() {
+                if let Ok(log) = fs::read_to_string(entry.path().join("log.txt")) {
+                    eprintln!("--- {}\n{log}", entry.path().display());
+                }
+            }
+        }
+    }
+}
+
+impl Network {
+    /// A coordinator and this many nodes.
+    pub fn start(nodes: usize) -> Self {
+        let network = Self::coordinator_only();
+        for number in 1..=nodes {
+            network.add_node(&format!("node{number}"));
+        }
+        network
+    }
+
+    /// A coordinator and nothing else.
+    pub fn coordinator_only() -> Self {
+        let dir = tempfile::Builder::new().prefix("starminer-test-").tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let coordinator = dir.path().join("coordinator");
+        let place = text(&coordinator);
+        must(["coordinator", "init", &place, "--name", "test", "--listen", &address, "--software-tee"]);
+        let network = Self { dir, address, processes: Mutex::default() };
+        network.start_process("coordinator");
+        network
+    }
+
+    /// Prepares a node and starts it.
+    pub fn add_node(&self, name: &str) {
+        self.init_enclave("node", name);
+        self.start_process(name);
+    }
+
+    /// Prepares a broker and starts it.
+    pub fn add_broker(&self) {
+        self.init_enclave("broker", "broker");
+        self.start_process("broker");
+    }
+
+    fn init_enclave(&self, kind: &str, name: &str) {
+        let coordinator = self.path("coordinator");
+        must([
+            kind,
+            "init",
+            &text(&self.path(name)),
+            "--network",
+            &text(&coordinator.join("network.toml")),
+            "--software-tee-root",
+            &text(&coordinator.join("software-tee-root.key")),
+        ]);
+    }
+
+    /// Starts (again) a process whose directory is there, and waits until it is ready.
+    pub fn start_process(&self, name: &str) {
+        let dir = self.path(name);
+        let kind = if name == "coordinator" || name == "broker" { name } else { "node" };
+        let _ = fs::remove_file(dir.join("ready"));
+        let log = File::options().create(true).append(true).open(dir.join("log.txt")).unwrap();
+        let child = Command::new(program())
+            .args([kind, "run", &text(&dir), "--log", "info"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.processes.lock().unwrap().insert(name.into(), child);
+        self.wait_ready(name);
+    }
+
+    fn wait_ready(&self, name: &str) {
+        let until = Instant::now() + START_TIMEOUT;
+        while !self.path(name).join("ready").exists() {
+            let ended = self.processes.lock().unwrap().get_mut(name).and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none() && Instant::now() < until, "{name} did not start: {}", self.log(name));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&self, name: &str) {
+        let mut child = self.processes.lock().unwrap().remove(name).expect("it runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// `kill -9` and start again.
+    pub fn restart(&self, name: &str) {
+        self.kill(name);
+        self.start_process(name);
+    }
+
+    /// Process id.
+    pub fn pid(&self, name: &str) -> u32 {
+        self.processes.lock().unwrap()[name].id()
+    }
+
+    /// What it printed.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name).join("log.txt")).unwrap_or_default()
+    }
+
+    /// Directory of a process.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Directories of everyone but requesters.
+    pub fn operator_dirs(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| !path.file_name().unwrap().to_string_lossy().starts_with("requester")).collect()
+    }
+
+    /// The trust file.
+    pub fn trust(&self) -> NetworkTrust {
+        Home::read_network(&self.path("coordinator").join("network.toml")).unwrap()
+    }
+
+    /// A home directory named `requester…` with an identity and the trust file.
+    pub fn home(&self, name: &str) -> (Home, Arc<IdentityKey>) {
+        assert!(name.starts_with("requester"));
+        let home = Home::open(&self.path(name)).unwrap();
+        fs::copy(self.path("coordinator").join("network.toml"), home.network_path()).unwrap();
+        let identity = IdentityKey::load_or_create(&home.identity_path()).unwrap();
+        (home, Arc::new(identity))
+    }
+
+    /// A client with an identity.
+    pub fn client(&self, identity: &Arc<IdentityKey>) -> CoordinatorClient {
+        let trust = self.trust();
+        CoordinatorClient::connect_as(&self.address, trust.coordinator.key.0, identity).unwrap()
+    }
+
+    /// A requester in this process; it must be called inside a multi-thread runtime. Called again it resumes what is open in that home.
+    pub fn requester(&self, name: &str) -> Requester {
+        self.requester_with(name, Arc::new(|_: Event| {}))
+    }
+
+    /// The same, with someone who hears events.
+    pub fn requester_with(&self, name: &str, events: EventSink) -> Requester {
+        let (home, identity) = self.home(name);
+        let seed = Zeroizing::new(*identity.seed());
+        Requester::start(self.client(&identity), home, self.trust(), &seed, events, now).unwrap()
+    }
+
+    /// A wasm job on this network's simulated TEEs.
+    pub fn wasm_job(&self, workload: Vec<u8>, inputs: &[(&str, Vec<u8>)]) -> JobPlan {
+        let trust = self.trust();
+        let mut fields = Policy::confidential().fields().clone();
+        fields.accepted_simulated_roots = trust.simulated_root_ids().collect();
+        JobPlan {
+            workload: InputSource::Bytes(workload.into()),
+            inputs: inputs.iter().map(|(name, bytes)| ((*name).to_string(), InputSource::Bytes(Bytes::from(bytes.clone())))).collect(),
+            wasm: Some(WasmManifest::default()),
+            onnx: None,
+            determinism: Determinism::Native,
+            grants: WasmGrants::default(),
+            limits: Limits { wall_limit_ms: 60_000, ..Limits::default() },
+            sensitivity: Sensitivity::Confidential,
+            policy: Policy::new(fields).unwrap(),
+            reference_values: trust.reference_values.clone(),
+            max_attempts: 5,
+            valid_for_ms: 3_600_000,
+        }
+    }
+}
+
+/// A path as text.
+pub fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A runtime for a test.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Every file below these directories.
+pub fn files_below(dirs: &[PathBuf]) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = dirs.to_vec();
+    while let Some(dir) = open.pop() {
+        // What a running process removes meanwhile is not there.
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                Ok(kind) if kind.is_file() => files.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    files
+}
+
+/// How often any of these is in a file below the directories, with the files.
+pub fn search(dirs: &[PathBuf], needles: &[Vec<u8>]) -> Vec<(PathBuf, usize)> {
+    let mut hits = Vec::new();
+    for file in files_below(dirs) {
+        let Ok(content) = fs::read(&file) else { continue };
+        for (index, needle) in needles.iter().enumerate() {
+            if content.windows(needle.len()).any(|window| window == needle) {
+                hits.push((file.clone(), index));
+            }
+        }
+    }
+    hits
+}

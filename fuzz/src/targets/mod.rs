@@ -1,0 +1,143 @@
+//! The table, and the targets in one module for each crate.
+
+mod attester;
+mod broker;
+mod log;
+mod receipt;
+mod tls;
+mod vault;
+mod verify;
+mod wire;
+
+#[cfg(feature = "edges")]
+mod agent;
+#[cfg(feature = "edges")]
+mod requester;
+#[cfg(feature = "edges")]
+mod runtime;
+#[cfg(feature = "edges")]
+mod sandbox;
+
+pub(crate) use broker::known_deposit;
+pub(crate) use tls::{known_proof, server_identity_certificate};
+pub(crate) use vault::seeds as vault_seeds;
+
+use std::cell::RefCell;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Outcome, Target};
+
+macro_rules! table {
+    ($($(#[$attribute:meta])* $name:literal, $runs:literal, $function:path, $about:literal;)*) => {
+        /// Every target there is.
+        pub static TARGETS: &[Target] = &[
+            $($(#[$attribute])* Target { name: $name, about: $about, runs: $runs, function: $function },)*
+        ];
+    };
+}
+
+table! {
+    "log-keys", 20_000, log::keys, "a text as vkey of log and witness, key name and hash; one spelling each";
+    "log-checkpoint", 20_000, log::checkpoint, "a signed note; one encoding, and only the log's own statement verifies";
+    "log-cosignatures", 10_000, log::cosignatures, "lines that a witness answered; only its own are taken";
+    "log-tile", 20_000, log::tile, "a line with a tile's path, then its content; one encoding each";
+    "log-bundle", 20_000, log::bundle, "a byte with the width, then entries; one encoding, and replay takes each once";
+    "log-proofs", 10_000, log::proofs, "two sizes and a JSON proof, under checkpoints of any size that the log signs";
+    "log-fork", 10_000, log::fork, "JSON of a fork; what verifies are two roots of one size";
+
+    "verify-evidence", 20_000, verify::evidence, "evidence; only the world's own verifies";
+    "verify-report", 20_000, verify::report, "the report of a software TEE, under the root it names itself";
+    "verify-appraise", 5_000, verify::appraise_claims, "JSON of claims, policy and reference values, attested and appraised";
+    "verify-policy", 20_000, verify::policy, "JSON of a policy; reads back as itself";
+    "verify-reference-values", 20_000, verify::reference_values, "JSON of reference values; reads back as itself";
+    "verify-posture", 20_000, verify::posture, "JSON of a posture; reads back as itself";
+    "verify-refusal", 20_000, verify::refusal, "JSON of a refusal; safe to show on a terminal";
+    "verify-ids", 20_000, verify::ids, "a text as every identifier; one spelling each";
+
+    "receipt-envelope", 10_000, receipt::envelope, "JSON of an envelope; nothing opens that its key did not sign";
+    "receipt-statement", 10_000, receipt::statement, "JSON of an envelope, signed again: every statement reads back as itself";
+    "receipt-entry", 20_000, receipt::entry, "a log entry; one encoding";
+    "receipt-file", 1_500, receipt::file, "a receipt; only the world's own parts are ever proven";
+    "receipt-collusion", 500, receipt::collusion, "a receipt that all parties sign again; verification ends, and stays simulated";
+    "receipt-network", 10_000, receipt::network, "network.toml; reads back as itself";
+    "receipt-sealed", 4_000, receipt::sealed, "JSON of a sealed secret; only what was sealed opens, and only in its context";
+    "receipt-manifest", 20_000, receipt::manifest, "the sealed JSON of a task: manifest, details, resources";
+
+    "vault-object", 5_000, vault::object, "an object; nothing but its own plaintext is ever given out, by four ways of opening";
+    "vault-scratch", 1_000, vault::scratch, "changes to a store; what reopens is one of its checkpoints, and pages are right or refused";
+    "vault-directory", 20_000, vault::directory, "a directory and a superblock, believed as if they were authentic";
+
+    "wire-messages", 10_000, wire::messages, "JSON as every message of the API; each reads back as itself";
+
+    "tls-key-file", 5_000, tls::key_file, "a key file; one form";
+    "tls-texts", 20_000, tls::texts, "a text as identity and as channel-binding proof; one spelling each";
+    "tls-chain", 1_500, tls::chain, "certificates of a server in a real handshake; only its own chain is taken";
+
+    "broker-evidence", 10_000, broker::evidence, "evidence for a decision and of a broker; only the world's own is good for either";
+    "broker-logged", 5_000, broker::logged, "JSON of an entry and its proof; only the release's own lets it be granted";
+    "broker-ledger", 2_000, broker::ledger, "JSON of a journal, signed again; what was granted or denied stays so";
+    "broker-deposit", 4_000, broker::deposit, "JSON of a deposit; only the one for this spec and broker opens";
+
+    "attester-key-files", 5_000, attester::key_files, "key files of root and device; what loads is saved the same";
+
+    #[cfg(feature = "edges")]
+    "agent-messages", 20_000, agent::messages, "JSON of messages between agent and task process; each reads back as itself";
+    #[cfg(feature = "edges")]
+    "sandbox-channel", 5_000, sandbox::channel, "bytes on the channel's socket; frames come out whole or the channel ends";
+    #[cfg(feature = "edges")]
+    "sandbox-in-force", 20_000, sandbox::in_force, "what a task process says is in force; reads back as itself";
+    #[cfg(feature = "edges")]
+    "runtime-wasm", 300, runtime::wasm, "a module or component; compiled or refused, never a host fault";
+    #[cfg(feature = "edges")]
+    "runtime-onnx-model", 1_000, runtime::onnx_model, "a model, run on a small table; never a host fault";
+    #[cfg(feature = "edges")]
+    "runtime-onnx-csv", 500, runtime::onnx_csv, "a table for a small model; a prediction for each row, or none";
+    #[cfg(feature = "edges")]
+    "runtime-fs", 5_000, runtime::file_system, "calls of a guest on its files; nothing leaves its grant or its quota";
+    #[cfg(feature = "edges")]
+    "requester-journal", 2_000, requester::journal, "a journal file; its records or a refusal, and the same again";
+    #[cfg(feature = "edges")]
+    "requester-result", 2_000, requester::result, "JSON of a node's details; no output is placed outside its directory";
+}
+
+/// Reads JSON as a `T` and asserts that what was read writes and reads back as itself.
+fn json_round_trip<T: DeserializeOwned + Serialize + PartialEq + std::fmt::Debug>(data: &[u8]) -> Option<T> {
+    let value: T = serde_json::from_slice(data).ok()?;
+    let written = serde_json::to_vec(&value).expect("what was read can be written");
+    let again: T = serde_json::from_slice(&written).expect("what was written can be read");
+    assert_eq!(again, value, "reading what was written gives the same");
+    Some(value)
+}
+
+/// The first line of `data` as text, without its line break, and what follows.
+fn line_and_rest(data: &[u8]) -> (Option<&str>, &[u8]) {
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+    (std::str::from_utf8(&data[..end]).ok(), data.get(end + 1..).unwrap_or_default())
+}
+
+/// Gives `check` the path of a file with these bytes, readable by its owner alone. The file is this thread's, and is written
+/// again each time.
+fn with_file<T>(data: &[u8], check: impl FnOnce(&Path) -> T) -> T {
+    thread_local! {
+        static DIRECTORY: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
+    }
+    DIRECTORY.with_borrow_mut(|directory| {
+        let directory = directory.get_or_insert_with(|| tempfile::tempdir().expect("a temporary directory"));
+        let path = directory.path().join("input");
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a file");
+        file.write_all(data).expect("room for the input");
+        drop(file);
+        check(&path)
+    })
+}
+
+/// Outcome of several readings of one input: which of them took it.
+fn taken(readings: &[bool]) -> Outcome {
+    if readings.contains(&true) { Outcome::accepted(readings) } else { Outcome::refused("none") }
+}
