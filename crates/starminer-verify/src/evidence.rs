@@ -15,7 +15,7 @@ use crate::batch::{MAX_PATH_LEN, PathStep, Side};
 use crate::binding::{AkName, BINDING_VERSION, Binding, BindingShapeError, Purpose, Suite, TaskKey};
 use crate::posture::Posture;
 use crate::refusal::{Party, Refusal};
-use crate::types::{Attempt, BootId, Challenge, Digest, NetworkId, NodeId, PublicKey, tagged_hash};
+use crate::types::{Attempt, BootId, Challenge, Digest, NetworkId, NodeId, PublicKey};
 
 /// Version of the evidence format.
 pub const EVIDENCE_VERSION: u32 = 1;
@@ -166,7 +166,7 @@ impl Evidence {
         })
     }
 
-    /// The tagged hash `"starminer/evidence/v1"` over the exact bytes: the name of this evidence in grants and receipts.
+    /// SHA-256 of the exact bytes: the name of this evidence in releases, grants, the log and receipts, as for every statement.
     pub const fn digest(&self) -> Digest {
         self.digest
     }
@@ -178,7 +178,7 @@ impl Evidence {
 }
 
 fn digest_of(bytes: &[u8]) -> Digest {
-    tagged_hash("evidence", &[bytes])
+    Digest::of(bytes)
 }
 
 /// Evidence cannot be encoded; each is a mistake of the attesting side.

@@ -137,7 +137,7 @@ proptest! {
             .unwrap();
         let evidence = Evidence::parse(&bytes).unwrap();
         prop_assert_eq!(evidence.size_bytes(), bytes.len());
-        prop_assert_eq!(evidence.digest(), starminer_verify::tagged_hash("evidence", &[&bytes]));
+        prop_assert_eq!(evidence.digest(), starminer_verify::Digest::of(&bytes));
     }
 
     #[test]
