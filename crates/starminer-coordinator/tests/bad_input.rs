@@ -88,7 +88,7 @@ async fn malformed_requests() {
             403,
             "node.not-admitted",
         ),
-        (&post, format!("/v1/tasks/{task}/attempts/01/deny"), json("{}"), 400, "path.malformed"),
+        (&post, format!("/v1/tasks/{task}/attempts/-1/deny"), json("{}"), 400, "path.malformed"),
         (&post, format!("/v1/tasks/{task}/attempts/1/dance"), json("{}"), 404, "endpoint.unknown"),
         (&get, format!("/v1/blobs/{id}"), RequestBody::Empty, 404, "blob.not-found"),
         (&get, "/v1/blobs/ab".into(), RequestBody::Empty, 400, "path.malformed"),
@@ -333,11 +333,11 @@ async fn limits_of_an_identity() {
     let put = |seed: u8, total: u64| format!("/v1/blobs/{}?offset=0&total={total}", Digest([seed; 32]));
     let part = || RequestBody::Bytes(Bytes::from_static(&[1; 10]));
     assert_eq!(send(&ours, Method::PUT, &put(1, 200_001), part()).await, (413, "blob.too-large".into()));
+    upload(&ours, 150_000).await;
+    assert_eq!(send(&ours, Method::PUT, &put(4, 150_000), part()).await, (429, "blob.quota".into()));
     assert_eq!(send(&ours, Method::PUT, &put(1, 100_000), part()).await.0, 200);
     assert_eq!(send(&ours, Method::PUT, &put(2, 100_000), part()).await.0, 200);
     assert_eq!(send(&ours, Method::PUT, &put(3, 100_000), part()).await, (429, "blob.too-many-partial".into()));
-    upload(&ours, 200_000 - 1).await;
-    assert_eq!(send(&ours, Method::PUT, &put(4, 150_000), part()).await, (429, "blob.quota".into()));
 
     // A body that never goes on: ended after the idle time, what came is kept.
     let other = running.client(&Party::new(5));

@@ -69,6 +69,28 @@ pub trait ReleaserHost: Send + Sync + 'static {
     fn now(&self) -> UnixTime;
 }
 
+/// What an attempt wants of its releaser. One step goes from evidence to grant: a view that shows the release in the log while the step is
+/// under way starts nothing new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    Challenge,
+    Decide,
+}
+
+impl Step {
+    fn wanted_by(view: &AttemptView) -> Option<Self> {
+        match view.state {
+            _ if view.ended => None,
+            TaskState::Leased => Some(Self::Challenge),
+            TaskState::Attested | TaskState::Released => Some(Self::Decide),
+            _ => None,
+        }
+    }
+}
+
+/// A step that is under way.
+type Work = (TaskId, Attempt, Step);
+
 /// A releaser of any number of tasks.
 pub struct Releaser<H> {
     client: CoordinatorClient,
@@ -77,7 +99,7 @@ pub struct Releaser<H> {
     host: Arc<H>,
     ledger: Mutex<Ledger>,
     memory: Arc<LogMemory>,
-    working: Mutex<HashSet<(TaskId, Attempt, TaskState)>>,
+    working: Mutex<HashSet<Work>>,
 }
 
 impl<H> std::fmt::Debug for Releaser<H> {
@@ -109,7 +131,7 @@ impl<H: ReleaserHost> Releaser<H> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn working(&self) -> std::sync::MutexGuard<'_, HashSet<(TaskId, Attempt, TaskState)>> {
+    fn working(&self) -> std::sync::MutexGuard<'_, HashSet<Work>> {
         self.working.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -141,17 +163,11 @@ impl<H: ReleaserHost> Releaser<H> {
             }
             (epoch, after) = (feed.epoch, feed.version);
             for view in feed.attempts {
-                let key = (view.task, view.attempt, view.state);
-                let wanted = match view.state {
-                    TaskState::Leased | TaskState::Attested | TaskState::Released => !view.ended,
-                    _ => false,
-                };
                 if view.state.is_final() {
                     self.ledger().forget(&view.task);
                 }
-                if !wanted || !self.host.knows(&view.task) {
-                    continue;
-                }
+                let Some(step) = Step::wanted_by(&view).filter(|_| self.host.knows(&view.task)) else { continue };
+                let key = (view.task, view.attempt, step);
                 {
                     let mut working = self.working();
                     if working.len() >= MAX_WORKING || !working.insert(key) {
@@ -209,10 +225,10 @@ impl<H: ReleaserHost> Releaser<H> {
             )));
         }
         let context = ReleaseContext { spec: &spec, lease: &lease };
-        match view.state {
-            TaskState::Leased => self.challenge(view, context).await,
-            TaskState::Attested | TaskState::Released => self.decide(view, context).await,
-            _ => Ok(()),
+        match Step::wanted_by(view) {
+            Some(Step::Challenge) => self.challenge(view, context).await,
+            Some(Step::Decide) => self.decide(view, context).await,
+            None => Ok(()),
         }
     }
 

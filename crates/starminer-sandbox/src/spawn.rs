@@ -288,6 +288,19 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
+/// The kernel's own form of what to do on a signal.
+#[repr(C)]
+#[derive(Default)]
+struct KernelAction {
+    handler: libc::sighandler_t,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// The last signal that the kernel knows.
+const LAST_SIGNAL: libc::c_int = 64;
+
 /// Turns the child into the program. Returns only on failure: the step and `errno`.
 ///
 /// # Safety
@@ -317,12 +330,16 @@ unsafe fn become_program(plan: &Plan) -> (i32, i32) {
         if libc::syscall(libc::SYS_close_range, CHANNEL_FD + 1, u32::MAX, 0) != 0 {
             return (3, errno());
         }
-        // Handlers go away by themselves when the program is executed; ignored signals would stay ignored.
-        let mut action: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=libc::SIGRTMAX() {
-            if libc::sigaction(signal, ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN {
-                action.sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, &action, ptr::null_mut());
+        // Handlers go away by themselves when the program is executed; ignored signals would stay ignored. By the raw
+        // call, because the C library hides the two signals that it uses itself and leaves ignored when it spawns.
+        for signal in 1..=LAST_SIGNAL {
+            let mut action = KernelAction::default();
+            let nothing = ptr::null_mut::<KernelAction>();
+            let (call, mask) = (libc::SYS_rt_sigaction, size_of_val(&action.mask));
+            let known = libc::syscall(call, signal, nothing, &raw mut action, mask) == 0;
+            if known && action.handler == libc::SIG_IGN {
+                action.handler = libc::SIG_DFL;
+                libc::syscall(call, signal, &raw const action, nothing, mask);
             }
         }
         let mut none: libc::sigset_t = std::mem::zeroed();

@@ -413,6 +413,17 @@ fn failing_sources_and_sinks_end_the_work() {
 }
 
 #[test]
+fn a_panic_in_one_thread_ends_the_others() {
+    let plain = plaintext(4 << 20);
+    let run = || {
+        let sink = PanickingStore(AtomicU64::new(5));
+        let options = SealOptions { digests: ALL_DIGESTS, ..SealOptions::default() };
+        parallel::seal(&secret(), &CONTEXT, salt(1), options, workers(4), &plain, &sink)
+    };
+    assert!(std::panic::catch_unwind(run).is_err());
+}
+
+#[test]
 fn headers_survive_the_round_trip_and_nothing_panics_on_noise() {
     let sealed = seal(b"x");
     let header = Header::parse(&sealed).unwrap();
@@ -492,6 +503,16 @@ impl WriteAt for FailingStore {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(buf.len() as u64))
             .map(|_| ())
             .map_err(|_| io::ErrorKind::StorageFull.into())
+    }
+}
+
+/// Panics at the write that the counter says.
+struct PanickingStore(AtomicU64);
+
+impl WriteAt for PanickingStore {
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        assert!(self.0.fetch_sub(1, Ordering::Relaxed) != 0, "as the test wants it");
+        Ok(())
     }
 }
 

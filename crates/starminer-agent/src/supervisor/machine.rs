@@ -287,11 +287,17 @@ pub(crate) fn fault_of_exit(status: ExitStatus, phase: Phase) -> Refusal {
         ExitStatus::Signal(libc::SIGSYS) => {
             node("node.forbidden-call", "a system call that the sandbox forbids was made before the program ran".into())
         }
-        ExitStatus::Signal(libc::SIGABRT) if guest => Refusal::new(
-            Party::Requester,
-            "limits.process-memory",
-            "the task process gave up, as it does when the memory that its limits leave it is used up",
-            "raise limits.memory_bytes, or give the program less to do",
+        // An abort shows as SIGSEGV too: process 1 of a namespace ignores the signal, and the C library then faults.
+        ExitStatus::Signal(
+            signal @ (libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP),
+        ) if guest => Refusal::new(
+            Party::Workload,
+            "task.crashed",
+            format!(
+                "the task process broke down while the program ran (signal {signal}), as it does when the memory that its \
+                 limits leave it is used up"
+            ),
+            "raise limits.memory_bytes, or give the program less to do; if that changes nothing, report this as a defect",
         ),
         ExitStatus::Signal(libc::SIGKILL) => {
             node("node.killed", "the task process was killed from outside, as a system without memory does".into())
@@ -481,10 +487,12 @@ mod tests {
         use ExitStatus::{Code, Signal};
         check(Signal(libc::SIGSYS), Phase::Running, Party::Workload, "task.forbidden-call");
         check(Signal(libc::SIGSYS), Phase::Opening, Party::Node, "node.forbidden-call");
-        check(Signal(libc::SIGABRT), Phase::Running, Party::Requester, "limits.process-memory");
+        check(Signal(libc::SIGABRT), Phase::Running, Party::Workload, "task.crashed");
         check(Signal(libc::SIGABRT), Phase::Keyed, Party::Node, "node.task-crashed");
         check(Signal(libc::SIGKILL), Phase::Running, Party::Node, "node.killed");
-        check(Signal(libc::SIGSEGV), Phase::Running, Party::Node, "node.task-crashed");
+        check(Signal(libc::SIGSEGV), Phase::Running, Party::Workload, "task.crashed");
+        check(Signal(libc::SIGSEGV), Phase::Opening, Party::Node, "node.task-crashed");
+        check(Signal(libc::SIGXFSZ), Phase::Running, Party::Node, "node.task-crashed");
         check(Code(71), Phase::Keyed, Party::Node, "node.task-ended-early");
     }
 }

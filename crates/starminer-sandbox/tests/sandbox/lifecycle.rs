@@ -32,10 +32,13 @@ pub const TESTS: &[Test] = &[
 const FOREIGN_LIBRARY: &str = "libBrokenLocale.so.1";
 
 fn starts_with_nothing_but_its_channel() {
-    // A descriptor that would survive an exec, an ignored and a blocked signal, a poisoned environment.
+    // A descriptor that would survive an exec, ignored and blocked signals, a poisoned environment. Signal 33 is one that
+    // the C library keeps to itself, and ignores in what it spawns.
     // SAFETY: duplicates and owns a descriptor; changes signals of this single-threaded moment of the runner.
     let leaky = unsafe {
         libc::signal(libc::SIGUSR2, libc::SIG_IGN);
+        let ignore = [libc::SIG_IGN, 0, 0, 0];
+        assert_eq!(libc::syscall(libc::SYS_rt_sigaction, 33, ignore.as_ptr(), std::ptr::null_mut::<u8>(), 8), 0);
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGUSR1);

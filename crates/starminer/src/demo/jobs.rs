@@ -164,7 +164,7 @@ impl DemoJob {
             }
             Kind::WordCount => {
                 let top = output(outcome, "top-words.txt")?;
-                let words: Vec<&str> = top.lines().take(5).collect();
+                let words: Vec<&str> = top.lines().skip(1).take(5).filter_map(|line| line.split('\t').next_back()).collect();
                 terminal.say(format!("  {} most frequent words: {}", terminal.style(Style::Green, "result   "), words.join(", ")));
             }
             Kind::Runaway => {}

@@ -60,6 +60,8 @@ impl Network {
         fs::create_dir_all(&home)
             .and_then(|()| fs::copy(coordinator.join("network.toml"), home.join("network.toml")).map(drop))
             .map_err(|error| local(&error))?;
+        let identity = text(&home.join("identity.key"));
+        starminer(&["key", "new", &identity])?;
         spinner.finish_and_clear();
         for process in &network.processes {
             let what = match process.name {
