@@ -52,6 +52,14 @@ impl Target {
     }
 }
 
+/// Runs the target of that name: the one line of each file under `libfuzzer/`.
+///
+/// # Panics
+/// On a defect of the parser, and where there is no such target.
+pub fn run(name: &str, input: &[u8]) {
+    Target::find(name).expect("a target of the table").run(input);
+}
+
 /// What an input led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {

@@ -201,6 +201,12 @@ pub fn requester() -> SigningKey {
     signing_key(seed::REQUESTER)
 }
 
+/// The requester's public key.
+#[must_use]
+pub fn requester_public() -> PublicKey {
+    requester().public_key()
+}
+
 /// The coordinator.
 #[must_use]
 pub fn coordinator() -> SigningKey {

@@ -135,7 +135,7 @@ fn bad_workloads_and_inputs_are_the_requesters() {
     check(&Job::wasm(Vec::new()), "engine.wasm.not-wasm");
     let mut truncated = example("wordcount/wordcount.wasm");
     truncated.truncate(20_000);
-    check(&Job::wasm(truncated), "engine.wasm.uncompilable");
+    check(&Job::wasm(truncated), "engine.wasm.invalid");
     let no_command = br#"(module (import "env" "f" (func)))"#;
     let result = check(&Job::wasm(wat::parse_bytes(no_command).unwrap().into_owned()), "engine.wasm.not-a-command");
     assert!(!result.output(&OutputName::Stderr).is_empty(), "what exactly was wrong is sealed to the requester");

@@ -18,6 +18,7 @@ use crate::board::Board;
 use crate::brokers::Brokers;
 use crate::clock::{Clock, NoRandomness, Randomness, SystemClock, SystemRandomness};
 use crate::config::Config;
+use crate::known_blobs::KnownBlobs;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::{Buckets, Quotas};
 use crate::log_reader::{Head, LogReader};
@@ -240,6 +241,7 @@ impl Coordinator {
             board,
             log,
             pins,
+            known_blobs: KnownBlobs::default(),
             presence,
             broker_presence: Arc::new(Presence::new(config.waits.node_silence_ms, now)),
             brokers: Arc::new(Brokers::default()),
@@ -256,6 +258,12 @@ impl Coordinator {
             config,
         });
         Ok(Self { shared, writer, acceptor, certificate, tls_clock, stop })
+    }
+
+    /// The writer, for those who measure it without the network around it.
+    #[must_use]
+    pub fn writer(&self) -> WriterHandle {
+        self.shared.writer.clone()
     }
 
     /// Serves connections of `listener` until `shutdown` resolves; then lets everything under way end, and closes the state.

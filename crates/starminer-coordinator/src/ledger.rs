@@ -4,7 +4,7 @@
 //! prepared once that is durable. Nothing of it is published before.
 
 use starminer_log::{AppendError, Batch as LogBatch, Checkpoint, CheckpointError, Frontier, Hash, LogSigner, SignError, SignedCheckpoint, VerifyError};
-use starminer_store::{CheckpointRow, Database, EntryRow, HASHES_PER_RUN, HashRun, ReadError};
+use starminer_store::{CheckpointRow, Database, HASHES_PER_RUN, HashRun, ReadError};
 
 /// Why the log cannot be continued. Always the coordinator's own trouble.
 #[derive(Debug, thiserror::Error)]
@@ -53,14 +53,20 @@ pub struct Prepared {
     pub checkpoint: CheckpointRow,
     /// The same, parsed.
     pub signed: SignedCheckpoint,
-    /// Rows of the entries.
-    pub entries: Vec<EntryRow>,
+    /// The entries.
+    pub entries: Vec<Vec<u8>>,
     /// Rows of the hashes.
     pub runs: Vec<HashRun>,
     open_run: Vec<u8>,
 }
 
 impl Prepared {
+    /// Index of the first new entry.
+    #[must_use]
+    pub fn first_entry(&self) -> u64 {
+        self.batch.entries().start
+    }
+
     /// Stored-hash index of the first new hash.
     #[must_use]
     pub fn first_stored_index(&self) -> u64 {
@@ -126,7 +132,6 @@ impl Ledger {
         let batch = self.frontier.append(&entries)?;
         let checkpoint = Checkpoint::new(self.signer.name().clone(), batch.size(), batch.root())?;
         let signed = checkpoint.sign(&self.signer)?;
-        let entries = batch.entries().zip(entries).map(|(index, entry)| EntryRow { index, entry }).collect();
         let (runs, open_run) = self.runs(&batch);
         Ok(Prepared {
             checkpoint: CheckpointRow { version: self.version + 1, size: batch.size(), note: signed.as_str().to_owned() },

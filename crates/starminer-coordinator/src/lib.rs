@@ -17,6 +17,7 @@ mod brokers;
 mod clock;
 mod config;
 mod coordinator;
+mod known_blobs;
 mod ledger;
 mod limits;
 mod log_reader;

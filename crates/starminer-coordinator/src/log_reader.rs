@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use starminer_log::{ConsistencyProof, Hash, InclusionProof, SignedCheckpoint, consistency_reads, inclusion_reads, prove_consistency, prove_inclusion};
 use starminer_receipt::Base64Bytes;
-use starminer_store::{Database, HASHES_PER_RUN, HashRun};
-use starminer_verify::{Party, TaskId};
+use starminer_store::{Database, EventRow, HASHES_PER_RUN, HashRun};
+use starminer_verify::Party;
 use starminer_wire::{LogProof, LoggedEntryParts, ProblemStatus};
 
 use crate::ledger::{Prepared, hash_at};
@@ -17,6 +17,8 @@ use crate::refused::Refused;
 
 /// Hashes of the latest entries that stay in memory: 2 MiB.
 const RECENT_HASHES: usize = 65_536;
+/// Entries that stay in memory: 1 MiB.
+const RECENT_ENTRIES: usize = 4_096;
 /// Rows of older hashes that stay in memory: 1 MiB.
 const CACHED_RUNS: usize = 128;
 
@@ -38,10 +40,39 @@ pub struct LogReader {
     runs: Mutex<RunCache>,
 }
 
+/// The latest of something that is numbered without gaps.
+#[derive(Debug)]
+struct Latest<T> {
+    first: u64,
+    items: VecDeque<T>,
+}
+
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self { first: 0, items: VecDeque::new() }
+    }
+}
+
+impl<T> Latest<T> {
+    fn extend(&mut self, first: u64, items: impl IntoIterator<Item = T>, most: usize) {
+        if self.first + self.items.len() as u64 != first {
+            *self = Self { first, items: VecDeque::new() };
+        }
+        self.items.extend(items);
+        let surplus = self.items.len().saturating_sub(most);
+        self.items.drain(..surplus);
+        self.first += surplus as u64;
+    }
+
+    fn find(&self, index: u64) -> Option<&T> {
+        self.items.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Recent {
-    first: u64,
-    hashes: VecDeque<Hash>,
+    hashes: Latest<Hash>,
+    entries: Latest<Vec<u8>>,
 }
 
 /// Keeps the rows that were used last.
@@ -85,13 +116,8 @@ impl LogReader {
     /// Publishes what became durable.
     pub fn publish(&self, prepared: &Prepared) {
         let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        if recent.first + recent.hashes.len() as u64 != prepared.first_stored_index() {
-            *recent = Recent { first: prepared.first_stored_index(), hashes: VecDeque::new() };
-        }
-        recent.hashes.extend(prepared.hashes());
-        let surplus = recent.hashes.len().saturating_sub(RECENT_HASHES);
-        recent.hashes.drain(..surplus);
-        recent.first += surplus as u64;
+        recent.hashes.extend(prepared.first_stored_index(), prepared.hashes().iter().copied(), RECENT_HASHES);
+        recent.entries.extend(prepared.first_entry(), prepared.entries.iter().cloned(), RECENT_ENTRIES);
         drop(recent);
         *self.head.write().unwrap_or_else(PoisonError::into_inner) = head_of(&prepared.signed, prepared.checkpoint.size);
     }
@@ -103,8 +129,7 @@ impl LogReader {
         {
             let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
             for &index in indices {
-                let at = index.checked_sub(recent.first).and_then(|at| usize::try_from(at).ok());
-                match at.and_then(|at| recent.hashes.get(at)) {
+                match recent.hashes.find(index) {
                     Some(hash) => {
                         found.insert(index, *hash);
                     }
@@ -166,11 +191,9 @@ impl LogReader {
     /// As [`Self::inclusion`] and [`Self::consistency`].
     pub async fn proof(&self, index: u64, remembered_size: u64) -> Result<LogProof, Refused> {
         let head = self.head();
-        let entry = self.database.entries(index, 1).await.map_err(storage)?.pop().filter(|row| row.index == index);
-        let entry = entry.ok_or_else(Refused::internal)?;
         Ok(LogProof {
             checkpoint: head.note.to_string(),
-            entry: Some(Base64Bytes(entry.entry)),
+            entry: Some(Base64Bytes(self.entry(index).await?)),
             inclusion: Some(self.inclusion(head.size, index).await?),
             consistency: Some(self.consistency(remembered_size, head.size).await?),
         })
@@ -186,20 +209,26 @@ impl LogReader {
         Ok(LogProof { checkpoint: head.note.to_string(), entry: None, inclusion: None, consistency: Some(consistency) })
     }
 
-    /// Every entry of a task, each with its proof under one checkpoint.
+    async fn entry(&self, index: u64) -> Result<Vec<u8>, Refused> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner).entries.find(index).cloned();
+        if let Some(entry) = recent {
+            return Ok(entry);
+        }
+        let row = self.database.entries(index, 1).await.map_err(storage)?.pop().filter(|row| row.index == index);
+        Ok(row.ok_or_else(Refused::internal)?.entry)
+    }
+
+    /// Entries that were read from the database, each with its proof under the tree of `size`.
     ///
     /// # Errors
     /// Storage failures.
-    pub async fn entries_of(&self, task: &TaskId) -> Result<(Head, Vec<LoggedEntryParts>), Refused> {
-        let rows = self.database.task_entries(&task.0).await.map_err(storage)?;
-        // Taken after the rows: its tree has them all.
-        let head = self.head();
+    pub async fn prove_all(&self, size: u64, rows: &[EventRow]) -> Result<Vec<LoggedEntryParts>, Refused> {
         let mut entries = Vec::with_capacity(rows.len());
-        for row in rows.into_iter().filter(|row| row.index < head.size) {
-            let inclusion = self.inclusion(head.size, row.index).await?;
-            entries.push(LoggedEntryParts { entry: Base64Bytes(row.entry), inclusion });
+        for row in rows {
+            let inclusion = self.inclusion(size, row.index).await?;
+            entries.push(LoggedEntryParts { entry: Base64Bytes(row.entry.clone()), inclusion });
         }
-        Ok((head, entries))
+        Ok(entries)
     }
 
     /// Stored hashes for a tile: by stored-hash index, in order.

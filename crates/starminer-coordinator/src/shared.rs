@@ -15,6 +15,7 @@ use crate::board::Board;
 use crate::brokers::Brokers;
 use crate::clock::{Clock, Randomness};
 use crate::config::Config;
+use crate::known_blobs::KnownBlobs;
 use crate::limits::{Buckets, Quotas};
 use crate::log_reader::{LogReader, storage};
 use crate::pins::{Pin, Pins};
@@ -35,6 +36,7 @@ pub struct Shared {
     pub(crate) board: Arc<Board>,
     pub(crate) log: Arc<LogReader>,
     pub(crate) pins: Arc<Pins>,
+    pub(crate) known_blobs: KnownBlobs,
     pub(crate) presence: Arc<Presence>,
     pub(crate) broker_presence: Arc<Presence>,
     pub(crate) brokers: Arc<Brokers>,
@@ -94,7 +96,7 @@ impl Shared {
         let pin = self.pins.hold(objects.iter().map(|(id, _)| *id));
         let mut missing = Vec::new();
         for (id, sealed_bytes) in &objects {
-            match self.database.blob_size(&id.0).await.map_err(storage)? {
+            match self.blob_size(id).await? {
                 Some(found) if found == *sealed_bytes => {}
                 Some(_) => {
                     return Err(Refused::of(
@@ -120,6 +122,14 @@ impl Shared {
             format!("{count} blobs are not complete: {}", missing.join(" ")),
             "upload them, then send the statement again",
         ))
+    }
+
+    /// The length of a complete blob.
+    pub(crate) async fn blob_size(&self, id: &Digest) -> Result<Option<u64>, Refused> {
+        match self.known_blobs.size(&id.0) {
+            Some(size) => Ok(Some(size)),
+            None => self.database.blob_size(&id.0).await.map_err(storage),
+        }
     }
 
     /// Whether the coordinator is stopping.

@@ -52,7 +52,10 @@ async fn sweep(shared: &Shared) -> bool {
         return false;
     }
     let more = tasks.len() == ROUND_BOUND as usize || unused.len() == ROUND_BOUND as usize;
-    let blobs = tasks.iter().flat_map(|task| task.blobs.iter().copied()).chain(unused).collect();
+    let blobs: Vec<_> = tasks.iter().flat_map(|task| task.blobs.iter().copied()).chain(unused).collect();
+    for blob in &blobs {
+        shared.known_blobs.take_out(blob);
+    }
     let committed = match shared.writer.sweep(tasks.iter().map(|task| task.task).collect(), blobs).await {
         Ok(committed) => committed,
         Err(refused) => {

@@ -267,17 +267,15 @@ impl Writer {
         if touched.events.is_empty() {
             return Ok(None);
         }
-        let first = self.tasks.batch_index();
-        for (index, event) in (first..).zip(&touched.events) {
-            batch.events.push(event.to_row(index));
-            rows_of(event, index, batch);
-        }
         let ended = |task: &&Arc<crate::tasks::Task>| task.ending.is_some();
         batch.ended = touched.tasks.iter().filter(ended).map(|task| (task.id.0, task.changed_at.as_millis())).collect();
-        let entries = touched.events.iter().map(|event| event.entry(&self.network).encode()).collect();
+        let entries: Vec<Vec<u8>> = touched.events.iter().map(|event| event.entry(&self.network).encode()).collect();
+        for ((index, event), entry) in (self.tasks.batch_index()..).zip(&touched.events).zip(&entries) {
+            batch.events.push(event.to_row(index, entry.clone()));
+            rows_of(event, index, batch);
+        }
         let prepared = self.ledger.prepare(entries)?;
         batch.checkpoint = Some(prepared.checkpoint.clone());
-        batch.entries.clone_from(&prepared.entries);
         batch.hashes.clone_from(&prepared.runs);
         Ok(Some(prepared))
     }

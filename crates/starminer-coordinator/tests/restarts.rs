@@ -298,11 +298,12 @@ async fn an_altered_database_is_refused() {
         sqlx::query(sql).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     };
-    alter("UPDATE log_hashes SET hashes = substr(hashes, 33) || substr(hashes, 1, 32)").await;
+    alter("CREATE TABLE kept AS SELECT run, hashes FROM log_hashes").await;
+    alter("UPDATE log_hashes SET hashes = zeroblob(length(hashes))").await;
     let error = world.try_start(Environment::default()).err().unwrap();
     assert!(matches!(error, starminer_coordinator::CoordinatorError::Ledger(_)), "{error}");
-    alter("UPDATE log_hashes SET hashes = substr(hashes, -32) || substr(hashes, 1, length(hashes) - 32)").await;
-    alter("UPDATE event SET statement = replace(statement, '\"sig\":\"', '\"sig\":\"AA') WHERE task IS NOT NULL").await;
+    alter("UPDATE log_hashes SET hashes = (SELECT kept.hashes FROM kept WHERE kept.run = log_hashes.run)").await;
+    alter("UPDATE event SET statement = CAST(replace(statement, '\"sig\":\"', '\"sig\":\"AA') AS BLOB) WHERE task IS NOT NULL").await;
     let error = world.try_start(Environment::default()).err().unwrap();
     assert!(matches!(error, starminer_coordinator::CoordinatorError::Task { .. }), "{error}");
 }

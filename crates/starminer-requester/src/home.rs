@@ -130,16 +130,15 @@ impl Home {
     }
 }
 
-/// Replaces a file so that a crash leaves the old one or the new one.
+/// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
-    let temporary = path.with_extension("new");
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    if let Some(dir) = path.parent() {
-        fs::File::open(dir)?.sync_all()?;
-    }
-    Ok(())
+    // The content is durable before the name is: after a power failure there is the old file or the new one, never a torn one.
+    fs::rename(&temporary, path)
 }

@@ -99,12 +99,17 @@ impl std::fmt::Debug for TaskStart {
 pub enum JournalRecord {
     /// First of all: before the task is submitted.
     Start(TaskStart),
-    /// The coordinator acknowledged it.
-    Submitted,
     /// A record of the release ledger.
     Ledger(LedgerRecord),
-    /// The result was opened and the receipt written.
-    Finished,
+}
+
+/// Whether a record has to be on the disk before the step it records is shown to anyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It has.
+    Durable,
+    /// Written, and durable with the next one that has to be: losing it in a power failure costs an attempt, never a secret.
+    Eventual,
 }
 
 /// The journal of one task.
@@ -158,7 +163,7 @@ impl Journal {
         let io = |source| JournalError::Io { path: path.clone(), source };
         let file = OpenOptions::new().create_new(true).read(true).append(true).mode(0o600).open(&path).map_err(io)?;
         let mut journal = Self { path: path.clone(), file, key: key.clone(), task, records: 0, bytes: 0 };
-        journal.append(&JournalRecord::Start(start))?;
+        journal.append(&JournalRecord::Start(start), Durability::Durable)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         Ok(journal)
     }
@@ -215,20 +220,21 @@ impl Journal {
         Ok(tasks)
     }
 
-    /// Replaces the journal of a finished task by nothing: its secrets are of no more use to anyone but a thief.
+    /// Removes the journal of a finished task: its secrets are of no more use to anyone but a thief. A crash before this is
+    /// durable leaves the task open, and collecting it again does the same again.
     ///
     /// # Errors
     /// [`JournalError::Io`].
-    pub fn shred(self) -> Result<(), JournalError> {
+    pub fn remove(self) -> Result<(), JournalError> {
         let io = |source| JournalError::Io { path: self.path.clone(), source };
         std::fs::remove_file(&self.path).map_err(io)
     }
 
-    /// Appends a record; it is durable when this returns.
+    /// Appends a record; it is durable when this returns, if it has to be.
     ///
     /// # Errors
     /// [`JournalError::Io`], [`JournalError::TooLong`]. What a failed write left behind is taken back, so that a later one is not lost behind it.
-    pub fn append(&mut self, record: &JournalRecord) -> Result<(), JournalError> {
+    pub fn append(&mut self, record: &JournalRecord, durability: Durability) -> Result<(), JournalError> {
         let plain = Zeroizing::new(serde_json::to_vec(record).map_err(|error| JournalError::Io {
             path: self.path.clone(),
             source: io::Error::other(error),
@@ -246,7 +252,10 @@ impl Journal {
         let mut framed = Vec::with_capacity(sealed.len() + 4);
         framed.extend_from_slice(&length.to_be_bytes());
         framed.extend_from_slice(&sealed);
-        let written = self.file.write_all(&framed).and_then(|()| self.file.sync_data());
+        let written = self.file.write_all(&framed).and_then(|()| match durability {
+            Durability::Durable => self.file.sync_data(),
+            Durability::Eventual => Ok(()),
+        });
         if let Err(source) = written {
             // Best effort: if this fails, too, the torn record is cut off when the journal is next opened.
             let _ = self.file.set_len(self.bytes);
@@ -284,7 +293,8 @@ mod tests {
             detached: false,
         };
         let mut journal = Journal::create(dir.path(), &key, task, start).unwrap();
-        journal.append(&JournalRecord::Submitted).unwrap();
+        let challenge = Envelope::parse(br#"{"payloadType":"c","payload":"","signatures":[]}"#).unwrap();
+        journal.append(&JournalRecord::Ledger(LedgerRecord::Challenged { challenge }), Durability::Eventual).unwrap();
         assert_eq!(records(dir.path(), &key, task).len(), 2);
         assert_eq!(Journal::list(dir.path()).unwrap(), [task]);
         let path = Journal::file_path(dir.path(), &task);

@@ -193,13 +193,14 @@ impl<H: ReleaserHost> Releaser<H> {
             match self.handle(view).await {
                 Ok(()) => return Ok(()),
                 Err(StepError::Stop(error)) => return Err(error),
-                Err(StepError::Client(ClientError::Refused { refusal, .. })) => {
+                Err(StepError::Client(ClientError::Refused { refusal, status, .. })) if !is_passing(status) => {
                     tracing::info!(task = %view.task, attempt = %view.attempt, check = refusal.check(), "the coordinator refused a step");
                     return Ok(());
                 }
                 Err(StepError::Client(error)) => {
                     tracing::debug!(%error, "releaser step");
                     if backoff >= MAX_BACKOFF {
+                        // The feed shows the attempt again when the coordinator is back.
                         return Ok(());
                     }
                     tokio::time::sleep(backoff).await;
@@ -363,6 +364,11 @@ impl<H: ReleaserHost> Releaser<H> {
         }
         Ok(())
     }
+}
+
+/// Too many requests, or not now: the same step may be taken in a moment.
+fn is_passing(status: u16) -> bool {
+    matches!(status, 429 | 503 | 507)
 }
 
 enum StepError {

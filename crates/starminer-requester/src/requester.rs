@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use starminer_broker::{Ledger, LedgerRecord, ReleaserTrust, seal_deposit, verify_broker_evidence};
 use starminer_client::{ClientError, CoordinatorClient, UploadSource};
@@ -21,7 +21,7 @@ use starminer_wire::{
 use zeroize::Zeroizing;
 
 use crate::home::{Home, HomeError, replace_file};
-use crate::journal::{Journal, JournalError, JournalKey, JournalRecord, TaskStart};
+use crate::journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart};
 use crate::log_memory::LogMemory;
 use crate::outputs::{OpenedOutput, OpenedResult, OutputsError};
 use crate::plan::{InputSource, JobPlan, Parties, PlanError, PreparedTask, SealedBlob};
@@ -32,6 +32,8 @@ use crate::secrets::{random_bytes, random_secret};
 
 /// Outputs up to this length are opened in memory; longer ones go through a staging file, as ciphertext.
 const IN_MEMORY_BYTES: u64 = 1 << 20;
+/// How often the last checkpoint is kept.
+const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 /// First and longest pause between tries while the coordinator cannot be reached.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -139,7 +141,13 @@ impl ReleaserHost for RequesterHost {
     fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<(), String> {
         let mut open = self.open();
         let task = open.get_mut(task).ok_or("the task is not open")?;
-        task.journal.append(&JournalRecord::Ledger(record)).map_err(|error| error.to_string())
+        // An approval must never be forgotten: it is the one release of its attempt. A lost challenge leaves evidence unanswered; a lost
+        // grant is sealed again, to the same key, for the same approval.
+        let durability = match &record {
+            LedgerRecord::Approved { .. } => Durability::Durable,
+            LedgerRecord::Challenged { .. } | LedgerRecord::Granted { .. } | LedgerRecord::Denied { .. } => Durability::Eventual,
+        };
+        task.journal.append(&JournalRecord::Ledger(record), durability).map_err(|error| error.to_string())
     }
 
     fn event(&self, event: Event) {
@@ -162,6 +170,7 @@ pub struct Requester {
     memory: Arc<LogMemory>,
     releaser: tokio::task::JoinHandle<()>,
     stopped: tokio::sync::watch::Receiver<Option<String>>,
+    remembered_at: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Requester {
@@ -228,7 +237,7 @@ impl Requester {
             let error = releaser.run().await;
             let _ = stop.send(Some(error.to_string()));
         });
-        Ok(Self { client, home, network, signer, journal_key, host, memory, releaser, stopped })
+        Ok(Self { client, home, network, signer, journal_key, host, memory, releaser, stopped, remembered_at: Mutex::default() })
     }
 
     /// The connection to the coordinator.
@@ -293,9 +302,6 @@ impl Requester {
                 }
                 return Err(error);
             }
-        }
-        if let Some(open) = self.host.open().get_mut(&task) {
-            open.journal.append(&JournalRecord::Submitted)?;
         }
         (self.host.events)(Event::Submitted { task });
         Ok(task)
@@ -366,7 +372,7 @@ impl Requester {
                     return Ok(view);
                 }
                 Ok(view) => (after, backoff) = (view.version, BACKOFF.0),
-                Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
+                Err(error @ ClientError::Refused { .. }) if !error.is_transient() => return Err(error.into()),
                 Err(error) => {
                     tracing::debug!(%error, "waiting for the coordinator");
                     tokio::time::sleep(backoff).await;
@@ -415,9 +421,7 @@ impl Requester {
             details = Some(opened.details.clone());
         }
         self.finish(&task)?;
-        if let Some(remembered) = self.memory.take_changed() {
-            tokio::task::block_in_place(|| self.home.remember(&remembered))?;
-        }
+        self.remember_when_due()?;
         let outcome = report.map(|report| report.predicate.outcome.clone());
         Ok(TaskOutcome { task, view, outcome, details, outputs, receipt_path, verdict })
     }
@@ -452,6 +456,20 @@ impl Requester {
         });
         let _ = fs::remove_file(&staged);
         written
+    }
+
+    /// Keeps the last checkpoint, at most once a second: one that a crash loses was seen by nobody else either.
+    fn remember_when_due(&self) -> Result<(), RequesterError> {
+        let mut last = self.remembered_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < REMEMBER_EVERY) {
+            return Ok(());
+        }
+        *last = Some(Instant::now());
+        // Under the lock: two writers of one file would trip over each other.
+        if let Some(remembered) = self.memory.take_changed() {
+            tokio::task::block_in_place(|| self.home.remember(&remembered))?;
+        }
+        Ok(())
     }
 
     /// Submits, waits and collects.
@@ -505,12 +523,8 @@ impl Requester {
     }
 
     fn finish(&self, task: &TaskId) -> Result<(), RequesterError> {
-        if let Some(mut open) = self.host.open().remove(task) {
-            open.journal.append(&JournalRecord::Finished)?;
-            // A finished task's secret is of no more use: its results are open, or there never were any.
-            open.journal.shred()?;
-        }
-        Ok(())
+        let open = self.host.open().remove(task);
+        Ok(open.map_or(Ok(()), |open| open.journal.remove())?)
     }
 }
 
@@ -527,9 +541,7 @@ fn reopen(
     for record in records {
         match record {
             JournalRecord::Start(record) => start = Some(record),
-            JournalRecord::Submitted => {}
             JournalRecord::Ledger(record) => ledger.push(record),
-            JournalRecord::Finished => return Ok(None),
         }
     }
     let Some(start) = start else { return Ok(None) };

@@ -133,17 +133,12 @@ async fn swap_checkpoint(connection: &mut SqliteConnection, checkpoint: &Checkpo
 async fn write_rows(connection: &mut SqliteConnection, batch: &Batch) -> Result<Committed, sqlx::Error> {
     let mut insert = Inserter { connection };
     insert
-        .rows("INSERT INTO log_entry (idx, entry) VALUES ", 2, "", &batch.entries, |row, to| {
-            to.add(signed(row.index))?;
-            to.add(row.entry.as_slice())
-        })
-        .await?;
-    insert
-        .rows("INSERT INTO event (idx, task, kind, at, statement, extra) VALUES ", 6, "", &batch.events, |row, to| {
+        .rows("INSERT INTO event (idx, task, kind, at, entry, statement, extra) VALUES ", 7, "", &batch.events, |row, to| {
             to.add(signed(row.index))?;
             to.add(row.task.as_ref().map(|task| task.as_slice()))?;
             to.add(row.kind)?;
             to.add(signed(row.at))?;
+            to.add(row.entry.as_slice())?;
             to.add(row.statement.as_deref())?;
             to.add(row.extra.as_deref())
         })

@@ -97,10 +97,22 @@ impl Database {
         migrator().run_direct(&mut writer).await.map_err(OpenError::Migrate)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            // A connection within this process does not break; asking before each use would double the cost of a read.
+            .test_before_acquire(false)
             .connect_with(options.create_if_missing(false))
             .await
             .map_err(OpenError::Open)?;
         Ok(Self { writer: Mutex::new(writer), readers })
+    }
+
+    /// Bounds the file to so many pages, which is how a test fills the disk: writing beyond gives SQLite's own error of a full disk.
+    #[doc(hidden)]
+    pub async fn limit_pages_for_tests(&self, pages: u32) {
+        let sql = format!("PRAGMA max_page_count = {pages}");
+        let mut writer = self.writer.lock().await;
+        if let Err(error) = sqlx::query(&sql).execute(&mut *writer).await {
+            tracing::error!(%error, "the number of pages was not bounded");
+        }
     }
 
     /// Waits for statements under way and closes the file.
@@ -141,30 +153,13 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn entries(&self, from: u64, count: u32) -> Result<Vec<EntryRow>, ReadError> {
-        let rows = sqlx::query("SELECT idx, entry FROM log_entry WHERE idx >= $1 ORDER BY idx LIMIT $2")
+        let rows = sqlx::query("SELECT idx, entry FROM event WHERE idx >= $1 ORDER BY idx LIMIT $2")
             .bind(signed(from))
             .bind(i64::from(count))
             .fetch_all(&self.readers)
             .await?;
         let entry = |row: sqlx::sqlite::SqliteRow| {
-            Ok(EntryRow { index: unsigned(row.try_get(0)?, "log_entry")?, entry: row.try_get(1)? })
-        };
-        rows.into_iter().map(entry).collect()
-    }
-
-    /// The entries that belong to a task, oldest first.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn task_entries(&self, task: &Id16) -> Result<Vec<EntryRow>, ReadError> {
-        let rows = sqlx::query(
-            "SELECT log_entry.idx, log_entry.entry FROM event JOIN log_entry ON log_entry.idx = event.idx WHERE event.task = $1 ORDER BY event.idx",
-        )
-        .bind(task.as_slice())
-        .fetch_all(&self.readers)
-        .await?;
-        let entry = |row: sqlx::sqlite::SqliteRow| {
-            Ok(EntryRow { index: unsigned(row.try_get(0)?, "log_entry")?, entry: row.try_get(1)? })
+            Ok(EntryRow { index: unsigned(row.try_get(0)?, "event")?, entry: row.try_get(1)? })
         };
         rows.into_iter().map(entry).collect()
     }
@@ -187,7 +182,7 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn task_events(&self, task: &Id16) -> Result<Vec<EventRow>, ReadError> {
-        let rows = sqlx::query("SELECT idx, task, kind, at, statement, extra FROM event WHERE task = $1 ORDER BY idx")
+        let rows = sqlx::query("SELECT idx, task, kind, at, entry, statement, extra FROM event WHERE task = $1 ORDER BY idx")
             .bind(task.as_slice())
             .fetch_all(&self.readers)
             .await?;
@@ -311,8 +306,9 @@ fn event_row(row: &sqlx::sqlite::SqliteRow) -> Result<EventRow, ReadError> {
         task: task.map(|task| id(task, "event")).transpose()?,
         kind: row.try_get(2)?,
         at: unsigned(row.try_get(3)?, "event")?,
-        statement: row.try_get(4)?,
-        extra: row.try_get(5)?,
+        entry: row.try_get(4)?,
+        statement: row.try_get(5)?,
+        extra: row.try_get(6)?,
     })
 }
 

@@ -19,7 +19,7 @@ pub struct CheckpointRow {
     pub note: String,
 }
 
-/// An entry of the log.
+/// An entry of the log, alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryRow {
     /// Its index.
@@ -28,7 +28,7 @@ pub struct EntryRow {
     pub entry: Vec<u8>,
 }
 
-/// What is behind an entry: the statement it commits to, and what else is needed to rebuild the state from it.
+/// An entry of the log with what is behind it: the statement it commits to, and what else is needed to rebuild the state from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventRow {
     /// Index of the entry.
@@ -39,6 +39,8 @@ pub struct EventRow {
     pub kind: i16,
     /// Milliseconds since 1970.
     pub at: u64,
+    /// The entry's bytes.
+    pub entry: Vec<u8>,
     /// The statement.
     pub statement: Option<Vec<u8>>,
     /// What goes with it.
@@ -112,11 +114,9 @@ pub struct NodeRow {
 /// Everything that one commit changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The new checkpoint; its version is one more than the one it replaces. Present exactly where there are entries.
+    /// The new checkpoint; its version is one more than the one it replaces. Present exactly where there are events.
     pub checkpoint: Option<CheckpointRow>,
-    /// New entries.
-    pub entries: Vec<EntryRow>,
-    /// The events behind them.
+    /// New entries of the log, with what is behind them.
     pub events: Vec<EventRow>,
     /// Runs of hashes that are new or grew.
     pub hashes: Vec<HashRun>,

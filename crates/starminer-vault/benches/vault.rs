@@ -1,9 +1,11 @@
 //! What the vault's formats cost over the cipher itself, and how `vault seal` from file to file compares with `cp` and `age`.
 //!
-//! Machines are noisy, so that only ratios count: both sides of each run in turn, round after round, and the median of
-//! the rounds' ratios is printed beside what it must reach. `--quick` shows that everything runs, on small sizes; the words
-//! `memory`, `scratch` and `file` choose parts.
-//! Files lie in /dev/shm where there is one. `age` is Debian's package; without it its row is left out, with a word.
+//! Machines are noisy, so that only ratios count: all sides run in turn, round after round, and the median of the rounds'
+//! ratios is printed beside what it must reach. From file to file that verdict is on the ratio of the fastest rounds, and
+//! the median stands beside it.
+//!
+//! `--quick` shows that everything runs, on small sizes; the words `memory`, `scratch` and `file` choose parts. Files lie
+//! in /dev/shm where there is one. `age` is Debian's package; without it its row is left out, with a word.
 
 #![allow(clippy::unwrap_used)]
 
@@ -340,12 +342,25 @@ fn file_to_file(sizes: &Sizes) {
         let ratio = time_ratio(&times[at], &times[0]);
         println!("  {:28} {:6.2} GB/s  {ratio:5.2} x the time of cp", side.name, speed(sizes.file, &times[at]));
     }
-    let of_cp = time_ratio(&times[1], &times[0]);
-    println!("  vault seal / cp: {of_cp:.2} x its time (at most 1.25: {})", verdict(of_cp <= 1.25));
+    // These take half a second each, in which something else always runs. It only ever adds time, so that the fastest of
+    // the rounds is what the goals are held against.
+    let of_cp = best(&times[1]) / best(&times[0]);
+    let typical = time_ratio(&times[1], &times[0]);
+    println!(
+        "  vault seal / cp: {of_cp:.2} x its time, fastest of each (at most 1.25: {}); median {typical:.2}",
+        verdict(of_cp <= 1.25)
+    );
     if let Some(age) = times.get(5) {
-        let faster = time_ratio(age, &times[1]);
-        println!("  vault seal / age: {faster:.2} x its speed (at least 2: {})", verdict(faster >= 2.0));
+        let faster = best(age) / best(&times[1]);
+        println!(
+            "  age / vault seal, fastest of each: {faster:.2} x its time (at least 2: {})",
+            verdict(faster >= 2.0)
+        );
     }
+}
+
+fn best(times: &[Duration]) -> f64 {
+    times.iter().min().map_or(f64::NAN, Duration::as_secs_f64)
 }
 
 /// A public key to encrypt to, or `None` without `age`.

@@ -22,6 +22,12 @@ pub(crate) use broker::known_deposit;
 pub(crate) use tls::{known_proof, server_identity_certificate};
 pub(crate) use vault::seeds as vault_seeds;
 
+/// Seeds of the targets that come with the feature.
+#[cfg(feature = "edges")]
+pub(crate) fn edge_seeds() -> Vec<crate::seeds::Seed> {
+    [agent::seeds(), sandbox::seeds(), runtime::seeds(), requester::seeds()].concat()
+}
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::Write as _;

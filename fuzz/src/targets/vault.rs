@@ -169,10 +169,14 @@ pub fn scratch(data: &[u8]) -> Outcome {
             Err(error) => panic!("a store in memory: {error}"),
         }
     }
-    // Life goes on: what is written next is there after a checkpoint.
-    scratch.write(file, 7, b"next").expect("room");
-    let sequence = scratch.checkpoint().map_err(|error| error.code());
-    Outcome::accepted((held.len, right, sequence.is_ok()))
+    // Life goes on: a page of its own can be written and made durable, whatever became of the others.
+    scratch.write(file, 9 * PAGE_BYTES as u64, b"next").expect("room");
+    let sequence = scratch.checkpoint().expect("a store in memory");
+    assert!(sequence > newest.sequence, "a checkpoint's place was given out twice");
+    let mut buffer = [0; 4];
+    assert_eq!(scratch.read(file, 9 * PAGE_BYTES as u64, &mut buffer).map_err(|error| error.code()), Ok(4));
+    assert_eq!(&buffer, b"next");
+    Outcome::accepted((held.len, right))
 }
 
 pub fn directory(data: &[u8]) -> Outcome {

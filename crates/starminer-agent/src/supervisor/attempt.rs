@@ -161,7 +161,7 @@ impl<U: Upstream> Driver<U> {
                 self.process = Some(process);
                 Ok(())
             }
-            Ok(Err(error)) => Err(node("node.no-task-process", format!("no task process can be started: {error}"))),
+            Ok(Err(error)) => Err(node("node.no-task-process", error.to_string())),
             Err(_) => Err(node("node.no-task-process", "no task process was free before the lease was over".into())),
         }
     }

@@ -155,7 +155,7 @@ mod tests {
         let root = SimulatedRoot::generate(&[1; 32]);
         let certificate =
             root.certify(&SoftwareTee::request(&[2; 32], ChipId([3; 32])), UnixTime(0), UnixTime(u64::MAX)).unwrap();
-        let settings = crate::config::settings(BootId([3; 16]), Digest([9; 32]));
+        let settings = crate::config::software_tee_settings(BootId([3; 16]), Digest([9; 32]));
         let tee = SoftwareTee::new(&[2; 32], certificate, settings).unwrap();
         let device = Arc::new(Slow { tee, signatures: AtomicUsize::new(0) });
         let evidences = Evidences::new(device.clone(), HostTree::machine());

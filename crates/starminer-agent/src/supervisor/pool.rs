@@ -9,23 +9,31 @@ use starminer_sandbox::Program;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::process::{StartError, TaskHandle};
+use super::process::TaskHandle;
 use crate::task::ProcessLimits;
 
 /// How many processes are being started at the same time.
 const STARTERS: usize = 2;
 /// How long a starter rests after a process could not be started, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How long somebody waits for a process. One failed start is nobody's business; a node that cannot start any fails its
+/// tasks, so that others get them.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No task process can be had at the moment; the reasons are in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no task process became ready in {} s", TAKE_TIMEOUT.as_secs())]
+pub(crate) struct NoProcess;
 
 /// The pool. Dropping it ends every process in it.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    ready: Mutex<mpsc::Receiver<Result<TaskHandle, StartError>>>,
+    ready: Mutex<mpsc::Receiver<TaskHandle>>,
     _starters: JoinSet<()>,
 }
 
 impl Pool {
-    /// Keeps `warm` processes ready. Call within a tokio runtime.
+    /// Keeps about `warm` processes ready. Call within a tokio runtime.
     pub(crate) fn new(program: Program, limits: ProcessLimits, warm: usize) -> Arc<Self> {
         // Each starter holds one more that it could not put down yet.
         let (sender, ready) = mpsc::channel(warm.saturating_sub(STARTERS).max(1));
@@ -39,40 +47,37 @@ impl Pool {
     /// Takes a process, waiting for one if none is ready.
     ///
     /// # Errors
-    /// The last start failed: the node cannot run tasks at the moment.
-    pub(crate) async fn take(&self) -> Result<TaskHandle, StartError> {
-        let mut ready = self.ready.lock().await;
-        loop {
-            match ready.recv().await {
-                Some(Ok(mut process)) => {
-                    // Somebody may have killed it while it waited.
-                    if !process.is_gone() {
-                        return Ok(process);
-                    }
+    /// None came in time: the node cannot run tasks at the moment.
+    pub(crate) async fn take(&self) -> Result<TaskHandle, NoProcess> {
+        let take = async {
+            let mut ready = self.ready.lock().await;
+            loop {
+                let mut process = ready.recv().await.ok_or(NoProcess)?;
+                // Somebody may have killed it while it waited.
+                if !process.is_gone() {
+                    return Ok(process);
                 }
-                Some(Err(error)) => return Err(error),
-                None => return Err(StartError::NotReady("the node is stopping")),
             }
-        }
+        };
+        tokio::time::timeout(TAKE_TIMEOUT, take).await.unwrap_or(Err(NoProcess))
     }
 }
 
-async fn keep_starting(program: Program, limits: ProcessLimits, ready: mpsc::Sender<Result<TaskHandle, StartError>>) {
+async fn keep_starting(program: Program, limits: ProcessLimits, ready: mpsc::Sender<TaskHandle>) {
     let mut backoff = BACKOFF.0;
     loop {
-        let started = TaskHandle::start(program.clone(), limits).await;
-        let failed = started.is_err();
-        if let Err(error) = &started {
-            tracing::error!(%error, "a task process could not be started");
-        }
-        if ready.send(started).await.is_err() {
-            return;
-        }
-        if failed {
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF.1);
-        } else {
-            backoff = BACKOFF.0;
+        match TaskHandle::start(program.clone(), limits).await {
+            Ok(process) => {
+                backoff = BACKOFF.0;
+                if ready.send(process).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a task process could not be started");
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(BACKOFF.1);
+            }
         }
     }
 }

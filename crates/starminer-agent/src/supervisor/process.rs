@@ -85,11 +85,6 @@ impl TaskHandle {
         self.phase
     }
 
-    /// Its process id, while it lives.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(TaskProcess::pid)
-    }
-
     /// Whether it ended while it waited for work.
     pub(crate) fn is_gone(&mut self) -> bool {
         self.process.as_mut().is_none_or(|process| !matches!(process.try_wait(), Ok(None)))

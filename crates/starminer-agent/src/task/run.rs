@@ -168,7 +168,9 @@ impl Granted {
             }
         };
         let stop = engine::deadline(started, &spec.limits);
-        let produced = open_and_run(&spec, &lease, &opened, scratch, objects, stop, link, warm, &mut facts);
+        let full = StorageFull::default();
+        let given = Given { scratch, objects, stop, storage_full: full.clone() };
+        let produced = open_and_run(&spec, &lease, &opened, given, link, warm, &mut facts);
         // The task secret is not needed any more.
         drop(opened);
         let mut produced = match produced {
@@ -180,7 +182,7 @@ impl Granted {
         facts.fuel_used = produced.fuel_used;
         facts.peak_memory_bytes = produced.peak_memory_bytes;
         let ending = std::mem::replace(&mut produced.ending, Ending::Completed);
-        let (outcome, sealed) = seal_outputs(&spec, ending, produced, &output_secret, link)?;
+        let (outcome, sealed) = seal_outputs(&spec, ending, produced, &full, &output_secret, link)?;
         let report = report::sign(&spec, &lease, &facts, outcome, Some(&output_secret), sealed, &report_key)?;
         link.send(&FromTask::Report { report })
     }
@@ -201,19 +203,25 @@ impl Produced {
     }
 }
 
+/// What a run works with besides its statements.
+struct Given {
+    scratch: File,
+    objects: Vec<File>,
+    stop: StopSignal,
+    storage_full: StorageFull,
+}
+
 /// Opens everything that was sealed and runs it. What is known on the way goes into `facts`, also where it then fails.
-#[allow(clippy::too_many_arguments)]
 fn open_and_run(
     spec: &Signed<TaskSpec>,
     lease: &Lease,
     opened: &Opened,
-    scratch: File,
-    objects: Vec<File>,
-    stop: StopSignal,
+    given: Given,
     link: &mut Link,
     warm: Warm,
     facts: &mut Facts,
 ) -> Result<Produced, Halt> {
+    let Given { scratch, objects, stop, storage_full } = given;
     let secret = &opened.secret;
     let (manifest, manifest_plain) = open_manifest(spec, secret)?;
     let mut files = objects.into_iter();
@@ -225,7 +233,6 @@ fn open_and_run(
         inputs.push(open_input(spec, secret, index, file, &stop)?);
         facts.inputs.push(object.commitment);
     }
-    let storage_full = StorageFull::default();
     let limit_bytes = spec.limits.scratch_bytes;
     let scratch = VaultScratch::create(scratch, secret, spec.task, lease.attempt, limit_bytes, storage_full.clone())?
         .map_err(|_| Ending::of_host_fault(starminer_runtime::HostFault::SCRATCH, storage_full.is_set()))?;
@@ -239,9 +246,14 @@ fn seal_outputs(
     spec: &TaskSpec,
     ending: Ending,
     mut produced: Produced,
+    storage_full: &StorageFull,
     output_secret: &OutputSecret,
     link: &mut Link,
 ) -> Result<(Outcome, Sealed), Broken> {
+    if storage_full.is_set() {
+        // Pages that found no room are stuck in memory, and what was written cannot be read back through them.
+        produced.fs = None;
+    }
     let (mut outcome, note) = ending.into_outcome(&spec.limits);
     if let Some(note) = note {
         // Engines that refuse a workload have not let it print: the note has standard error to itself.
@@ -251,7 +263,7 @@ fn seal_outputs(
     let mut plain =
         Plain { stdout: &produced.stdout, stderr: &produced.stderr, fs: produced.fs.as_mut() };
     if let Err(refusal) = plain.check(&spec.limits) {
-        outcome = failed_first(outcome, refusal);
+        outcome = failed_first(outcome, Outcome::Failed { refusal });
         // Of too many or too large files none leaves; the logs, which are bounded, do if they fit.
         plain.fs = None;
         if plain.check(&spec.limits).is_err() {
@@ -263,16 +275,15 @@ fn seal_outputs(
         Err(Halt::Broken(broken)) => Err(broken),
         Err(Halt::End(ending)) => {
             let (failed, _) = ending.into_outcome(&spec.limits);
-            // A machine that loses outputs is at fault whatever the program did before.
-            Ok((failed, Sealed::default()))
+            Ok((failed_first(outcome, failed), Sealed::default()))
         }
     }
 }
 
 /// The failure that came first is the one to report.
-fn failed_first(outcome: Outcome, refusal: starminer_verify::Refusal) -> Outcome {
-    match outcome {
-        Outcome::Completed => Outcome::Failed { refusal },
-        failed @ Outcome::Failed { .. } => failed,
+fn failed_first(first: Outcome, then: Outcome) -> Outcome {
+    match first {
+        Outcome::Completed => then,
+        Outcome::Failed { .. } => first,
     }
 }

@@ -333,7 +333,7 @@ impl Coordinator {
                 }
                 self.change((task, attempt), |entry| {
                     if entry.ended {
-                        return Err(409);
+                        return Err(409_u16);
                     }
                     if entry.grants == Grants::AtOnce && entry.grant.is_none() {
                         entry.grant = Some(self.make_grant(&entry.job.clone(), &entry.lease, &request.evidence.0));
@@ -352,7 +352,7 @@ impl Coordinator {
                         return Err(503);
                     }
                     if state.misfortune.report_conflict {
-                        return Err(409);
+                        return Err(409_u16);
                     }
                     let report: Signed<Report> = request.report.clone().open().unwrap();
                     for output in &report.predicate.outputs {
@@ -361,7 +361,7 @@ impl Coordinator {
                 }
                 self.change((task, attempt), |entry| {
                     if entry.ended {
-                        return Err(409);
+                        return Err(409_u16);
                     }
                     entry.report = Some(request);
                     entry.state = TaskState::Completed;
@@ -577,6 +577,7 @@ pub fn parts(world: &World, line: Line, data_dir: &Path, places: u32) -> Parts<L
         program: Program::At(super::AGENT.into()),
         data_dir: data_dir.into(),
         places,
+        admitted: Box::new(|| {}),
         limits: NodeLimits { memory_bytes: 1 << 30, shutdown_ms: 500, warm_processes: 2, ..NodeLimits::default() },
     }
 }

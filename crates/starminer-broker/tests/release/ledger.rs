@@ -116,10 +116,10 @@ fn a_node_that_does_not_meet_the_policy_gets_nothing() {
     type Change = fn(&mut World);
     let cases: &[(&str, Change)] = &[
         ("a root that nobody named", |world| {
-            world.tee = tee_under(&starminer_attester::SimulatedRoot::generate(&[99; 32]), world.measurement, false);
+            world.tee = tee_under(&starminer_attester::SimulatedRoot::generate(&[99; 32]), world.measurement, false, NOW);
         }),
-        ("debug on", |world| world.tee = tee_under(&world.root, world.measurement, true)),
-        ("another agent", |world| world.tee = tee_under(&world.root, Digest([0x66; 32]), false)),
+        ("debug on", |world| world.tee = tee_under(&world.root, world.measurement, true, NOW)),
+        ("another agent", |world| world.tee = tee_under(&world.root, Digest([0x66; 32]), false, NOW)),
         ("no sandbox", |world| world.posture = posture(PostureState::Absent)),
         ("sandbox not checked", |world| world.posture = posture(PostureState::NotChecked)),
     ];

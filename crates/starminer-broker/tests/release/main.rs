@@ -4,4 +4,5 @@
 
 mod ledger;
 mod receipts;
+#[allow(dead_code)] // the attack tests of the program use it, too
 mod world;

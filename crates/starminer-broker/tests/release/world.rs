@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use starminer_attester::{Attester as _, SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
 use starminer_broker::{Approved, Decision, Ledger, LedgerRecord, Logged, ReleaseContext, ReleaserTrust};
-use starminer_log::{Checkpoint, Frontier, Hash, HashReader, KeyName, LogSigner, VerifiedCheckpoint, prove_inclusion};
+use starminer_log::{Checkpoint, ConsistencyProof, Frontier, Hash, HashReader, KeyName, LogSigner, VerifiedCheckpoint, prove_consistency, prove_inclusion};
 use starminer_receipt::*;
 use starminer_vault::TaskSecret;
 use starminer_verify::software_tee::{DebugMode, MemoryEncryption};
@@ -37,7 +37,7 @@ impl HashReader for Reader<'_> {
 }
 
 impl Log {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let name = KeyName::parse("starminer/test").unwrap();
         let signer = LogSigner::from_seed(name, &[77; 32]);
         Self { signer, frontier: Frontier::empty(), hashes: HashMap::new(), entries: Vec::new() }
@@ -66,6 +66,13 @@ impl Log {
     pub fn logged(&self, index: u64) -> LoggedEntry {
         let inclusion = prove_inclusion(self.frontier.size(), index, &Reader(&self.hashes)).unwrap();
         LoggedEntry { entry: self.entries[usize::try_from(index).unwrap()].encode().into(), inclusion }
+    }
+
+    pub fn consistency_from(&self, size: u64) -> ConsistencyProof {
+        if size > self.frontier.size() {
+            return ConsistencyProof::empty();
+        }
+        prove_consistency(size, self.frontier.size(), &Reader(&self.hashes)).unwrap()
     }
 
     pub fn of_task(&self, task: TaskId) -> Vec<LoggedEntry> {
@@ -100,10 +107,10 @@ pub fn posture(state: PostureState) -> Posture {
     Posture::new(sandbox, Vec::new()).unwrap()
 }
 
-pub fn tee_under(root: &SimulatedRoot, measurement: Digest, debug: bool) -> SoftwareTee {
+pub fn tee_under(root: &SimulatedRoot, measurement: Digest, debug: bool, now: UnixTime) -> SoftwareTee {
     let seed = [21; 32];
     let request = SoftwareTee::request(&seed, starminer_verify::software_tee::ChipId([9; 32]));
-    let certificate = root.certify(&request, UnixTime(NOW.0 - 1_000_000), UnixTime(NOW.0 + 1_000_000_000)).unwrap();
+    let certificate = root.certify(&request, UnixTime(now.0 - 1_000_000), UnixTime(now.0 + 1_000_000_000)).unwrap();
     let settings = SoftwareTeeSettings { measurement, boot: BootId([3; 16]), debug: if debug { DebugMode::On } else { DebugMode::Off }, memory_encryption: MemoryEncryption::Claimed, tcb_version: 1 };
     SoftwareTee::new(&seed, certificate, settings).unwrap()
 }
@@ -150,7 +157,7 @@ impl World {
         log.append(EntryKind::Genesis, None, None, Digest([0; 32]));
         log.append(EntryKind::Submitted, Some(spec.task), None, spec.digest());
         log.append(EntryKind::Leased, Some(spec.task), Some(Attempt(1)), lease.digest());
-        let tee = tee_under(&root, measurement, false);
+        let tee = tee_under(&root, measurement, false, NOW);
         Self {
             network,
             requester,

@@ -53,7 +53,7 @@ pub(super) async fn upload(
             "split the input",
         ));
     }
-    if let Some(stored_bytes) = shared.database.blob_size(&id.0).await.map_err(storage)? {
+    if let Some(stored_bytes) = shared.blob_size(&id).await? {
         return Ok(Json(BlobStatus { stored_bytes, complete: true }));
     }
     let _place = shared
@@ -72,6 +72,7 @@ pub(super) async fn upload(
     let stored_at = shared.clock.now().wall.as_millis();
     shared.writer.blob(BlobRow { id: id.0, owner: peer.0, size_bytes: query.total, stored_at, body: body_row }).await?;
     reservation.keep();
+    shared.known_blobs.add(id.0, query.total);
     Ok(Json(BlobStatus { stored_bytes: query.total, complete: true }))
 }
 
@@ -177,7 +178,7 @@ pub(super) async fn status(
     Identity(peer): Identity,
     Params(id): Params<Digest>,
 ) -> Result<Json<BlobStatus>, Refused> {
-    Ok(Json(match shared.database.blob_size(&id.0).await.map_err(storage)? {
+    Ok(Json(match shared.blob_size(&id).await? {
         Some(stored_bytes) => BlobStatus { stored_bytes, complete: true },
         None => BlobStatus { stored_bytes: shared.blobs.partial_bytes(&peer.0, &id.0), complete: false },
     }))

@@ -259,12 +259,12 @@ impl Event {
         }
     }
 
-    /// Its row.
+    /// Its row, around the bytes of its log entry.
     ///
     /// # Panics
     /// Never: what goes into the extra column is strings, numbers and bytes.
     #[must_use]
-    pub fn to_row(&self, index: u64) -> EventRow {
+    pub fn to_row(&self, index: u64, entry: Vec<u8>) -> EventRow {
         let extra = |value: serde_json::Result<Vec<u8>>| Some(value.expect("an extra is strings, numbers and bytes"));
         let base64 = |bytes: &Arc<Vec<u8>>| starminer_receipt::Base64Bytes(bytes.to_vec());
         // Attempt and node of the statements that name them are read from there.
@@ -313,6 +313,7 @@ impl Event {
             task: self.task.map(|task| task.0),
             kind: i16::try_from(kind).unwrap_or(0),
             at: self.at.as_millis(),
+            entry,
             statement,
             extra,
         }

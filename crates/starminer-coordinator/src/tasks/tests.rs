@@ -111,7 +111,7 @@ impl Bench {
         self.now.mono_ms += 5;
         for events in self.by_task().into_values() {
             // Through rows and back, as the database does it.
-            let rows: Vec<_> = events.iter().map(|(index, event)| event.to_row(*index)).collect();
+            let rows: Vec<_> = events.iter().map(|(index, event)| event.to_row(*index, event.entry(&NETWORK).encode())).collect();
             let events: Vec<_> = rows.iter().map(|row| (row.index, Event::from_row(row).unwrap())).collect();
             fresh.restore_task(Tasks::replay(&events, self.now).unwrap().unwrap());
         }

@@ -29,6 +29,8 @@ use starminer_wire::{
 use zeroize::Zeroizing;
 
 pub const NETWORK: NetworkId = NetworkId([0x4e; 32]);
+/// Name of the coordinator's threads, by which a benchmark finds their CPU time.
+pub const THREAD_NAME: &str = "coordinator";
 const ORIGIN: &str = "log.test/starminer";
 const MEASUREMENT: Digest = Digest([0x6d; 32]);
 
@@ -103,7 +105,7 @@ impl World {
     }
 
     pub fn try_start(&self, environment: Environment) -> Result<Running, starminer_coordinator::CoordinatorError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name(THREAD_NAME).enable_all().build().unwrap();
         let options = Options {
             config: self.config.clone(),
             directory: self.data(),
@@ -114,15 +116,22 @@ impl World {
             environment,
         };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let (coordinator, listener) = std::thread::scope(|scope| {
-            let opened = scope.spawn(|| {
+        let opened = std::thread::scope(|scope| {
+            let opening = scope.spawn(|| {
                 runtime.block_on(async {
                     let coordinator = Coordinator::open_with(options).await?;
                     Ok::<_, starminer_coordinator::CoordinatorError>((coordinator, tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()))
                 })
             });
-            opened.join().unwrap()
-        })?;
+            opening.join().unwrap()
+        });
+        let (coordinator, listener) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         let address = listener.local_addr().unwrap();
         let serving = runtime.spawn(async move {
             coordinator

@@ -1,4 +1,5 @@
--- State of a coordinator. The truth is in log_entry and event; the other tables are indexes over them or belong to blobs.
+-- State of a coordinator. The truth is in event: entries of the log with the statements behind them. The other tables are indexes over
+-- it, the log's hashes, or belong to blobs.
 
 CREATE TABLE checkpoint (
     id      SMALLINT PRIMARY KEY CHECK (id = 1),
@@ -7,22 +8,19 @@ CREATE TABLE checkpoint (
     note    TEXT   NOT NULL
 );
 
-CREATE TABLE log_entry (
-    idx   BIGINT PRIMARY KEY,
-    entry BYTEA NOT NULL
-);
-
 -- Runs of 256 stored hashes; the last run grows until it is full.
 CREATE TABLE log_hashes (
     run    BIGINT PRIMARY KEY,
     hashes BYTEA NOT NULL
 );
 
+-- One row an entry of the log. Entry comes before the long columns, so that reading many entries does not read those.
 CREATE TABLE event (
     idx       BIGINT PRIMARY KEY,
     task      BYTEA,
     kind      SMALLINT NOT NULL,
     at        BIGINT NOT NULL,
+    entry     BYTEA NOT NULL,
     statement BYTEA,
     extra     BYTEA
 );

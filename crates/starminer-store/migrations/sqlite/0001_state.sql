@@ -1,5 +1,6 @@
--- State of a coordinator. The truth is in log_entry and event; the other tables are indexes over them or belong to blobs.
--- SQLite reads INTEGER PRIMARY KEY as its row number, which makes the two appended tables plain appends.
+-- State of a coordinator. The truth is in event: entries of the log with the statements behind them. The other tables are indexes over
+-- it, the log's hashes, or belong to blobs.
+-- SQLite reads INTEGER PRIMARY KEY as its row number, which makes the appended tables plain appends.
 
 CREATE TABLE checkpoint (
     id      SMALLINT PRIMARY KEY CHECK (id = 1),
@@ -8,22 +9,19 @@ CREATE TABLE checkpoint (
     note    TEXT   NOT NULL
 );
 
-CREATE TABLE log_entry (
-    idx   INTEGER PRIMARY KEY,
-    entry BLOB NOT NULL
-);
-
 -- Runs of 256 stored hashes; the last run grows until it is full.
 CREATE TABLE log_hashes (
     run    INTEGER PRIMARY KEY,
     hashes BLOB NOT NULL
 );
 
+-- One row an entry of the log. Entry comes before the long columns, so that reading many entries does not read those.
 CREATE TABLE event (
     idx       INTEGER PRIMARY KEY,
     task      BLOB,
     kind      SMALLINT NOT NULL,
     at        BIGINT NOT NULL,
+    entry     BLOB NOT NULL,
     statement BLOB,
     extra     BLOB
 );

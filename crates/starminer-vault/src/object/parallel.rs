@@ -1,7 +1,7 @@
 //! Sealing and opening from store to store on several threads, in bounded memory.
 //!
 //! Each thread takes the next group of chunks, reads it, works on it and writes it. What has an order (the digests) is
-//! done behind a [`Turnstile`], while the group is still in that core's cache.
+//! done behind a turnstile, while the group is still in that core's cache.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

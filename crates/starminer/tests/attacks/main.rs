@@ -4,5 +4,16 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../../../starminer-broker/tests/release/world.rs"]
+#[allow(dead_code)]
+mod world;
 
+mod altered_output;
 mod canary_search;
+mod evil;
+mod forked_log;
+mod lying_coordinator;
+mod replay;
+mod supervisor_memory;
+mod tls_1_2;
+mod truncated_vault;

@@ -217,7 +217,11 @@ impl Network {
 
     /// A wasm job on this network's simulated TEEs.
     pub fn wasm_job(&self, workload: Vec<u8>, inputs: &[(&str, Vec<u8>)]) -> JobPlan {
-        let trust = self.trust();
+        Self::wasm_job_for(&self.trust(), workload, inputs)
+    }
+
+    /// The same for any network.
+    pub fn wasm_job_for(trust: &NetworkTrust, workload: Vec<u8>, inputs: &[(&str, Vec<u8>)]) -> JobPlan {
         let mut fields = Policy::confidential().fields().clone();
         fields.accepted_simulated_roots = trust.simulated_root_ids().collect();
         JobPlan {

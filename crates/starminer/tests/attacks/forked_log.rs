@@ -1,0 +1,40 @@
+//! A coordinator shows a requester a log that does not continue the one it showed before: nothing more is released, the fork is told.
+
+use std::time::Duration;
+
+use crate::evil::{Evil, Lie};
+use crate::support::runtime;
+
+#[test]
+fn a_fork_shows_and_stops_the_releaser() {
+    runtime().block_on(async {
+        let evil = Evil::start(Lie::Fork).await;
+        let dir = tempfile::tempdir().unwrap();
+        let requester = evil.requester(dir.path());
+        let first = requester.submit(&evil.job(), None, None).await.unwrap();
+        for _ in 0..500 {
+            if evil.granted(&first) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(evil.granted(&first), "the first history is honest");
+        let second = requester.submit(&evil.job(), None, None).await.unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(10), requester.wait(&second)).await.unwrap().unwrap_err();
+        assert!(!evil.granted(&second));
+        assert!(told.to_string().contains("log."), "{told}");
+        drop(requester);
+
+        // The memory outlives the process: started again, it still knows the first history.
+        let again = evil.requester(dir.path());
+        let told = tokio::time::timeout(Duration::from_secs(10), async {
+            let third = again.submit(&evil.job(), None, None).await.unwrap();
+            let told = again.wait(&third).await.unwrap_err();
+            assert!(!evil.granted(&third));
+            told
+        })
+        .await
+        .unwrap();
+        assert!(told.to_string().contains("log."), "{told}");
+    });
+}

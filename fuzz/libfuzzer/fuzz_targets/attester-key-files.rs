@@ -1,0 +1,5 @@
+//! `attester-key-files` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("attester-key-files", data));

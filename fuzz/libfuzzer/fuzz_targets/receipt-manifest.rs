@@ -1,0 +1,5 @@
+//! `receipt-manifest` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("receipt-manifest", data));

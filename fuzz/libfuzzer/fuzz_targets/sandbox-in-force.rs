@@ -1,0 +1,5 @@
+//! `sandbox-in-force` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("sandbox-in-force", data));

@@ -1,0 +1,5 @@
+//! `tls-key-file` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("tls-key-file", data));
