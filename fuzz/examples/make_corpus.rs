@@ -73,7 +73,11 @@ fn vectors(root: &Path) -> Vec<Seed> {
         let name = Value::from(file.file_stem().unwrap().to_string_lossy().as_ref());
         add("verify-evidence", &name, text(&case["evidence"]));
         add("verify-policy", &name, text(&case["policy"]).or_else(|| json(&case["policy"])));
-        add("verify-reference-values", &name, text(&case["reference_values"]).or_else(|| json(&case["reference_values"])));
+        add(
+            "verify-reference-values",
+            &name,
+            text(&case["reference_values"]).or_else(|| json(&case["reference_values"])),
+        );
     }
     all
 }

@@ -7,7 +7,7 @@
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use starminer_receipt::{
-    Base64Bytes, ChallengeStatement, Envelope, LoggedEntry, Lease, Receipt, Signer as _, SigningKey, TaskSpec,
+    Base64Bytes, ChallengeStatement, Envelope, Lease, LoggedEntry, Receipt, Signer as _, SigningKey, TaskSpec,
     pre_authentication_encoding,
 };
 use starminer_verify::software_tee::DebugMode;
@@ -79,7 +79,8 @@ impl Relink {
 
     /// Signs again, with names brought up to date.
     fn sign(&self, signed: &Envelope) -> Envelope {
-        let again = open(signed).and_then(|(payload, key)| envelope(signed.payload_type(), &self.apply(&payload), &key));
+        let again =
+            open(signed).and_then(|(payload, key)| envelope(signed.payload_type(), &self.apply(&payload), &key));
         again.unwrap_or_else(|| signed.clone())
     }
 

@@ -115,13 +115,14 @@ impl<'t> Reader<'t> {
     fn value(&mut self, depth: usize) -> Option<Json> {
         let depth = depth.checked_sub(1)?;
         if self.take('{') {
-            return self.list('}', |reader| {
-                reader.skip_space();
-                let name = reader.string()?.to_owned();
-                reader.take(':').then_some(())?;
-                Some((name, reader.value(depth)?))
-            })
-            .map(Json::Object);
+            return self
+                .list('}', |reader| {
+                    reader.skip_space();
+                    let name = reader.string()?.to_owned();
+                    reader.take(':').then_some(())?;
+                    Some((name, reader.value(depth)?))
+                })
+                .map(Json::Object);
         }
         if self.take('[') {
             return self.list(']', |reader| reader.value(depth)).map(Json::Array);
@@ -129,7 +130,10 @@ impl<'t> Reader<'t> {
         if self.rest.starts_with('"') {
             return self.string().map(|text| Json::Scalar(text.to_owned()));
         }
-        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.')).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.'))
+            .unwrap_or(self.rest.len());
         let (scalar, rest) = self.rest.split_at(end);
         self.rest = rest;
         (!scalar.is_empty()).then(|| Json::Scalar(scalar.to_owned()))

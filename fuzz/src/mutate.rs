@@ -178,7 +178,8 @@ fn overwrite_integer(random: &mut Random, bytes: &mut [u8], at: usize) {
 /// Puts another number in the place of one written in decimal digits.
 fn replace_decimal(random: &mut Random, bytes: &mut Vec<u8>) {
     let from = random.below(bytes.len());
-    let Some(start) = bytes[from.min(bytes.len())..].iter().position(u8::is_ascii_digit).map(|found| from + found) else {
+    let Some(start) = bytes[from.min(bytes.len())..].iter().position(u8::is_ascii_digit).map(|found| from + found)
+    else {
         return;
     };
     let end = bytes[start..].iter().position(|byte| !byte.is_ascii_digit()).map_or(bytes.len(), |len| start + len);
@@ -197,7 +198,8 @@ fn mutate_json(random: &mut Random, mut json: Json, others: &[&[u8]], nesting: u
     });
     // Large base64 strings hold most of what there is to find; do not let a crowd of small members hide them.
     let index = random.below(count);
-    let index = if nesting > 0 && random.once_in(3) { heaviest_string(random, &mut json).unwrap_or(index) } else { index };
+    let index =
+        if nesting > 0 && random.once_in(3) { heaviest_string(random, &mut json).unwrap_or(index) } else { index };
     let Some(place) = json.nth(index) else { return json };
     match place {
         _ if random.once_in(8) => *place = Json::Scalar((*random.choose(&SCALARS)).to_owned()),

@@ -59,7 +59,9 @@ fn log(all: &mut Vec<Seed>) {
     add(all, "log-cosignatures", "twice", lines.last().copied().unwrap_or_default().repeat(2));
 
     let hashes: Vec<u8> = (0..3_u8).flat_map(|byte| [byte; 32]).collect();
-    for path in ["tile/0/000.p/3", "tile/1/x001/234.p/3", "tile/entries/000.p/3", "tile/0/x001/x234/067", "tile/7/000.p/64"] {
+    for path in
+        ["tile/0/000.p/3", "tile/1/x001/234.p/3", "tile/entries/000.p/3", "tile/0/x001/x234/067", "tile/7/000.p/64"]
+    {
         let content: &[u8] = if path.contains("entries") { b"\0\x03one\0\0\0\x05three" } else { &hashes };
         add(all, "log-tile", path.replace('/', "-"), [path.as_bytes(), b"\n", content].concat());
         assert!(TilePath::parse(path).is_ok());
@@ -77,7 +79,12 @@ fn log(all: &mut Vec<Seed>) {
     let second = world().log.logged(1).expect("there are more");
     add(all, "log-proofs", "of-this-log", proof(1 << 62, 1 << 61, b"entry", &json_of(&second.inclusion)));
     let path: Vec<Hash> = (0..62).map(|byte| Hash([byte; 32])).collect();
-    add(all, "log-proofs", "long", proof(1 << 62, 1, b"", &json_of(&json!({"index": (1_u64 << 62) - 1, "hashes": path}))));
+    add(
+        all,
+        "log-proofs",
+        "long",
+        proof(1 << 62, 1, b"", &json_of(&json!({"index": (1_u64 << 62) - 1, "hashes": path}))),
+    );
     add(all, "log-proofs", "long-consistency", proof(1 << 62, (1 << 62) - 1, b"", &json_of(&json!({"hashes": path}))));
 
     let other = Log::of(vec![b"another history".to_vec(); world().log.entries.len()]).expect("short entries");
@@ -101,8 +108,10 @@ fn verify(all: &mut Vec<Seed>) {
             "policy": policy, "reference_values": world::reference_values(),
         }))
     };
-    let sandbox: Vec<_> = SandboxMeasure::ALL.iter().map(|measure| PostureItem::new(*measure, PostureState::InForce, "")).collect();
-    let host: Vec<_> = HostMeasure::ALL.iter().map(|measure| PostureItem::new(*measure, PostureState::InForce, "as read")).collect();
+    let sandbox: Vec<_> =
+        SandboxMeasure::ALL.iter().map(|measure| PostureItem::new(*measure, PostureState::InForce, "")).collect();
+    let host: Vec<_> =
+        HostMeasure::ALL.iter().map(|measure| PostureItem::new(*measure, PostureState::InForce, "as read")).collect();
     let full = Posture::new(sandbox, host).expect("each once");
     let mut fields = world::policy().fields().clone();
     fields.minimum_posture.host = HostMeasure::ALL.to_vec();
@@ -175,7 +184,8 @@ fn receipt(all: &mut Vec<Seed>) {
     add(all, "receipt-sealed", "grant", json_of(&grant.expect("it completed").secret));
     let manifest = br#"{"inputs":["a.csv"],"wasm":{"args":["--fast"],"env":[["LANG","C"]]}}"#;
     add(all, "receipt-manifest", "wasm", manifest.as_slice());
-    let manifest = br#"{"inputs":["a.csv"],"onnx":{"input":"a.csv","output":"b.csv","id_column":"id","ignore_columns":["x"]}}"#;
+    let manifest =
+        br#"{"inputs":["a.csv"],"onnx":{"input":"a.csv","output":"b.csv","id_column":"id","ignore_columns":["x"]}}"#;
     add(all, "receipt-manifest", "onnx", manifest.as_slice());
     add(all, "receipt-manifest", "details", json_of(&world::run_details()));
     add(all, "receipt-manifest", "resources", json_of(&Resources { cpu_ms: 1, peak_resident_bytes: 2, wall_ms: 3 }));
@@ -232,8 +242,7 @@ fn wire_messages(all: &mut Vec<Seed>) {
     };
     let request = wire::BrokerEvidenceRequest { broker: NodeId::from(node.0).0, challenge: world::BROKER_CHALLENGE };
     let feed = wire::NodeFeedRequest { epoch: 1, after: 2, wait_ms: 30_000, free_places: 1, boot: world::BOOT };
-    let network =
-        wire::NetworkInfo { network: NETWORK, build: "fuzz".into(), now: NOW, brokers: vec![request.broker] };
+    let network = wire::NetworkInfo { network: NETWORK, build: "fuzz".into(), now: NOW, brokers: vec![request.broker] };
     let messages: [(&str, Vec<u8>); 16] = [
         ("submit", json_of(&wire::SubmitRequest { spec: lease.clone(), deposit: Some(deposit.clone()) })),
         ("feed", json_of(&wire::FeedResponse { epoch: 1, version: 2, attempts: vec![view] })),
@@ -275,7 +284,8 @@ fn files_and_texts(all: &mut Vec<Seed>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (root, device) = (directory.path().join("root"), directory.path().join("device"));
     world::root().save(&root).expect("room for a key file");
-    let (debug, memory) = (starminer_verify::software_tee::DebugMode::Off, starminer_verify::software_tee::MemoryEncryption::Claimed);
+    let (debug, memory) =
+        (starminer_verify::software_tee::DebugMode::Off, starminer_verify::software_tee::MemoryEncryption::Claimed);
     world::tee(debug, memory, 1).save(&device).expect("room for a key file");
     for (name, path) in [("root", root), ("device", device)] {
         add(all, "attester-key-files", name, std::fs::read(path).expect("it was just written"));

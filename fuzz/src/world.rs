@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 use starminer_attester::{Attester as _, SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
 use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust};
 use starminer_log::{
-    Checkpoint, Frontier, Hash, HashReader, KeyName, LogSigner, Remembered, SignedCheckpoint, VerifiedCheckpoint, WitnessSigner,
-    prove_inclusion,
+    Checkpoint, Frontier, Hash, HashReader, KeyName, LogSigner, Remembered, SignedCheckpoint, VerifiedCheckpoint,
+    WitnessSigner, prove_inclusion,
 };
 use starminer_receipt::*;
 use starminer_vault::object::{SealOptions, seal_bytes};
@@ -151,7 +151,8 @@ impl Log {
 pub fn signed_checkpoint(size: u64, root: Hash) -> VerifiedCheckpoint {
     let signer = log_signer();
     let root = if size == 0 { starminer_log::EMPTY_ROOT } else { root };
-    let checkpoint = Checkpoint::new(signer.name().clone(), size.min(starminer_log::MAX_TREE_SIZE), root).expect("within bounds");
+    let checkpoint =
+        Checkpoint::new(signer.name().clone(), size.min(starminer_log::MAX_TREE_SIZE), root).expect("within bounds");
     let signed = checkpoint.sign(&signer).expect("its own name").verify(&signer.key()).expect("its own signature");
     let line = witness_signer().cosign(&Remembered::first(signed.clone()), COSIGNED_SECONDS).expect("a possible time");
     signed.with_cosignatures(line.as_bytes(), &[witness_signer().key()]).expect("its own cosignature")
@@ -384,7 +385,8 @@ pub fn report_predicate(
     let secret = TaskSecret::from_bytes(OUTPUT_SECRET);
     let aad = Report::output_aad(&spec.digest(), attempt, &evidence);
     let randomness = Zeroizing::new([0x77; 64]);
-    let sealed = SealedSecret::seal(result_key().public_key(), OUTPUT_INFO, aad.as_bytes(), &OUTPUT_SECRET, &randomness);
+    let sealed =
+        SealedSecret::seal(result_key().public_key(), OUTPUT_INFO, aad.as_bytes(), &OUTPUT_SECRET, &randomness);
     predicate.output_secret = sealed.ok();
     let json = serde_json::to_vec(details).expect("names and numbers");
     predicate.sealed_details = Some(seal(OUTPUT_SECRET, spec.task, "details", VaultPurpose::Output, &json).into());
@@ -467,7 +469,8 @@ impl World {
         let lease = stories[0].lease.statement().clone();
         let mut binding = task_binding(Digest([0; 32]), &lease, BROKER_CHALLENGE, &posture);
         (binding.spec, binding.attempt) = (None, None);
-        let mut admission = Binding { purpose: Purpose::Admission, task_key: None, report_key: None, ..binding.clone() };
+        let mut admission =
+            Binding { purpose: Purpose::Admission, task_key: None, report_key: None, ..binding.clone() };
         admission.node = lease.node;
         binding.purpose = Purpose::Broker;
         binding.node = node;

@@ -93,7 +93,8 @@ fn every_target_holds() {
                     summary.elapsed.as_secs_f64(),
                 );
                 if summary.accepted_seeds == 0 {
-                    problems.push(format!("{name}: no seed of its corpus is accepted: make the corpus again (README.md)"));
+                    problems
+                        .push(format!("{name}: no seed of its corpus is accepted: make the corpus again (README.md)"));
                 }
             }
             Err(failure) => problems.push(failure.to_string()),
@@ -114,7 +115,10 @@ fn every_target_has_its_corpus_and_its_libfuzzer_file() {
     let manifest = fs::read_to_string(root().join("libfuzzer/Cargo.toml")).unwrap();
     let mut bytes = 0;
     for name in &all {
-        assert!(manifest.contains(&format!("\nname = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\n")), "{name} in the manifest");
+        assert!(
+            manifest.contains(&format!("\nname = \"{name}\"\npath = \"fuzz_targets/{name}.rs\"\n")),
+            "{name} in the manifest"
+        );
         let source = fs::read_to_string(root().join(format!("libfuzzer/fuzz_targets/{name}.rs"))).unwrap();
         assert!(source.contains(&format!("\"{name}\"")), "{name}.rs runs another target");
         let seeds = corpus(Target::find(name).unwrap());

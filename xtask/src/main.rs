@@ -14,7 +14,11 @@ use anyhow::{Context as _, Result, bail};
 
 /// A program that some test needs, the Debian package that has it, and why.
 const TOOLS: &[(&str, &str, &str)] = &[
-    ("clang", "clang", "builds the example programs to WebAssembly, to check that the committed ones are what their sources say"),
+    (
+        "clang",
+        "clang",
+        "builds the example programs to WebAssembly, to check that the committed ones are what their sources say",
+    ),
     ("wasm-ld", "lld", "links them"),
     ("llvm-strip", "llvm", "strips them"),
     ("openssl", "openssl", "a TLS 1.2 client, to see it refused"),
@@ -24,7 +28,11 @@ const TOOLS: &[(&str, &str, &str)] = &[
 /// Files that some test needs, likewise.
 const FILES: &[(&str, &str, &str)] = &[
     ("/usr/include/wasm32-wasi/stdio.h", "wasi-libc", "the C library of the example programs"),
-    ("/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a", "libclang-rt-14-dev-wasm32", "compiler support routines for them"),
+    (
+        "/usr/lib/llvm-14/lib/clang/14.0.6/lib/wasi/libclang_rt.builtins-wasm32.a",
+        "libclang-rt-14-dev-wasm32",
+        "compiler support routines for them",
+    ),
 ];
 
 const USAGE: &str = "usage: cargo xtask check|test
@@ -111,7 +119,9 @@ fn install() -> Result<()> {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
-    let apt = |args: &[&str]| Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()).status();
+    let apt = |args: &[&str]| {
+        Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()).status()
+    };
     let installed = apt(&["update", "-qq"]).and_then(|_| {
         let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
         args.extend(&packages);

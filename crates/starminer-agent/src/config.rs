@@ -125,7 +125,8 @@ fn read_text(path: &Path, most_bytes: u64) -> Result<String, AgentError> {
     use std::io::Read as _;
     let error = |source| AgentError::File { path: path.into(), source };
     let mut text = String::new();
-    let read = fs::File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_string(&mut text)).map_err(error)?;
+    let read =
+        fs::File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_string(&mut text)).map_err(error)?;
     if read as u64 > most_bytes {
         return Err(error(io::ErrorKind::FileTooLarge.into()));
     }
@@ -158,9 +159,13 @@ pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoo
     let identity = IdentityKey::load_or_create(&dir.join(&config.identity))?;
     let tee_path = dir.join(&config.software_tee);
     if !tee_path.exists() {
-        new_software_tee(software_tee_root)?.save(&tee_path).map_err(|source| AgentError::Device { path: tee_path, source })?;
+        new_software_tee(software_tee_root)?
+            .save(&tee_path)
+            .map_err(|source| AgentError::Device { path: tee_path, source })?;
     }
-    let trust = network.encode().map_err(|_| AgentError::Config { path: config.network.clone(), reason: "cannot be written".into() })?;
+    let trust = network
+        .encode()
+        .map_err(|_| AgentError::Config { path: config.network.clone(), reason: "cannot be written".into() })?;
     write_file(&dir.join(&config.network), trust.as_bytes())?;
     let text = toml::to_string(&config)
         .map_err(|_| AgentError::Config { path: config_path.clone(), reason: "cannot be written".into() })?;
@@ -183,7 +188,8 @@ pub fn new_software_tee(root: &SimulatedRoot) -> Result<SoftwareTee, AgentError>
         .certify(&request, not_before, now.saturating_add_millis(DEVICE_CERTIFICATE_MS))
         .map_err(AgentError::Certify)?;
     // Settings belong to one start and are not saved.
-    SoftwareTee::new(&seed, certificate, software_tee_settings(BootId([0; 16]), Digest([0; 32]))).map_err(AgentError::Certify)
+    SoftwareTee::new(&seed, certificate, software_tee_settings(BootId([0; 16]), Digest([0; 32])))
+        .map_err(AgentError::Certify)
 }
 
 /// How this agent's software TEE presents itself.
@@ -201,13 +207,8 @@ pub fn software_tee_settings(boot: BootId, measurement: Digest) -> SoftwareTeeSe
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     let error = |source| AgentError::File { path: path.into(), source };
     let temporary = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(error)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(error)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(error)?;
     fs::rename(&temporary, path).map_err(error)
 }

@@ -35,8 +35,7 @@ fn main() -> ExitCode {
 
 fn run(path: &std::path::Path) -> anyhow::Result<()> {
     let config = AgentConfig::load(path)?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
         let shutdown = async move {

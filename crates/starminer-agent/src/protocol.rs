@@ -170,10 +170,7 @@ mod tests {
     fn every_message() -> Vec<FromTask> {
         let refusal = || Refusal::new(starminer_verify::Party::Node, "a.b", "c", "d");
         let record = CompiledRecord { component: Digest([1; 32]), adapter: None, compiled: Digest([2; 32]) };
-        let envelope: Envelope = serde_json::from_str(
-            r#"{"payloadType":"x","payload":"","signatures":[]}"#,
-        )
-        .unwrap();
+        let envelope: Envelope = serde_json::from_str(r#"{"payloadType":"x","payload":"","signatures":[]}"#).unwrap();
         vec![
             FromTask::Ready { in_force: "x\n".into() },
             FromTask::Keys { task_key: Base64Bytes(vec![1]), report_key: PublicKey([1; 32]) },

@@ -92,68 +92,98 @@ fn an_invalid_grant_consumes_nothing() {
             "challenge.releaser",
             challenge(|challenge| challenge.releaser = starminer_receipt::Signer::public_key(&key(12))),
         ),
-        ("evidence.purpose", binding(|binding| {
-            binding.purpose = Purpose::ClosingTask;
-            binding.subject = Some(Digest([1; 32]));
-        })),
+        (
+            "evidence.purpose",
+            binding(|binding| {
+                binding.purpose = Purpose::ClosingTask;
+                binding.subject = Some(Digest([1; 32]));
+            }),
+        ),
         ("evidence.report-key", binding(|binding| binding.report_key = Some(starminer_verify::PublicKey([1; 32])))),
-        ("evidence.task-key", binding(|binding| {
-            let other = starminer_receipt::KemPrivateKey::from_seed(&zeroize::Zeroizing::new([3; 32])).unwrap();
-            binding.task_key = starminer_verify::TaskKey::from_bytes(
-                starminer_verify::Suite::XWingSha256Aes256Gcm,
-                other.public_key(),
-            );
-        })),
+        (
+            "evidence.task-key",
+            binding(|binding| {
+                let other = starminer_receipt::KemPrivateKey::from_seed(&zeroize::Zeroizing::new([3; 32])).unwrap();
+                binding.task_key = starminer_verify::TaskKey::from_bytes(
+                    starminer_verify::Suite::XWingSha256Aes256Gcm,
+                    other.public_key(),
+                );
+            }),
+        ),
         ("evidence.attempt", binding(|binding| binding.attempt = Some(Attempt(2)))),
         ("evidence.spec", binding(|binding| binding.spec = Some(Digest([1; 32])))),
         ("evidence.challenge", binding(|binding| binding.challenge = Challenge([1; 32]))),
-        ("evidence.node", binding(|binding| binding.node = starminer_verify::NodeId(starminer_verify::PublicKey([1; 32])))),
+        (
+            "evidence.node",
+            binding(|binding| binding.node = starminer_verify::NodeId(starminer_verify::PublicKey([1; 32]))),
+        ),
         // Other evidence than the grant names, though as good.
         ("grant.evidence", Box::new(|scene| Parts { evidence: scene.valid().evidence, ..scene.valid() })),
-        ("grant.evidence", Box::new(|scene| {
-            let mut parts = scene.valid();
-            parts.evidence.push(b' ');
-            parts
-        })),
+        (
+            "grant.evidence",
+            Box::new(|scene| {
+                let mut parts = scene.valid();
+                parts.evidence.push(b' ');
+                parts
+            }),
+        ),
         // Evidence that the grant names, but that no device made.
-        ("evidence.malformed", Box::new(|scene| {
-            let mut parts = scene.valid();
-            parts.evidence = b"{}".to_vec();
-            let mut grant = scene.world.grant(scene.job, scene.lease, b"{}", &scene.keys.task_key, &[1; 32]);
-            grant.issued_at = NOW;
-            parts.grant = Envelope::sign(grant, &scene.world.releaser).unwrap().into_envelope();
-            parts
-        })),
+        (
+            "evidence.malformed",
+            Box::new(|scene| {
+                let mut parts = scene.valid();
+                parts.evidence = b"{}".to_vec();
+                let mut grant = scene.world.grant(scene.job, scene.lease, b"{}", &scene.keys.task_key, &[1; 32]);
+                grant.issued_at = NOW;
+                parts.grant = Envelope::sign(grant, &scene.world.releaser).unwrap().into_envelope();
+                parts
+            }),
+        ),
         // A secret of another length.
-        ("grant.secret-length", Box::new(|scene| {
-            let parts = scene.valid();
-            let world = scene.world;
-            let grant = world.grant(scene.job, scene.lease, &parts.evidence, &scene.keys.task_key, &[1; 31]);
-            Parts { grant: Envelope::sign(grant, &world.releaser).unwrap().into_envelope(), ..parts }
-        })),
+        (
+            "grant.secret-length",
+            Box::new(|scene| {
+                let parts = scene.valid();
+                let world = scene.world;
+                let grant = world.grant(scene.job, scene.lease, &parts.evidence, &scene.keys.task_key, &[1; 31]);
+                Parts { grant: Envelope::sign(grant, &world.releaser).unwrap().into_envelope(), ..parts }
+            }),
+        ),
         // The secret of another task, sealed with that task's associated data.
-        ("grant.secret", Box::new(|scene| {
-            let parts = scene.valid();
-            let world = scene.world;
-            let other = world.grant(&other_job, scene.lease, &parts.evidence, &scene.keys.task_key, &[1; 32]);
-            let mut grant = world.grant(scene.job, scene.lease, &parts.evidence, &scene.keys.task_key, &[1; 32]);
-            grant.secret = other.secret;
-            Parts { grant: Envelope::sign(grant, &world.releaser).unwrap().into_envelope(), ..parts }
-        })),
+        (
+            "grant.secret",
+            Box::new(|scene| {
+                let parts = scene.valid();
+                let world = scene.world;
+                let other = world.grant(&other_job, scene.lease, &parts.evidence, &scene.keys.task_key, &[1; 32]);
+                let mut grant = world.grant(scene.job, scene.lease, &parts.evidence, &scene.keys.task_key, &[1; 32]);
+                grant.secret = other.secret;
+                Parts { grant: Envelope::sign(grant, &world.releaser).unwrap().into_envelope(), ..parts }
+            }),
+        ),
         // Altered after it was signed.
-        ("grant.envelope", Box::new(|scene| {
-            let parts = scene.valid();
-            Parts { grant: altered(&parts.grant), ..parts }
-        })),
-        ("challenge.envelope", Box::new(|scene| {
-            let parts = scene.valid();
-            Parts { challenge: altered(&parts.challenge), ..parts }
-        })),
+        (
+            "grant.envelope",
+            Box::new(|scene| {
+                let parts = scene.valid();
+                Parts { grant: altered(&parts.grant), ..parts }
+            }),
+        ),
+        (
+            "challenge.envelope",
+            Box::new(|scene| {
+                let parts = scene.valid();
+                Parts { challenge: altered(&parts.challenge), ..parts }
+            }),
+        ),
         // Another statement in the grant's place.
-        ("grant.envelope", Box::new(|scene| {
-            let parts = scene.valid();
-            Parts { grant: parts.challenge.clone(), ..parts }
-        })),
+        (
+            "grant.envelope",
+            Box::new(|scene| {
+                let parts = scene.valid();
+                Parts { grant: parts.challenge.clone(), ..parts }
+            }),
+        ),
     ];
 
     let mut process = Process::start();

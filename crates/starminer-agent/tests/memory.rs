@@ -87,7 +87,9 @@ fn the_agent_never_holds_plaintext_or_keys() {
         ("the module".into(), module.to_vec()),
         ("the running module".into(), endless.workload[300..340].to_vec()),
     ];
-    for (what, secret) in [("the task secret", job.secret.expose()), ("the running task's secret", running.secret.expose())] {
+    for (what, secret) in
+        [("the task secret", job.secret.expose()), ("the running task's secret", running.secret.expose())]
+    {
         secrets.push((what.into(), secret.to_vec()));
         secrets.push((format!("{what} in hexadecimal"), HEXLOWER.encode(secret).into_bytes()));
         secrets.push((format!("{what} in base64"), BASE64.encode(secret).into_bytes()));
@@ -155,8 +157,5 @@ impl Memory {
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     let first = needle[0];
     let last = haystack.len().saturating_sub(needle.len() - 1);
-    haystack[..last]
-        .iter()
-        .enumerate()
-        .any(|(at, byte)| *byte == first && haystack[at..at + needle.len()] == *needle)
+    haystack[..last].iter().enumerate().any(|(at, byte)| *byte == first && haystack[at..at + needle.len()] == *needle)
 }

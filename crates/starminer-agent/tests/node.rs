@@ -102,8 +102,7 @@ async fn a_task_goes_from_lease_to_countersigned_report() {
 async fn many_tasks_share_few_places() {
     let coordinator = Coordinator::new();
     let node = Node::start(&coordinator, 3);
-    let names: Vec<_> =
-        (0..24).map(|_| coordinator.submit(&Job::wasm(example("empty/empty.wasm")))).collect();
+    let names: Vec<_> = (0..24).map(|_| coordinator.submit(&Job::wasm(example("empty/empty.wasm")))).collect();
     for name in names {
         let result = ask(&coordinator, move |coordinator| coordinator.open(name)).await;
         assert_eq!(result.report.predicate.outcome, Outcome::Completed);

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use starminer_receipt::{Determinism, Envelope, OnnxManifest, Outcome, OutputName, WasmGrants};
 use starminer_verify::Party;
-use support::{
-    Job, OpenedResult, Process, SealedJob, World, example, grant_in, lease_in, open_result, run, run_in,
-};
+use support::{Job, OpenedResult, Process, SealedJob, World, example, grant_in, lease_in, open_result, run, run_in};
 
 fn completed(result: &OpenedResult) {
     assert_eq!(result.report.predicate.outcome, Outcome::Completed, "{:?}", result.details);
@@ -39,8 +37,11 @@ fn a_program_reads_inputs_and_writes_outputs() {
     completed(&result);
     assert_eq!(result.file("report.csv"), example("wordcount/expected/report.csv"));
     assert_eq!(result.file("top-words.txt"), example("wordcount/expected/top-words.txt"));
-    let files: Vec<_> =
-        result.outputs.iter().filter_map(|(name, _)| if let OutputName::File(name) = name { Some(name) } else { None }).collect();
+    let files: Vec<_> = result
+        .outputs
+        .iter()
+        .filter_map(|(name, _)| if let OutputName::File(name) = name { Some(name) } else { None })
+        .collect();
     assert_eq!(files, ["report.csv", "top-words.txt"], "sorted");
     let said = &result.report.predicate;
     let engine = said.engine.as_ref().unwrap();

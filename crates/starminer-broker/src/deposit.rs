@@ -7,8 +7,8 @@
 use starminer_receipt::{DEPOSIT_INFO, KemPrivateKey, SealError, SealedSecret, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, ExpectedPurpose, NetworkId, NodeId,
-    Party, Policy, PublicKey, ReferenceValues, Refusal, UnixTime, Verified, appraise, verify,
+    AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, ExpectedPurpose,
+    NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, UnixTime, Verified, appraise, verify,
 };
 use zeroize::Zeroizing;
 

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use starminer_log::{Included, InclusionProof, VerifiedCheckpoint};
 use starminer_receipt::{
-    Base64Bytes, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, GRANT_INFO, Grant, Lease, LogEntry, ReleaseStatement,
-    SealedSecret, Signed, Signer, TaskSpec,
+    Base64Bytes, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, GRANT_INFO, Grant, Lease,
+    LogEntry, ReleaseStatement, SealedSecret, Signed, Signer, TaskSpec,
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, ExpectedPurpose, Party,
-    Refusal, TaskId, TaskKey, UnixTime, appraise, verify,
+    Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected,
+    ExpectedPurpose, Party, Refusal, TaskId, TaskKey, UnixTime, appraise, verify,
 };
 use zeroize::Zeroizing;
 
@@ -109,9 +109,19 @@ impl Approved {
     ///
     /// # Errors
     /// The entry is not of this release, or the proof does not hold under the checkpoint: the coordinator is at fault.
-    pub fn logged(self, checkpoint: &VerifiedCheckpoint, entry: &[u8], proof: &InclusionProof) -> Result<Logged, Refusal> {
+    pub fn logged(
+        self,
+        checkpoint: &VerifiedCheckpoint,
+        entry: &[u8],
+        proof: &InclusionProof,
+    ) -> Result<Logged, Refusal> {
         let fault = |check: &'static str, reason: &str| {
-            Refusal::new(Party::Coordinator, check, reason, "do not grant; keep the checkpoint and report the coordinator")
+            Refusal::new(
+                Party::Coordinator,
+                check,
+                reason,
+                "do not grant; keep the checkpoint and report the coordinator",
+            )
         };
         let parsed = LogEntry::parse(entry).map_err(|reason| fault("release.entry-malformed", reason))?;
         if parsed.kind != EntryKind::Released
@@ -121,9 +131,9 @@ impl Approved {
         {
             return Err(fault("release.entry-mismatch", "the log entry is not the one of this release"));
         }
-        let included = checkpoint
-            .verify_inclusion(entry, proof)
-            .map_err(|error| fault("release.not-logged", &format!("the release entry is not proven to be in the log: {error}")))?;
+        let included = checkpoint.verify_inclusion(entry, proof).map_err(|error| {
+            fault("release.not-logged", &format!("the release entry is not proven to be in the log: {error}"))
+        })?;
         Ok(Logged { approved: self, included })
     }
 }
@@ -141,7 +151,7 @@ pub enum Decision {
     /// Release, once the log has it.
     Release(Box<Approved>),
     /// Deny.
-    Deny(Signed<DenyStatement>),
+    Deny(Box<Signed<DenyStatement>>),
 }
 
 impl Ledger {
@@ -228,7 +238,9 @@ impl Ledger {
         check_context(context, signer, now)?;
         let lease = context.lease;
         match self.stage(lease)? {
-            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => return Ok((challenge.clone(), None)),
+            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => {
+                return Ok((challenge.clone(), None));
+            }
             Some(_) => return Err(consumed()),
             None => {}
         }
@@ -267,11 +279,15 @@ impl Ledger {
         let (spec, lease) = (context.spec, context.lease);
         let evidence_digest = Digest::of(evidence);
         let (challenge, released) = match self.stage(lease)? {
-            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => ((challenge.challenge, challenge.issued_at), None),
-            Some(Stage::Approved(release, ear)) if release.evidence == evidence_digest && release.lease == lease.digest() => {
+            Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => {
+                ((challenge.challenge, challenge.issued_at), None)
+            }
+            Some(Stage::Approved(release, ear))
+                if release.evidence == evidence_digest && release.lease == lease.digest() =>
+            {
                 ((release.challenge, release.challenge_issued_at), Some((release.as_ref().clone(), ear.clone())))
             }
-            Some(Stage::Denied(denial)) => return Ok((Decision::Deny(denial.clone()), None)),
+            Some(Stage::Denied(denial)) => return Ok((Decision::Deny(Box::new(denial.clone())), None)),
             Some(_) => return Err(consumed()),
             None => {
                 return Err(Refusal::new(
@@ -299,7 +315,8 @@ impl Ledger {
         };
         if let Some((release, attestation_result)) = released {
             // An attestation result carries its time: the release names the first one, so that one is given again.
-            let approved = Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
+            let approved =
+                Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
             return Ok((Decision::Release(Box::new(approved)), None));
         }
         let attestation_result = appraised.result.to_ear_json();
@@ -356,7 +373,7 @@ impl Ledger {
         let denial = Envelope::sign(statement, signer).map_err(internal)?;
         self.put(context.lease.task, context.lease.attempt, Stage::Denied(denial.clone()));
         let record = LedgerRecord::Denied { denial: denial.envelope().clone() };
-        Ok((Decision::Deny(denial), Some(record)))
+        Ok((Decision::Deny(Box::new(denial)), Some(record)))
     }
 
     /// Seals the task secret to the attested task key and signs the grant: once an attempt. Asked again for the same attempt, it
@@ -379,7 +396,9 @@ impl Ledger {
         let lease = context.lease;
         let release = &logged.approved.release;
         match self.stage(lease)? {
-            Some(Stage::Granted(grant, _)) if grant.release == release.digest() => return Ok((grant.as_ref().clone(), None)),
+            Some(Stage::Granted(grant, _)) if grant.release == release.digest() => {
+                return Ok((grant.as_ref().clone(), None));
+            }
             Some(Stage::Approved(approved, _)) if approved.digest() == release.digest() => {}
             _ => return Err(consumed()),
         }
@@ -392,7 +411,12 @@ impl Ledger {
             randomness,
         )
         .map_err(|error| {
-            Refusal::new(Party::Node, "release.bad-task-key", &error.to_string(), "the agent must make an X-Wing task key")
+            Refusal::new(
+                Party::Node,
+                "release.bad-task-key",
+                error.to_string(),
+                "the agent must make an X-Wing task key",
+            )
         })?;
         let statement = Grant {
             network: release.network,
@@ -428,7 +452,11 @@ impl Ledger {
     #[must_use]
     pub fn attestation_result(&self, task: &TaskId, attempt: Attempt) -> Option<&[u8]> {
         match self.tasks.get(task) {
-            Some((of, Stage::Granted(_, result) | Stage::Approved(_, result))) if *of == attempt && !result.is_empty() => Some(result),
+            Some((of, Stage::Granted(_, result) | Stage::Approved(_, result)))
+                if *of == attempt && !result.is_empty() =>
+            {
+                Some(result)
+            }
             _ => None,
         }
     }
@@ -472,18 +500,21 @@ fn appraise_attempt(
         tls_key: Expect::Any,
         posture: Expect::Any,
     };
-    let verified = verify(
-        evidence,
-        &Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now },
-    )
-    .map_err(|refusal| vec![refusal])?;
+    let verified =
+        verify(evidence, &Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now })
+            .map_err(|refusal| vec![refusal])?;
     let result = appraise(&verified, &spec.reference_values, &spec.policy);
     match result.decision() {
         Appraised::Meets => {}
         Appraised::Fails(reasons) => return Err(reasons),
     }
     let Some(task_key) = verified.binding().task_key.clone() else {
-        return Err(vec![Refusal::new(Party::Node, "release.no-task-key", "the binding has no task key", "make a task key")]);
+        return Err(vec![Refusal::new(
+            Party::Node,
+            "release.no-task-key",
+            "the binding has no task key",
+            "make a task key",
+        )]);
     };
     Ok(Appraisal { result, task_key })
 }
@@ -512,10 +543,18 @@ fn check_context(context: ReleaseContext<'_>, signer: &impl Signer, now: UnixTim
         return coordinator("release.lease-expired", "the lease has ended");
     }
     if lease.issued_at > now.saturating_add_millis(MAX_CLOCK_SKEW_MS) {
-        return coordinator("release.lease-from-the-future", "the lease was issued more than a minute ahead of this clock");
+        return coordinator(
+            "release.lease-from-the-future",
+            "the lease was issued more than a minute ahead of this clock",
+        );
     }
     if now > spec.expires_at {
-        return Err(Refusal::new(Party::Requester, "release.spec-expired", "the spec has expired", "submit the task again"));
+        return Err(Refusal::new(
+            Party::Requester,
+            "release.spec-expired",
+            "the spec has expired",
+            "submit the task again",
+        ));
     }
     Ok(())
 }
@@ -530,5 +569,5 @@ fn consumed() -> Refusal {
 }
 
 fn internal(error: EnvelopeError) -> Refusal {
-    Refusal::new(Party::Releaser, "release.internal", &error.to_string(), "report this defect")
+    Refusal::new(Party::Releaser, "release.internal", error.to_string(), "report this defect")
 }

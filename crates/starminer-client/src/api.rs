@@ -18,9 +18,10 @@ use starminer_tls::{
 };
 use starminer_verify::{Attempt, Digest, TaskId};
 use starminer_wire::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest, BrokerEvidenceView,
-    CancelRequest, ChallengeRequest, DenyRequest, EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogProof, NetworkInfo,
-    NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskView, paths,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest,
+    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EvidenceRequest, FeedResponse, FeedRole,
+    GrantRequest, LogProof, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse,
+    ReportRequest, SubmitRequest, TaskView, paths,
 };
 
 use crate::error::ClientError;
@@ -106,7 +107,12 @@ impl CoordinatorClient {
         Self::parse(&body)
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, message: &impl Serialize, timeout: Duration) -> Result<T, ClientError> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        message: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<T, ClientError> {
         let json = serde_json::to_vec(message).map_err(|error| ClientError::Protocol { reason: error.to_string() })?;
         let body = self.call(Method::POST, path, RequestBody::Json(json.into()), timeout, MAX_FEED_BYTES).await?;
         Self::parse(&body)
@@ -157,7 +163,13 @@ impl CoordinatorClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn feed(&self, role: FeedRole, epoch: u64, after: u64, wait_ms: u64) -> Result<FeedResponse, ClientError> {
+    pub async fn feed(
+        &self,
+        role: FeedRole,
+        epoch: u64,
+        after: u64,
+        wait_ms: u64,
+    ) -> Result<FeedResponse, ClientError> {
         let role = match role {
             FeedRole::Releaser => "releaser",
             FeedRole::Node => "node",
@@ -181,7 +193,8 @@ impl CoordinatorClient {
     /// # Errors
     /// [`ClientError`].
     pub async fn admission_challenge(&self) -> Result<AdmissionChallenge, ClientError> {
-        let body = self.call(Method::POST, paths::NODE_CHALLENGE, RequestBody::Empty, CALL_TIMEOUT, MAX_ANSWER_BYTES).await?;
+        let body =
+            self.call(Method::POST, paths::NODE_CHALLENGE, RequestBody::Empty, CALL_TIMEOUT, MAX_ANSWER_BYTES).await?;
         Self::parse(&body)
     }
 
@@ -205,7 +218,12 @@ impl CoordinatorClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn challenge(&self, task: &TaskId, attempt: Attempt, request: &ChallengeRequest) -> Result<Accepted, ClientError> {
+    pub async fn challenge(
+        &self,
+        task: &TaskId,
+        attempt: Attempt,
+        request: &ChallengeRequest,
+    ) -> Result<Accepted, ClientError> {
         self.post(&paths::attempt(task, attempt, "challenge"), request, CALL_TIMEOUT).await
     }
 
@@ -213,7 +231,12 @@ impl CoordinatorClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn evidence(&self, task: &TaskId, attempt: Attempt, request: &EvidenceRequest) -> Result<Accepted, ClientError> {
+    pub async fn evidence(
+        &self,
+        task: &TaskId,
+        attempt: Attempt,
+        request: &EvidenceRequest,
+    ) -> Result<Accepted, ClientError> {
         self.post(&paths::attempt(task, attempt, "evidence"), request, CALL_TIMEOUT).await
     }
 
@@ -221,7 +244,12 @@ impl CoordinatorClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn release(&self, task: &TaskId, attempt: Attempt, request: &ReleaseRequest) -> Result<ReleaseResponse, ClientError> {
+    pub async fn release(
+        &self,
+        task: &TaskId,
+        attempt: Attempt,
+        request: &ReleaseRequest,
+    ) -> Result<ReleaseResponse, ClientError> {
         self.post(&paths::attempt(task, attempt, "release"), request, CALL_TIMEOUT).await
     }
 
@@ -229,7 +257,12 @@ impl CoordinatorClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn grant(&self, task: &TaskId, attempt: Attempt, request: &GrantRequest) -> Result<Accepted, ClientError> {
+    pub async fn grant(
+        &self,
+        task: &TaskId,
+        attempt: Attempt,
+        request: &GrantRequest,
+    ) -> Result<Accepted, ClientError> {
         self.post(&paths::attempt(task, attempt, "grant"), request, CALL_TIMEOUT).await
     }
 
@@ -245,7 +278,12 @@ impl CoordinatorClient {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn report(&self, task: &TaskId, attempt: Attempt, request: &ReportRequest) -> Result<Accepted, ClientError> {
+    pub async fn report(
+        &self,
+        task: &TaskId,
+        attempt: Attempt,
+        request: &ReportRequest,
+    ) -> Result<Accepted, ClientError> {
         self.post(&paths::attempt(task, attempt, "report"), request, CALL_TIMEOUT).await
     }
 
@@ -272,7 +310,8 @@ impl CoordinatorClient {
     /// [`ClientError`].
     pub async fn broker_answer(&self, answer: &BrokerEvidenceView) -> Result<(), ClientError> {
         let json = serde_json::to_vec(answer).map_err(|error| ClientError::Protocol { reason: error.to_string() })?;
-        self.call(Method::POST, paths::BROKER_ANSWERS, RequestBody::Json(json.into()), CALL_TIMEOUT, MAX_ANSWER_BYTES).await?;
+        self.call(Method::POST, paths::BROKER_ANSWERS, RequestBody::Json(json.into()), CALL_TIMEOUT, MAX_ANSWER_BYTES)
+            .await?;
         Ok(())
     }
 
@@ -325,7 +364,9 @@ impl CoordinatorClient {
                     progress(total_bytes.saturating_sub(offset));
                     return Ok(());
                 }
-                Err(ClientError::Refused { stored_bytes: Some(stored), .. }) if stored != offset && attempt + 1 < MAX_UPLOAD_TRIES => {
+                Err(ClientError::Refused { stored_bytes: Some(stored), .. })
+                    if stored != offset && attempt + 1 < MAX_UPLOAD_TRIES =>
+                {
                     offset = stored;
                 }
                 Err(error) if error.is_transient() => last = Some(error),
@@ -345,8 +386,10 @@ impl CoordinatorClient {
         expected_bytes: u64,
         mut sink: impl FnMut(&[u8]) -> io::Result<()> + Send,
     ) -> Result<(), ClientError> {
-        let response =
-            self.transport.request(Method::GET, &paths::blob(content_id), &[], RequestBody::Empty, CALL_TIMEOUT).await?;
+        let response = self
+            .transport
+            .request(Method::GET, &paths::blob(content_id), &[], RequestBody::Empty, CALL_TIMEOUT)
+            .await?;
         let status = response.status();
         if !status.is_success() {
             let body = self.transport.read_limited(response, MAX_ANSWER_BYTES, CALL_TIMEOUT).await?;

@@ -46,19 +46,19 @@ impl ClientError {
             Self::Unreachable { .. } => Refusal::new(
                 Party::Coordinator,
                 "coordinator.unreachable",
-                &self.to_string(),
+                self.to_string(),
                 "check the address in network.toml and whether the coordinator runs; nothing is lost, try again",
             ),
             Self::Protocol { .. } => Refusal::new(
                 Party::Coordinator,
                 "coordinator.protocol",
-                &self.to_string(),
+                self.to_string(),
                 "check that both sides run the same version",
             ),
             Self::Local(source) => Refusal::new(
                 Party::Requester,
                 "client.local-io",
-                &format!("{self}: {source}"),
+                format!("{self}: {source}"),
                 "check free space and permissions, then try again",
             ),
         }

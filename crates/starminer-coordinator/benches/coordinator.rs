@@ -34,7 +34,12 @@ const BLOB_BYTES: u64 = 4 << 30;
 
 fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("parties").enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("parties")
+        .enable_all()
+        .build()
+        .unwrap();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     if wanted("append") {
         append();
@@ -65,7 +70,10 @@ fn append() {
             groups += 1;
         }
         let each = started.elapsed().as_secs_f64() * 1e6 / f64::from(groups);
-        println!("append    groups of {group:>2}: {each:>7.1} us a group, {:>9.0} entries/s", 1e6 / each * group as f64);
+        println!(
+            "append    groups of {group:>2}: {each:>7.1} us a group, {:>9.0} entries/s",
+            1e6 / each * group as f64
+        );
     }
 }
 
@@ -102,7 +110,8 @@ async fn writer() {
     let coordinator = Coordinator::open_with(options).await.unwrap();
     let writer = coordinator.writer();
     let (requester, node) = (Party::new(1), world.node(2));
-    let stored = starminer_store::BlobRow { id: [9; 32], owner: [1; 32], size_bytes: 10, stored_at: 0, body: Some(vec![0; 10]) };
+    let stored =
+        starminer_store::BlobRow { id: [9; 32], owner: [1; 32], size_bytes: 10, stored_at: 0, body: Some(vec![0; 10]) };
     writer.blob(stored).await.unwrap();
     let standing = Standing {
         tier: Tier::Confidential,
@@ -233,7 +242,11 @@ async fn api() {
     running.stop().await.unwrap();
 }
 
-async fn poll_leases(client: &CoordinatorClient, node: &Node, leases: tokio::sync::broadcast::Sender<starminer_wire::AttemptView>) {
+async fn poll_leases(
+    client: &CoordinatorClient,
+    node: &Node,
+    leases: tokio::sync::broadcast::Sender<starminer_wire::AttemptView>,
+) {
     let (mut epoch, mut after) = (0, 0);
     loop {
         let request = NodeFeedRequest { epoch, after, wait_ms: 5_000, free_places: 256, boot: node.boot };
@@ -275,12 +288,14 @@ async fn api_life(
 
 /// One large blob, up and down, by a client in this process that keeps nothing: peak memory of both together over idle.
 async fn blob() {
-    let length = std::env::var("STARMINER_BENCH_BLOB_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(BLOB_BYTES);
+    let length =
+        std::env::var("STARMINER_BENCH_BLOB_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(BLOB_BYTES);
     let world = World::new(Config::default());
     let running = world.start();
     let ours = running.client(&Party::new(1));
     world::upload(&ours, 100).await;
-    let piece = Bytes::from((0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect::<Vec<_>>());
+    let piece =
+        Bytes::from((0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect::<Vec<_>>());
     let mut hasher = blake3::Hasher::new();
     let file = tempfile::NamedTempFile::new_in(world.dir.path()).unwrap();
     {

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use starminer_receipt::NetworkTrust;
 use starminer_verify::{
-    Challenge, Context, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, MinimumPosture, MinimumTcb, NodeId,
-    OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey, Tier, TrustAnchors, UnixTime, appraise,
-    verify,
+    Challenge, Context, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, MinimumPosture, MinimumTcb,
+    NodeId, OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey, Tier,
+    TrustAnchors, UnixTime, appraise, verify,
 };
 use starminer_wire::{AdmissionChallenge, ProblemStatus};
 
@@ -56,8 +56,9 @@ impl Admission {
     /// [`AdmissionSetupError`].
     pub fn new(trust: NetworkTrust, valid_ms: u64) -> Result<Self, AdmissionSetupError> {
         let roots: Vec<_> = trust.simulated_roots.iter().map(|entry| entry.root).collect();
-        let anchors =
-            TrustAnchors::makers().with_simulated_roots(roots.iter().copied()).map_err(|_| AdmissionSetupError::TooManyRoots)?;
+        let anchors = TrustAnchors::makers()
+            .with_simulated_roots(roots.iter().copied())
+            .map_err(|_| AdmissionSetupError::TooManyRoots)?;
         // Demands nothing: the tier that is reached is all that is asked for, and tasks bring their own policies.
         let policy = Policy::new(PolicyFields {
             version: POLICY_VERSION,
@@ -129,6 +130,9 @@ impl Admission {
             Provenance::Genuine => None,
             Provenance::Simulated { root } => Some(root),
         };
-        Ok((digest, Standing { tier: result.tier(), simulated_root, valid_until: now.saturating_add_millis(self.valid_ms) }))
+        Ok((
+            digest,
+            Standing { tier: result.tier(), simulated_root, valid_until: now.saturating_add_millis(self.valid_ms) },
+        ))
     }
 }

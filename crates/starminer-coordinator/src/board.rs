@@ -169,7 +169,8 @@ impl Board {
                 *running.entry(live.node).or_insert(0) += 1;
             }
         }
-        let row = |(node, standing): (&NodeId, &Standing)| (*node, standing.clone(), running.get(node).copied().unwrap_or(0));
+        let row =
+            |(node, standing): (&NodeId, &Standing)| (*node, standing.clone(), running.get(node).copied().unwrap_or(0));
         state.nodes.iter().map(row).collect()
     }
 }
@@ -259,8 +260,18 @@ fn attempt_view(task: &Task, record: &AttemptRecord, role: FeedRole) -> AttemptV
             .and_then(|kept| kept.body.as_ref())
             .map(|body| Base64Bytes(body.to_vec())),
         deposit: task.deposit.as_deref().filter(|_| releaser).cloned(),
-        release: record.release.as_ref().filter(|_| releaser).and_then(|kept| kept.body.as_ref()).map(|body| body.envelope().clone()),
-        grant: record.grant.as_ref().filter(|_| node).and_then(|kept| kept.body.as_ref()).map(|body| body.envelope().clone()),
+        release: record
+            .release
+            .as_ref()
+            .filter(|_| releaser)
+            .and_then(|kept| kept.body.as_ref())
+            .map(|body| body.envelope().clone()),
+        grant: record
+            .grant
+            .as_ref()
+            .filter(|_| node)
+            .and_then(|kept| kept.body.as_ref())
+            .map(|body| body.envelope().clone()),
     }
 }
 

@@ -113,7 +113,14 @@ pub struct TotalLimits {
 
 impl Default for TotalLimits {
     fn default() -> Self {
-        Self { open_tasks: 10_000, nodes: 10_000, connections: 4_096, streams_per_connection: 512, blob_transfers: 256, body_bytes: 64 << 20 }
+        Self {
+            open_tasks: 10_000,
+            nodes: 10_000,
+            connections: 4_096,
+            streams_per_connection: 512,
+            blob_transfers: 256,
+            body_bytes: 64 << 20,
+        }
     }
 }
 

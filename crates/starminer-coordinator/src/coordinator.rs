@@ -8,7 +8,9 @@ use std::time::Duration;
 use starminer_log::LogSigner;
 use starminer_receipt::NetworkTrust;
 use starminer_store::{Blobs, Database, Disk, Journal, LocalDisk, OpenError};
-use starminer_tls::{Acceptor, AllowedPeers, HandshakeError, IdentityKey, IssueError, RotatingCertificate, Rotation, Side};
+use starminer_tls::{
+    Acceptor, AllowedPeers, HandshakeError, IdentityKey, IssueError, RotatingCertificate, Rotation, Side,
+};
 use starminer_verify::{Digest, NodeId, TaskId, UnixTime};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -204,7 +206,11 @@ impl Coordinator {
         let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
         restore(&database, &mut tasks, now).await?;
         let note = database.checkpoint().await?.map_or(String::new(), |checkpoint| checkpoint.note);
-        let log = Arc::new(LogReader::new(database.clone(), Head { size: ledger.size(), note: note.into() }));
+        let log = Arc::new(LogReader::new(
+            database.clone(),
+            Head { size: ledger.size(), note: note.into() },
+            ledger.open_hashes(),
+        ));
         let board = Arc::new(Board::default());
         let known: Vec<_> = tasks.known().cloned().collect();
         let nodes: Vec<_> = tasks.nodes().map(|(node, standing)| (*node, standing.clone())).collect();
@@ -230,7 +236,8 @@ impl Coordinator {
             begin(&handle, trust_digest).await?;
         }
         let (stop, stopping) = watch::channel(false);
-        let certificate = Arc::new(RotatingCertificate::new(identity, Side::Server, rotation, tls_clock.unix_seconds())?);
+        let certificate =
+            Arc::new(RotatingCertificate::new(identity, Side::Server, rotation, tls_clock.unix_seconds())?);
         let acceptor = Arc::new(Acceptor::new(certificate.clone(), AllowedPeers::Any, tls_clock.clone())?);
         let shared = Arc::new(Shared {
             network,
@@ -274,7 +281,8 @@ impl Coordinator {
         let Self { shared, mut writer, acceptor, certificate, tls_clock, stop } = self;
         let _rotation = certificate.spawn_rotation(tls_clock);
         let sweeper = tokio::spawn(sweeper::run(shared.clone(), stop.subscribe()));
-        let serving = Serving { shared: shared.clone(), router: router(shared.clone()), acceptor, stopping: stop.subscribe() };
+        let serving =
+            Serving { shared: shared.clone(), router: router(shared.clone()), acceptor, stopping: stop.subscribe() };
         let server = tokio::spawn(serve(serving, listener));
         let drain = Duration::from_millis(shared.config.waits.drain_ms);
         let ended = tokio::select! {

@@ -3,7 +3,10 @@
 //! It moves in two steps, like the batch that it is part of: [`Ledger::prepare`] leaves it as it was, [`Ledger::advance`] goes on to what was
 //! prepared once that is durable. Nothing of it is published before.
 
-use starminer_log::{AppendError, Batch as LogBatch, Checkpoint, CheckpointError, Frontier, Hash, LogSigner, SignError, SignedCheckpoint, VerifyError};
+use starminer_log::{
+    AppendError, Batch as LogBatch, Checkpoint, CheckpointError, Frontier, Hash, LogSigner, SignError,
+    SignedCheckpoint, VerifyError,
+};
 use starminer_store::{CheckpointRow, Database, HASHES_PER_RUN, HashRun, ReadError};
 
 /// Why the log cannot be continued. Always the coordinator's own trouble.
@@ -41,7 +44,7 @@ pub struct Ledger {
     signer: LogSigner,
     frontier: Frontier,
     version: u64,
-    /// Hashes of the last run, which the next ones are appended to.
+    /// Hashes of the run that is not full yet, which the next ones are appended to.
     open_run: Vec<u8>,
 }
 
@@ -55,9 +58,8 @@ pub struct Prepared {
     pub signed: SignedCheckpoint,
     /// The entries.
     pub entries: Vec<Vec<u8>>,
-    /// Rows of the hashes.
+    /// Runs of hashes that became full.
     pub runs: Vec<HashRun>,
-    open_run: Vec<u8>,
 }
 
 impl Prepared {
@@ -90,26 +92,27 @@ impl Ledger {
             return Ok(Self { signer, frontier: Frontier::empty(), version: 0, open_run: Vec::new() });
         };
         let verified = SignedCheckpoint::parse(checkpoint.note.as_bytes())?.verify(&signer.key())?;
-        let reads = Frontier::reads(verified.size()).map_err(|_| LedgerError::OtherRoot)?;
-        let mut peaks = Vec::with_capacity(reads.len());
-        for index in reads {
-            peaks.push(stored_hash(database, index).await?);
+        let stored = starminer_log::stored_count(verified.size()).map_err(|_| LedgerError::OtherRoot)?;
+        let open = HashRun { run: stored / HASHES_PER_RUN, hashes: checkpoint.open_run };
+        let mut peaks = Vec::new();
+        for index in Frontier::reads(verified.size()).map_err(|_| LedgerError::OtherRoot)? {
+            peaks.push(stored_hash(database, &open, index).await?);
         }
         let frontier = Frontier::from_peaks(verified.size(), peaks).map_err(|_| LedgerError::OtherRoot)?;
-        if frontier.root() != verified.root() || verified.size() != checkpoint.size {
+        let is_whole = open.hashes.len() as u64 == stored % HASHES_PER_RUN * 32;
+        if frontier.root() != verified.root() || verified.size() != checkpoint.size || !is_whole {
             return Err(LedgerError::OtherRoot);
         }
-        let stored = starminer_log::stored_count(verified.size()).map_err(|_| LedgerError::OtherRoot)?;
-        let (run, in_run) = (stored / HASHES_PER_RUN, stored % HASHES_PER_RUN);
-        let open_run = match in_run {
-            0 => Vec::new(),
-            in_run => {
-                let mut row = database.hash_run(run).await?.ok_or(LedgerError::MissingRun { run })?;
-                row.hashes.truncate(usize::try_from(in_run * 32).unwrap_or(usize::MAX));
-                row.hashes
-            }
-        };
-        Ok(Self { signer, frontier, version: checkpoint.version, open_run })
+        Ok(Self { signer, frontier, version: checkpoint.version, open_run: open.hashes })
+    }
+
+    /// The hashes of the run that is not full yet, and the index of the first.
+    #[must_use]
+    pub fn open_hashes(&self) -> (u64, Vec<Hash>) {
+        // The size was within bounds when the frontier was made.
+        let stored = starminer_log::stored_count(self.frontier.size()).unwrap_or(0);
+        let hashes = self.open_run.chunks_exact(32).filter_map(|hash| hash.try_into().ok().map(Hash)).collect();
+        (stored / HASHES_PER_RUN * HASHES_PER_RUN, hashes)
     }
 
     /// Entries in the log.
@@ -134,7 +137,11 @@ impl Ledger {
         let signed = checkpoint.sign(&self.signer)?;
         let (runs, open_run) = self.runs(&batch);
         Ok(Prepared {
-            checkpoint: CheckpointRow { version: self.version + 1, size: batch.size(), note: signed.as_str().to_owned() },
+            checkpoint: CheckpointRow {
+                version: self.version + 1,
+                size: batch.size(),
+                note: signed.as_str().to_owned(),
+            },
             signed,
             entries,
             runs,
@@ -143,7 +150,7 @@ impl Ledger {
         })
     }
 
-    /// Cuts the new hashes into runs, the first of which continues the open one.
+    /// Full runs with the new hashes, the first of which continues the open one; and what is left.
     fn runs(&self, batch: &LogBatch) -> (Vec<HashRun>, Vec<u8>) {
         let full = usize::try_from(HASHES_PER_RUN * 32).unwrap_or(usize::MAX);
         let mut run = batch.first_stored_index() / HASHES_PER_RUN;
@@ -156,24 +163,25 @@ impl Ledger {
                 run += 1;
             }
         }
-        if !hashes.is_empty() {
-            runs.push(HashRun { run, hashes: hashes.clone() });
-        }
         (runs, hashes)
     }
 
     /// What was prepared is durable.
     pub fn advance(&mut self, prepared: Prepared) {
         self.version = prepared.checkpoint.version;
-        self.open_run = prepared.open_run;
+        self.open_run = prepared.checkpoint.open_run;
         self.frontier = prepared.batch.into_frontier();
     }
 }
 
-async fn stored_hash(database: &Database, index: u64) -> Result<Hash, LedgerError> {
+async fn stored_hash(database: &Database, open: &HashRun, index: u64) -> Result<Hash, LedgerError> {
     let run = index / HASHES_PER_RUN;
+    let missing = LedgerError::MissingRun { run };
+    if run == open.run {
+        return hash_at(open, index).ok_or(missing);
+    }
     let row = database.hash_run(run).await?.ok_or(LedgerError::MissingRun { run })?;
-    hash_at(&row, index).ok_or(LedgerError::MissingRun { run })
+    hash_at(&row, index).ok_or(missing)
 }
 
 /// The hash with this stored-hash index, in the run that has it.

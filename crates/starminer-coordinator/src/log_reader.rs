@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use starminer_log::{ConsistencyProof, Hash, InclusionProof, SignedCheckpoint, consistency_reads, inclusion_reads, prove_consistency, prove_inclusion};
+use starminer_log::{
+    ConsistencyProof, Hash, InclusionProof, SignedCheckpoint, consistency_reads, inclusion_reads, prove_consistency,
+    prove_inclusion,
+};
 use starminer_receipt::Base64Bytes;
 use starminer_store::{Database, EventRow, HASHES_PER_RUN, HashRun};
 use starminer_verify::Party;
@@ -102,9 +105,12 @@ impl RunCache {
 }
 
 impl LogReader {
-    /// A reader whose latest checkpoint is `head`.
-    pub fn new(database: Arc<Database>, head: Head) -> Self {
-        Self { database, head: RwLock::new(head), recent: RwLock::default(), runs: Mutex::default() }
+    /// A reader whose latest checkpoint is `head`. Only full runs of hashes are read from the database: those of the open one, from
+    /// index `first` on, are given here, and stay in memory until their run is full.
+    pub fn new(database: Arc<Database>, head: Head, (first, hashes): (u64, Vec<Hash>)) -> Self {
+        let hashes = Latest { first, items: hashes.into() };
+        let recent = RwLock::new(Recent { hashes, entries: Latest::default() });
+        Self { database, head: RwLock::new(head), recent, runs: Mutex::default() }
     }
 
     /// The latest checkpoint.
@@ -119,7 +125,8 @@ impl LogReader {
         recent.hashes.extend(prepared.first_stored_index(), prepared.hashes().iter().copied(), RECENT_HASHES);
         recent.entries.extend(prepared.first_entry(), prepared.entries.iter().cloned(), RECENT_ENTRIES);
         drop(recent);
-        *self.head.write().unwrap_or_else(PoisonError::into_inner) = head_of(&prepared.signed, prepared.checkpoint.size);
+        *self.head.write().unwrap_or_else(PoisonError::into_inner) =
+            head_of(&prepared.signed, prepared.checkpoint.size);
     }
 
     /// The hashes with these stored-hash indices.
@@ -138,16 +145,15 @@ impl LogReader {
             }
         }
         for index in missing {
-            let run = self.run(index / HASHES_PER_RUN, index).await?;
+            let run = self.run(index / HASHES_PER_RUN).await?;
             found.insert(index, hash_at(&run, index).ok_or_else(Refused::internal)?);
         }
         Ok(found)
     }
 
-    async fn run(&self, run: u64, index: u64) -> Result<Arc<HashRun>, Refused> {
+    async fn run(&self, run: u64) -> Result<Arc<HashRun>, Refused> {
         let cached = self.runs.lock().unwrap_or_else(PoisonError::into_inner).find(run);
-        // A row that was read while it grew lacks its later hashes.
-        if let Some(row) = cached.filter(|row| hash_at(row, index).is_some()) {
+        if let Some(row) = cached {
             return Ok(row);
         }
         let row = self.database.hash_run(run).await.map_err(storage)?.ok_or_else(Refused::internal)?;

@@ -53,7 +53,11 @@ impl Presence {
         let now = clock.now();
         let mut seen = self.lock();
         if seen.len() >= REMEMBERED && !seen.contains_key(&identity) {
-            let silent = seen.iter().filter(|(_, seen)| seen.polls == 0).min_by_key(|(_, seen)| seen.mono_ms).map(|(key, _)| *key);
+            let silent = seen
+                .iter()
+                .filter(|(_, seen)| seen.polls == 0)
+                .min_by_key(|(_, seen)| seen.mono_ms)
+                .map(|(key, _)| *key);
             if let Some(silent) = silent {
                 seen.remove(&silent);
             }
@@ -87,7 +91,8 @@ impl Presence {
     #[must_use]
     pub fn present(&self, now: Now) -> Vec<PublicKey> {
         let is_present = |seen: &Seen| seen.polls > 0 || now.mono_ms.saturating_sub(seen.mono_ms) < self.silence_ms;
-        let mut present: Vec<PublicKey> = self.lock().iter().filter(|(_, seen)| is_present(seen)).map(|(key, _)| *key).collect();
+        let mut present: Vec<PublicKey> =
+            self.lock().iter().filter(|(_, seen)| is_present(seen)).map(|(key, _)| *key).collect();
         present.sort_unstable();
         present
     }

@@ -69,7 +69,13 @@ impl Refused {
     /// 400: the message is not what the endpoint takes.
     #[must_use]
     pub fn malformed(check: &'static str, reason: impl Into<String>) -> Self {
-        Self::of(ProblemStatus::BadRequest, Party::Network, check, reason, "send what specs/api.md says for this endpoint")
+        Self::of(
+            ProblemStatus::BadRequest,
+            Party::Network,
+            check,
+            reason,
+            "send what specs/api.md says for this endpoint",
+        )
     }
 
     /// 403: another identity may.
@@ -99,7 +105,13 @@ impl Refused {
     /// 404: the task has no such attempt.
     #[must_use]
     pub fn attempt_unknown() -> Self {
-        Self::of(ProblemStatus::NotFound, Party::Network, "attempt.unknown", "the task has no such attempt", "read the feed again")
+        Self::of(
+            ProblemStatus::NotFound,
+            Party::Network,
+            "attempt.unknown",
+            "the task has no such attempt",
+            "read the feed again",
+        )
     }
 
     /// 409: a later attempt, or the end of this one, fenced it off.

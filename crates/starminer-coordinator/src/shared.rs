@@ -139,7 +139,11 @@ impl Shared {
 }
 
 /// Reads a task back.
-pub(crate) async fn load_task(database: &Database, id: &TaskId, now: crate::clock::Now) -> Result<Option<Task>, Refused> {
+pub(crate) async fn load_task(
+    database: &Database,
+    id: &TaskId,
+    now: crate::clock::Now,
+) -> Result<Option<Task>, Refused> {
     let rows = database.task_events(&id.0).await.map_err(storage)?;
     let damaged = |error: crate::tasks::ReplayError| {
         tracing::error!(%error, task = %id, "the database is damaged");

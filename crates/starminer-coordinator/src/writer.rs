@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use starminer_store::{Batch, BlobRow, BlobUseRow, CheckpointRow, CommitError, Committed, Journal, NodeRow, OpenedTask};
+use starminer_store::{
+    Batch, BlobRow, BlobUseRow, CheckpointRow, CommitError, Committed, Journal, NodeRow, OpenedTask,
+};
 use starminer_verify::NetworkId;
 use tokio::sync::{mpsc, oneshot};
 
@@ -226,7 +228,8 @@ impl Writer {
         }
         let touched = self.tasks.take_batch();
         let prepared = self.fill(&mut batch, &touched)?;
-        let outcome = if batch.is_empty() { Outcome::Durable(Committed::default()) } else { self.commit(&batch).await? };
+        let outcome =
+            if batch.is_empty() { Outcome::Durable(Committed::default()) } else { self.commit(&batch).await? };
         match outcome {
             Outcome::Durable(committed) => {
                 self.tasks.commit();
@@ -261,7 +264,11 @@ impl Writer {
             .iter()
             .filter_map(|(node, standing)| {
                 let standing_json = serde_json::to_vec(standing).ok()?;
-                Some(NodeRow { node: *node.as_bytes(), valid_until: standing.valid_until.as_millis(), standing: standing_json })
+                Some(NodeRow {
+                    node: *node.as_bytes(),
+                    valid_until: standing.valid_until.as_millis(),
+                    standing: standing_json,
+                })
             })
             .collect();
         if touched.events.is_empty() {
@@ -377,4 +384,3 @@ fn rows_of(event: &Event, index: u64, batch: &mut Batch) {
         _ => {}
     }
 }
-

@@ -62,7 +62,13 @@ async fn malformed_requests() {
         (&get, "/v1/tasks".into(), RequestBody::Empty, 400, "endpoint.method"),
         (&Method::DELETE, format!("/v1/tasks/{task}"), RequestBody::Empty, 400, "endpoint.method"),
         (&get, "/v1/tasks/zz".into(), RequestBody::Empty, 400, "path.malformed"),
-        (&get, format!("/v1/tasks/{}", task.to_uppercase().replace('0', "A")), RequestBody::Empty, 400, "path.malformed"),
+        (
+            &get,
+            format!("/v1/tasks/{}", task.to_uppercase().replace('0', "A")),
+            RequestBody::Empty,
+            400,
+            "path.malformed",
+        ),
         (&get, format!("/v1/tasks/{task}"), RequestBody::Empty, 404, "task.unknown"),
         (&get, format!("/v1/tasks/{task}?after=-1"), RequestBody::Empty, 400, "query.malformed"),
         (&get, format!("/v1/tasks/{task}?afterwards=1"), RequestBody::Empty, 400, "query.malformed"),
@@ -98,17 +104,53 @@ async fn malformed_requests() {
         (&put, format!("/v1/blobs/{id}?offset=0&total={}", u64::MAX), RequestBody::Empty, 413, "blob.too-large"),
         (&put, format!("/v1/blobs/{id}?offset=5&total=10"), RequestBody::Empty, 409, "blob.wrong-offset"),
         (&put, format!("/v1/blobs/{id}?offset=5&total=1000000"), RequestBody::Empty, 409, "blob.wrong-offset"),
-        (&put, format!("/v1/blobs/{id}?offset=0&total=3"), RequestBody::Bytes(Bytes::from_static(b"abcd")), 413, "body.too-large"),
-        (&put, format!("/v1/blobs/{id}?offset=0&total=3"), RequestBody::Bytes(Bytes::from_static(b"ab")), 400, "blob.too-short"),
-        (&put, format!("/v1/blobs/{id}?offset=0&total=3"), RequestBody::Bytes(Bytes::from_static(b"abc")), 422, "blob.wrong-content"),
-        (&put, format!("/v1/blobs/{id}?offset=0&total=70000"), RequestBody::Bytes(vec![0; 70_001].into()), 413, "blob.too-long"),
-        (&put, format!("/v1/blobs/{id}?offset=0&total=80000"), RequestBody::Bytes(vec![0; 80_000].into()), 422, "blob.wrong-content"),
+        (
+            &put,
+            format!("/v1/blobs/{id}?offset=0&total=3"),
+            RequestBody::Bytes(Bytes::from_static(b"abcd")),
+            413,
+            "body.too-large",
+        ),
+        (
+            &put,
+            format!("/v1/blobs/{id}?offset=0&total=3"),
+            RequestBody::Bytes(Bytes::from_static(b"ab")),
+            400,
+            "blob.too-short",
+        ),
+        (
+            &put,
+            format!("/v1/blobs/{id}?offset=0&total=3"),
+            RequestBody::Bytes(Bytes::from_static(b"abc")),
+            422,
+            "blob.wrong-content",
+        ),
+        (
+            &put,
+            format!("/v1/blobs/{id}?offset=0&total=70000"),
+            RequestBody::Bytes(vec![0; 70_001].into()),
+            413,
+            "blob.too-long",
+        ),
+        (
+            &put,
+            format!("/v1/blobs/{id}?offset=0&total=80000"),
+            RequestBody::Bytes(vec![0; 80_000].into()),
+            422,
+            "blob.wrong-content",
+        ),
         (&get, "/v1/log/tile/0/001".into(), RequestBody::Empty, 404, "log.tile-unknown"),
         (&get, "/v1/log/tile/0/000/../000".into(), RequestBody::Empty, 404, "log.tile-unknown"),
         (&get, "/v1/log/tile/x".into(), RequestBody::Empty, 404, "log.tile-unknown"),
         (&get, "/v1/log/consistency?from=1000".into(), RequestBody::Empty, 409, "log.size-unknown"),
         (&get, "/v1/log/consistency?from=99999999999999999999".into(), RequestBody::Empty, 400, "query.malformed"),
-        (&post, "/v1/broker/evidence".into(), json(format!("{{\"broker\":\"{id}\",\"challenge\":\"{id}\"}}")), 503, "broker.absent"),
+        (
+            &post,
+            "/v1/broker/evidence".into(),
+            json(format!("{{\"broker\":\"{id}\",\"challenge\":\"{id}\"}}")),
+            503,
+            "broker.absent",
+        ),
         (
             &post,
             "/v1/broker/answers".into(),
@@ -270,7 +312,8 @@ async fn uploads_resume() {
     let mut running = world.start();
     let party = Party::new(1);
     let mut ours = running.client(&party);
-    let bytes: Bytes = (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into();
+    let bytes: Bytes =
+        (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into();
     let id = Digest(*blake3::hash(&bytes).as_bytes());
     let path = |offset: u64| format!("/v1/blobs/{id}?offset={offset}&total={}", bytes.len());
     // The body ends early.
@@ -297,8 +340,11 @@ async fn uploads_resume() {
     let read = async |range: &'static str| {
         let headers = [(RANGE, HeaderValue::from_static(range))];
         let path = format!("/v1/blobs/{id}");
-        let response =
-            other.transport().request(Method::GET, &path, &headers, RequestBody::Empty, Duration::from_secs(5)).await.unwrap();
+        let response = other
+            .transport()
+            .request(Method::GET, &path, &headers, RequestBody::Empty, Duration::from_secs(5))
+            .await
+            .unwrap();
         let status = response.status().as_u16();
         (status, other.transport().read_limited(response, 4 << 20, Duration::from_secs(5)).await.unwrap())
     };

@@ -59,7 +59,8 @@ async fn killed_after_every_step_a_task_still_completes() {
     let ours = running.client(&requester);
     assert_eq!(ours.task(&spec.task, 0, 0).await.unwrap().state, TaskState::Completed);
     let parts = ours.receipt(&spec.task).await.unwrap();
-    let checkpoint = SignedCheckpoint::parse(parts.checkpoint.as_bytes()).unwrap().verify(world.trust.log_key()).unwrap();
+    let checkpoint =
+        SignedCheckpoint::parse(parts.checkpoint.as_bytes()).unwrap().verify(world.trust.log_key()).unwrap();
     for logged in &parts.entries {
         checkpoint.verify_inclusion(&logged.entry.0, &logged.inclusion).unwrap();
     }
@@ -82,7 +83,8 @@ async fn killed_at_any_moment_every_task_ends_exactly_once() {
         specs.push(submit(&ours, world.spec(&requester, &blob), &requester).await.0);
     }
     let mut lives: Vec<Life<'_>> = Vec::new();
-    let verified = |note: &str| SignedCheckpoint::parse(note.as_bytes()).unwrap().verify(world.trust.log_key()).unwrap();
+    let verified =
+        |note: &str| SignedCheckpoint::parse(note.as_bytes()).unwrap().verify(world.trust.log_key()).unwrap();
     let mut remembered = Remembered::first(verified(&ours.consistency(0).await.unwrap().checkpoint));
     for round in 0u64..40 {
         let (ours, theirs) = (running.client(&requester), running.client(&node.party));
@@ -125,7 +127,9 @@ async fn killed_at_any_moment_every_task_ends_exactly_once() {
                 break;
             }
             for view in node.poll(&theirs, 2, 50).await {
-                if let Some(life) = lives.iter_mut().find(|life| life.task() == view.task && life.attempt() == view.attempt) {
+                if let Some(life) =
+                    lives.iter_mut().find(|life| life.task() == view.task && life.attempt() == view.attempt)
+                {
                     life.until_granted(&ours, &theirs).await;
                     life.complete(&theirs).await.unwrap();
                 } else if !view.ended {
@@ -135,7 +139,8 @@ async fn killed_at_any_moment_every_task_ends_exactly_once() {
             }
         }
         let parts = ours.receipt(&spec.task).await.unwrap();
-        let kinds: Vec<EntryKind> = parts.entries.iter().map(|logged| LogEntry::parse(&logged.entry.0).unwrap().kind).collect();
+        let kinds: Vec<EntryKind> =
+            parts.entries.iter().map(|logged| LogEntry::parse(&logged.entry.0).unwrap().kind).collect();
         for once in [EntryKind::Submitted, EntryKind::Released, EntryKind::Granted, EntryKind::Reported] {
             assert_eq!(kinds.iter().filter(|kind| **kind == once).count(), 1, "{once:?} in {kinds:?}");
         }
@@ -207,7 +212,9 @@ async fn every_commit_fails_once_and_nothing_is_lost_or_done_twice() {
         twice!(life.attest(&theirs));
         twice!(life.release(&ours, 0));
         twice!(life.grant(&ours));
-        let report = life.report_request(life.predicate(starminer_receipt::ReportAuthor::Task, starminer_receipt::Outcome::Completed));
+        let report = life.report_request(
+            life.predicate(starminer_receipt::ReportAuthor::Task, starminer_receipt::Outcome::Completed),
+        );
         twice!(life.report(&theirs, &report));
         let parts = ours.receipt(&spec.task).await.unwrap();
         assert_eq!(parts.entries.len(), 7, "{fault:?}");
@@ -298,11 +305,11 @@ async fn an_altered_database_is_refused() {
         sqlx::query(sql).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     };
-    alter("CREATE TABLE kept AS SELECT run, hashes FROM log_hashes").await;
-    alter("UPDATE log_hashes SET hashes = zeroblob(length(hashes))").await;
+    alter("CREATE TABLE kept AS SELECT hashes FROM checkpoint").await;
+    alter("UPDATE checkpoint SET hashes = zeroblob(length(hashes))").await;
     let error = world.try_start(Environment::default()).err().unwrap();
     assert!(matches!(error, starminer_coordinator::CoordinatorError::Ledger(_)), "{error}");
-    alter("UPDATE log_hashes SET hashes = (SELECT kept.hashes FROM kept WHERE kept.run = log_hashes.run)").await;
+    alter("UPDATE checkpoint SET hashes = (SELECT kept.hashes FROM kept)").await;
     alter("UPDATE event SET statement = CAST(replace(statement, '\"sig\":\"', '\"sig\":\"AA') AS BLOB) WHERE task IS NOT NULL").await;
     let error = world.try_start(Environment::default()).err().unwrap();
     assert!(matches!(error, starminer_coordinator::CoordinatorError::Task { .. }), "{error}");

@@ -10,8 +10,8 @@ use std::fmt;
 
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
-    AttestationResult, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, NodeId, Provenance, Refusal,
-    Tier, TrustAnchors, UnixTime, Verified, appraise, verify,
+    AttestationResult, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, NodeId,
+    Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verified, appraise, verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement};
@@ -335,7 +335,12 @@ impl Verifier<'_> {
             return (None, self.parse_entries(spec).unwrap_or_else(empty));
         };
         if signed.claimed_origin() != trust.log_key().name() {
-            self.claim("log", ClaimVerdict::Unanchored, Voucher::Log, "the checkpoint is of a log that your trust file does not name");
+            self.claim(
+                "log",
+                ClaimVerdict::Unanchored,
+                Voucher::Log,
+                "the checkpoint is of a log that your trust file does not name",
+            );
             return (None, self.parse_entries(spec).unwrap_or_else(empty));
         }
         let checkpoint = match signed.verify(trust.log_key()) {
@@ -348,7 +353,12 @@ impl Verifier<'_> {
         let Some(entries) = self.parse_entries(spec) else { return (Some(checkpoint), empty()) };
         for logged in &self.receipt.entries {
             if let Err(error) = checkpoint.verify_inclusion(&logged.entry.0, &logged.inclusion) {
-                self.claim("log", ClaimVerdict::Refuted, Voucher::Log, format!("entry {}: {error}", logged.inclusion.index()));
+                self.claim(
+                    "log",
+                    ClaimVerdict::Refuted,
+                    Voucher::Log,
+                    format!("entry {}: {error}", logged.inclusion.index()),
+                );
                 return (Some(checkpoint), empty());
             }
         }
@@ -408,7 +418,10 @@ impl Verifier<'_> {
         let (spec, lease) = (run.spec, run.lease);
         let challenge =
             self.open::<ChallengeStatement>("challenge", Voucher::Releaser, receipt.challenge.as_ref(), |challenge| {
-                if challenge.lease != lease.digest() || challenge.task != spec.task || challenge.attempt != lease.attempt {
+                if challenge.lease != lease.digest()
+                    || challenge.task != spec.task
+                    || challenge.attempt != lease.attempt
+                {
                     return Err("the challenge is for another attempt".into());
                 }
                 if challenge.releaser != spec.releaser {
@@ -423,9 +436,10 @@ impl Verifier<'_> {
         let evidence_digest = Digest::of(evidence_bytes);
         self.logged("evidence-logged", run.entries, EntryKind::Attested, evidence_digest);
 
-        let release = self.open::<ReleaseStatement>("release", Voucher::Releaser, receipt.release.as_ref(), |release| {
-            release_links(release, run, evidence_digest, &challenge, receipt.attestation_result.as_ref())
-        });
+        let release =
+            self.open::<ReleaseStatement>("release", Voucher::Releaser, receipt.release.as_ref(), |release| {
+                release_links(release, run, evidence_digest, &challenge, receipt.attestation_result.as_ref())
+            });
         // A denied attempt has no release entry: its evidence is judged at the time of the denial, else of the challenge.
         let log_time = match &release {
             Some(release) => {
@@ -532,12 +546,20 @@ impl Verifier<'_> {
                 self.claim("appraisal", ClaimVerdict::Proven, Voucher::Verifier, statement);
             }
             Decision::Fails(reasons) => {
-                let first = reasons.first().map_or_else(String::new, |reason| format!("{}: {}", reason.check(), reason.reason()));
+                let first = reasons
+                    .first()
+                    .map_or_else(String::new, |reason| format!("{}: {}", reason.check(), reason.reason()));
                 if released {
-                    let statement = format!("released although the evidence does not meet the requester's policy ({first})");
+                    let statement =
+                        format!("released although the evidence does not meet the requester's policy ({first})");
                     self.claim("appraisal", ClaimVerdict::Refuted, Voucher::Verifier, statement);
                 } else {
-                    self.claim("appraisal", ClaimVerdict::Proven, Voucher::Verifier, format!("rightly denied ({first})"));
+                    self.claim(
+                        "appraisal",
+                        ClaimVerdict::Proven,
+                        Voucher::Verifier,
+                        format!("rightly denied ({first})"),
+                    );
                 }
             }
         }
@@ -552,7 +574,8 @@ impl Verifier<'_> {
                 self.claim("reference-values", ClaimVerdict::Proven, Voucher::Verifier, statement);
             }
             Decision::Fails(_) => {
-                let statement = "the agent's measurement is not one that your trust file names; the requester's spec alone does";
+                let statement =
+                    "the agent's measurement is not one that your trust file names; the requester's spec alone does";
                 self.claim("reference-values", ClaimVerdict::Unanchored, Voucher::Requester, statement);
             }
         }
@@ -600,14 +623,18 @@ impl Verifier<'_> {
     ) -> Option<Signed<Report>> {
         let receipt = self.receipt;
         let coordinator = self.trust.map(|trust| trust.coordinator.key);
-        let report = self.open::<Report>("report", report_voucher(receipt.report.as_ref()), receipt.report.as_ref(), |report| {
-            report_links(report, spec, lease, receipt, evidence, coordinator)
-        })?;
+        let report = self.open::<Report>(
+            "report",
+            report_voucher(receipt.report.as_ref()),
+            receipt.report.as_ref(),
+            |report| report_links(report, spec, lease, receipt, evidence, coordinator),
+        )?;
         self.logged("report-logged", entries, EntryKind::Reported, report.digest());
         self.verdict.outcome = Some(report.predicate.outcome.clone());
         if report.predicate.author == ReportAuthor::Task {
             let inputs: Vec<Digest> = spec.inputs.iter().map(|input| input.commitment).collect();
-            let opened = report.predicate.inputs == inputs && report.predicate.workload == Some(spec.workload.commitment);
+            let opened =
+                report.predicate.inputs == inputs && report.predicate.workload == Some(spec.workload.commitment);
             let failed = matches!(report.predicate.outcome, Outcome::Failed { .. });
             let result = if opened {
                 Ok("the workload and the inputs that ran are the ones committed to in the spec".to_string())
@@ -638,33 +665,43 @@ impl Verifier<'_> {
                 return Err("the agent's statement is over another report".into());
             }
             match agent_key {
-                Some(key) if key == statement.agent => {
-                    Ok(format!("the agent saw the process end ({:?}) between {} and {}", statement.exit, at(statement.started_at), at(statement.ended_at)))
-                }
+                Some(key) if key == statement.agent => Ok(format!(
+                    "the agent saw the process end ({:?}) between {} and {}",
+                    statement.exit,
+                    at(statement.started_at),
+                    at(statement.ended_at)
+                )),
                 Some(_) => Err("signed by another agent key than the evidence binds".into()),
                 None => Err("no verified evidence binds the agent's key".into()),
             }
         });
         self.closing(spec, lease, evidence, report_digest);
-        if let Some(denial) = self.open::<DenyStatement>("denial", Voucher::Releaser, receipt.denial.as_ref(), |denial| {
-            let evidence = receipt.evidence.as_ref().map(|bytes| Digest::of(&bytes.0));
-            if denial.task != spec.task || lease.is_none_or(|lease| lease.attempt != denial.attempt) || denial.releaser != spec.releaser {
-                return Err("the denial is of another attempt or releaser".into());
-            }
-            if denial.evidence.is_some() && denial.evidence != evidence {
-                return Err("the denial is of other evidence".into());
-            }
-            Ok(denial.reasons.iter().map(|reason| reason.check().to_string()).collect::<Vec<_>>().join(", "))
-        }) {
+        if let Some(denial) =
+            self.open::<DenyStatement>("denial", Voucher::Releaser, receipt.denial.as_ref(), |denial| {
+                let evidence = receipt.evidence.as_ref().map(|bytes| Digest::of(&bytes.0));
+                if denial.task != spec.task
+                    || lease.is_none_or(|lease| lease.attempt != denial.attempt)
+                    || denial.releaser != spec.releaser
+                {
+                    return Err("the denial is of another attempt or releaser".into());
+                }
+                if denial.evidence.is_some() && denial.evidence != evidence {
+                    return Err("the denial is of other evidence".into());
+                }
+                Ok(denial.reasons.iter().map(|reason| reason.check().to_string()).collect::<Vec<_>>().join(", "))
+            })
+        {
             self.logged("denial-logged", entries, EntryKind::Denied, denial.digest());
         }
-        if let Some(cancel) = self.open::<CancelStatement>("cancellation", Voucher::Requester, receipt.cancel.as_ref(), |cancel| {
-            if cancel.spec == spec.digest() && cancel.requester == spec.requester {
-                Ok("the requester cancelled the task".into())
-            } else {
-                Err("the cancellation is of another task or requester".into())
-            }
-        }) {
+        if let Some(cancel) =
+            self.open::<CancelStatement>("cancellation", Voucher::Requester, receipt.cancel.as_ref(), |cancel| {
+                if cancel.spec == spec.digest() && cancel.requester == spec.requester {
+                    Ok("the requester cancelled the task".into())
+                } else {
+                    Err("the cancellation is of another task or requester".into())
+                }
+            })
+        {
             self.logged("cancellation-logged", entries, EntryKind::Cancelled, cancel.digest());
         }
     }
@@ -711,7 +748,8 @@ impl Verifier<'_> {
             && let Some(claim) = self.verdict.claims.last_mut()
             && claim.verdict == ClaimVerdict::Proven
         {
-            claim.statement = "after the run the node signed over the report: same boot, same posture, same keys".into();
+            claim.statement =
+                "after the run the node signed over the report: same boot, same posture, same keys".into();
         }
         self.verdict.valid_then = before;
     }
@@ -742,7 +780,12 @@ impl Verifier<'_> {
             let statement = "lease, challenge, evidence, release, grant and report stand in the log in this order";
             self.claim("order", ClaimVerdict::Proven, Voucher::Log, statement);
         } else {
-            self.claim("order", ClaimVerdict::Unanchored, Voucher::Log, "the order is that of a log your trust does not name");
+            self.claim(
+                "order",
+                ClaimVerdict::Unanchored,
+                Voucher::Log,
+                "the order is that of a log your trust does not name",
+            );
         }
     }
 
@@ -771,7 +814,9 @@ impl Verifier<'_> {
         let stamped = self.receipt.stamp == Receipt::SIMULATED;
         let result = match (simulated, stamped) {
             (true, true) => Ok("stamped SIMULATED: nothing here vouches for silicon".to_string()),
-            (false, false) if self.receipt.stamp == Receipt::GENUINE => Ok("the evidence chains to a maker's root".to_string()),
+            (false, false) if self.receipt.stamp == Receipt::GENUINE => {
+                Ok("the evidence chains to a maker's root".to_string())
+            }
             _ => Err("the stamp says something else than the evidence".to_string()),
         };
         self.check("stamp", Voucher::Hardware, result);
@@ -802,7 +847,7 @@ fn own_and_spec_anchors(trust: Option<&NetworkTrust>, spec: &TaskSpec) -> TrustA
 }
 
 fn verify_at(bytes: &[u8], expected: &Expected, anchors: &TrustAnchors, now: UnixTime) -> Result<Verified, Refusal> {
-    let evidence = Evidence::parse(bytes).map_err(|error| Refusal::from(error))?;
+    let evidence = Evidence::parse(bytes).map_err(Refusal::from)?;
     let endorsements = Endorsements::none();
     verify(evidence, &Context { expected: expected.clone(), endorsements: &endorsements, trust_anchors: anchors, now })
 }
@@ -873,7 +918,10 @@ fn report_links(
         ReportAuthor::Releaser => return Err("not signed by the releaser that the spec names".into()),
         ReportAuthor::Task | ReportAuthor::Agent => {
             let Some(lease) = lease else { return Err("a run without a lease".into()) };
-            if said.lease != Some(lease.digest()) || said.attempt != Some(lease.attempt) || said.node != Some(lease.node) {
+            if said.lease != Some(lease.digest())
+                || said.attempt != Some(lease.attempt)
+                || said.node != Some(lease.node)
+            {
                 return Err("the report is of another attempt".into());
             }
             let digest_of = |bytes: &Option<Base64Bytes>| bytes.as_ref().map(|bytes| Digest::of(&bytes.0));

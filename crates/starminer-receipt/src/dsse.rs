@@ -78,7 +78,8 @@ impl SigningKey {
     /// Never: every 32-byte seed is a valid Ed25519 private key.
     #[must_use]
     pub fn from_seed(seed: &Zeroizing<[u8; 32]>) -> Self {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).expect("every 32-byte seed is an Ed25519 private key");
+        let pair =
+            Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).expect("every 32-byte seed is an Ed25519 private key");
         let mut public = [0; 32];
         public.copy_from_slice(pair.public_key().as_ref());
         Self { pair, public: PublicKey(public) }
@@ -244,7 +245,9 @@ impl Envelope {
     pub fn sign<T: Statement>(statement: T, signer: &impl Signer) -> Result<Signed<T>, EnvelopeError> {
         let payload = serde_json::to_vec(&statement)
             .map_err(|error| EnvelopeError::BadPayload { expected: T::PAYLOAD_TYPE, reason: error.to_string() })?;
-        statement.check().map_err(|reason| EnvelopeError::BadPayload { expected: T::PAYLOAD_TYPE, reason: reason.into() })?;
+        statement
+            .check()
+            .map_err(|reason| EnvelopeError::BadPayload { expected: T::PAYLOAD_TYPE, reason: reason.into() })?;
         let key = signer.public_key();
         if statement.signer() != key {
             return Err(EnvelopeError::WrongSigner { found: key, named: statement.signer() });
@@ -283,7 +286,9 @@ impl Envelope {
         if statement.signer() != found {
             return Err(EnvelopeError::WrongSigner { found, named: statement.signer() });
         }
-        statement.check().map_err(|reason| EnvelopeError::BadPayload { expected: T::PAYLOAD_TYPE, reason: reason.into() })?;
+        statement
+            .check()
+            .map_err(|reason| EnvelopeError::BadPayload { expected: T::PAYLOAD_TYPE, reason: reason.into() })?;
         let digest = self.digest();
         Ok(Signed { statement, envelope: self, digest })
     }

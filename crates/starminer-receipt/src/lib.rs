@@ -20,19 +20,23 @@ mod statements;
 
 pub use claims::{Claim, ClaimVerdict, Overall, ReceiptVerdict, Validity, Voucher, verify_receipt};
 pub use dsse::{
-    Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement, pre_authentication_encoding,
-    verify_ed25519,
+    Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement,
+    pre_authentication_encoding, verify_ed25519,
 };
 pub use entry::{EntryKind, LogEntry, MAX_ENTRY_BYTES};
-pub use job::{JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, OnnxManifest, OutputManifest, OutputName, WORKLOAD_OBJECT_NAME, WasmManifest, input_object_name, output_object_name};
+pub use job::{
+    JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, OnnxManifest, OutputManifest, OutputName,
+    WORKLOAD_OBJECT_NAME, WasmManifest, input_object_name, output_object_name,
+};
 pub use network::{CoordinatorEntry, LogEntryKeys, NetworkTrust, NetworkTrustError, SimulatedRootEntry};
 pub use receipt::{LoggedEntry, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use report::{
-    AgentStatement, EngineRecord, ExitStatus, IN_TOTO_STATEMENT_TYPE, Outcome, OutputObject, PREDICATE_TYPE, Report, ReportAuthor,
-    ReportPredicate, ReportSubject, Resources, RunDetails,
+    AgentStatement, EngineRecord, ExitStatus, IN_TOTO_STATEMENT_TYPE, Outcome, OutputObject, PREDICATE_TYPE, Report,
+    ReportAuthor, ReportPredicate, ReportSubject, Resources, RunDetails,
 };
-pub use seal::{SealError, SealedSecret, GRANT_INFO, OUTPUT_INFO, DEPOSIT_INFO, DETAILS_INFO, KemPrivateKey, KEM_PUBLIC_KEY_BYTES, ENCAPSULATED_KEY_BYTES, KEM_SUITE};
-pub use spec::{Determinism, EngineKind, Limits, ObjectRef, Sensitivity, SpecError, TaskSpec, WasmGrants, MAX_INPUTS};
-pub use statements::{
-    CancelStatement, ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement,
+pub use seal::{
+    DEPOSIT_INFO, DETAILS_INFO, ENCAPSULATED_KEY_BYTES, GRANT_INFO, KEM_PUBLIC_KEY_BYTES, KEM_SUITE, KemPrivateKey,
+    OUTPUT_INFO, SealError, SealedSecret,
 };
+pub use spec::{Determinism, EngineKind, Limits, MAX_INPUTS, ObjectRef, Sensitivity, SpecError, TaskSpec, WasmGrants};
+pub use statements::{CancelStatement, ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement};

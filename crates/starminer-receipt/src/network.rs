@@ -127,7 +127,10 @@ impl NetworkTrust {
         simulated_roots: Vec<SimulatedRootEntry>,
         reference_values: ReferenceValues,
     ) -> Result<Self, NetworkTrustError> {
-        if simulated_roots.len() > MAX_KEYS || log.witnesses.len() > MAX_KEYS || log.witness_quorum > log.witnesses.len() {
+        if simulated_roots.len() > MAX_KEYS
+            || log.witnesses.len() > MAX_KEYS
+            || log.witness_quorum > log.witnesses.len()
+        {
             return Err(NetworkTrustError::OutOfBounds);
         }
         let log_key = LogKey::parse(&log.key).map_err(|_| NetworkTrustError::BadLogKey)?;

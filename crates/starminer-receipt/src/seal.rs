@@ -115,7 +115,10 @@ impl SealedSecret {
             &mut source,
         )
         .map_err(|_| SealError::BadRecipient)?;
-        Ok(Self { encapsulated_key: Base64Bytes(encapsulated.to_bytes().to_vec()), ciphertext: Base64Bytes(ciphertext) })
+        Ok(Self {
+            encapsulated_key: Base64Bytes(encapsulated.to_bytes().to_vec()),
+            ciphertext: Base64Bytes(ciphertext),
+        })
     }
 
     /// Opens with the recipient's key; `info` and `aad` must be those it was sealed with.
@@ -172,7 +175,10 @@ impl TryRng for GivenRandomness {
     fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
         // A library that drew more than it documents must not be fed predictable bytes: better no key than a weak one.
         let end = self.used + out.len();
-        assert!(end <= self.bytes.len(), "X-Wing encapsulation draws 64 bytes (draft-connolly-cfrg-xwing-kem section 5.4)");
+        assert!(
+            end <= self.bytes.len(),
+            "X-Wing encapsulation draws 64 bytes (draft-connolly-cfrg-xwing-kem section 5.4)"
+        );
         out.copy_from_slice(&self.bytes[self.used..end]);
         self.used = end;
         Ok(())
@@ -220,7 +226,7 @@ mod tests {
         let sealed =
             SealedSecret::seal(key.public_key(), GRANT_INFO, b"aad", &[0x11; 32], &Zeroizing::new([0x24; 64])).unwrap();
         assert_eq!(sealed.encapsulated_key.0.len(), ENCAPSULATED_KEY_BYTES);
-        let both = [&key.public_key()[..], &sealed.encapsulated_key.0, &sealed.ciphertext.0].concat();
+        let both = [key.public_key(), &sealed.encapsulated_key.0, &sealed.ciphertext.0].concat();
         assert_eq!(starminer_verify::Digest::of(&both).to_hex(), FROZEN);
     }
     const FROZEN: &str = "5ea352b073224946df904097925f11b23895b49a4cc5be2269584c53a92cd9b8";

@@ -1,7 +1,9 @@
 //! The short statements between spec and report: lease, challenge, release, grant, denial, cancellation.
 
 use serde::{Deserialize, Serialize};
-use starminer_verify::{Attempt, Challenge, Digest, NetworkId, NodeId, PublicKey, Refusal, TaskId, UnixTime, tagged_hash};
+use starminer_verify::{
+    Attempt, Challenge, Digest, NetworkId, NodeId, PublicKey, Refusal, TaskId, UnixTime, tagged_hash,
+};
 
 use crate::dsse::Statement;
 use crate::seal::SealedSecret;

@@ -96,8 +96,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::Io`], [`HomeError::Network`].
     pub fn read_network(path: &Path) -> Result<NetworkTrust, HomeError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| HomeError::Io { path: path.to_path_buf(), source })?;
+        let text = fs::read_to_string(path).map_err(|source| HomeError::Io { path: path.to_path_buf(), source })?;
         NetworkTrust::parse(&text).map_err(|source| HomeError::Network { path: path.to_path_buf(), source })
     }
 

@@ -212,7 +212,9 @@ impl Journal {
         let mut tasks = Vec::new();
         for entry in std::fs::read_dir(dir).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
-            if let Some(task) = name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(|id| id.parse().ok()) {
+            if let Some(task) =
+                name.to_str().and_then(|name| name.strip_suffix(".journal")).and_then(|id| id.parse().ok())
+            {
                 tasks.push(task);
             }
         }
@@ -235,10 +237,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`], [`JournalError::TooLong`]. What a failed write left behind is taken back, so that a later one is not lost behind it.
     pub fn append(&mut self, record: &JournalRecord, durability: Durability) -> Result<(), JournalError> {
-        let plain = Zeroizing::new(serde_json::to_vec(record).map_err(|error| JournalError::Io {
-            path: self.path.clone(),
-            source: io::Error::other(error),
-        })?);
+        let plain = Zeroizing::new(
+            serde_json::to_vec(record)
+                .map_err(|error| JournalError::Io { path: self.path.clone(), source: io::Error::other(error) })?,
+        );
         let name = record_name(self.records);
         let context = ObjectContext { task: self.task.0, name: &name, purpose: Purpose::File };
         let too_long = || JournalError::TooLong { path: self.path.clone() };

@@ -6,7 +6,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use starminer_log::{Advance, AdvanceError, ConsistencyProof, LogKey, Remembered, SignedCheckpoint, VerifiedCheckpoint};
+use starminer_log::{
+    Advance, AdvanceError, ConsistencyProof, LogKey, Remembered, SignedCheckpoint, VerifiedCheckpoint,
+};
 use starminer_verify::{Party, Refusal};
 use starminer_wire::LogProof;
 
@@ -42,7 +44,11 @@ impl LogMemory {
     }
 
     /// Verifies an answer against what was remembered when it was asked for, and takes its checkpoint in.
-    pub(crate) fn take(&self, asked_from: Option<&Remembered>, proof: &LogProof) -> Result<VerifiedCheckpoint, Refusal> {
+    pub(crate) fn take(
+        &self,
+        asked_from: Option<&Remembered>,
+        proof: &LogProof,
+    ) -> Result<VerifiedCheckpoint, Refusal> {
         let checkpoint = SignedCheckpoint::parse(proof.checkpoint.as_bytes())
             .map_err(|error| fault("log.checkpoint-malformed", &error.to_string()))?
             .verify(&self.key)
@@ -68,7 +74,10 @@ impl LogMemory {
                     state.changed = true;
                 } else if state.unjoined.iter().all(|kept| kept.size() != checkpoint.size()) {
                     if state.unjoined.len() >= MAX_UNJOINED {
-                        return Err(fault("log.unjoined", "too many checkpoints could not be joined to the remembered one"));
+                        return Err(fault(
+                            "log.unjoined",
+                            "too many checkpoints could not be joined to the remembered one",
+                        ));
                     }
                     state.unjoined.push(checkpoint.clone());
                 }

@@ -8,9 +8,12 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use starminer_receipt::{
-    KemPrivateKey, OUTPUT_INFO, OutputManifest, OutputName, Report, RunDetails, SealError, Signed, TaskSpec, output_object_name,
+    KemPrivateKey, OUTPUT_INFO, OutputManifest, OutputName, Report, RunDetails, SealError, Signed, TaskSpec,
+    output_object_name,
 };
-use starminer_vault::object::{ContentIdMode, Digests, ObjectContext, OpenError, PlainDigestMode, open_bytes, open_stream};
+use starminer_vault::object::{
+    ContentIdMode, Digests, ObjectContext, OpenError, PlainDigestMode, open_bytes, open_stream,
+};
 use starminer_vault::{Purpose, TaskSecret, commit};
 use starminer_verify::Digest;
 
@@ -120,8 +123,8 @@ impl OpenedResult {
         let context = ObjectContext { task: spec.task.0, name: DETAILS_OBJECT_NAME, purpose: Purpose::Output };
         let (details, _) =
             open_bytes(&secret, &context, Digests::default(), &sealed_details.0).map_err(OutputsError::Details)?;
-        let details: RunDetails =
-            serde_json::from_slice(&details).map_err(|_| OutputsError::Contradiction("details are not a detail record"))?;
+        let details: RunDetails = serde_json::from_slice(&details)
+            .map_err(|_| OutputsError::Contradiction("details are not a detail record"))?;
         if details.outputs.len() != predicate.outputs.len() {
             return Err(OutputsError::Contradiction("another number of outputs"));
         }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use starminer_receipt::{
-    Base64Bytes, Determinism, EngineKind, Envelope, EnvelopeError, JobManifest, KemPrivateKey, Limits, MANIFEST_OBJECT_NAME,
-    MAX_INPUTS, MAX_MANIFEST_BYTES, ObjectRef, OnnxManifest, Sensitivity, Signed, SigningKey, TaskSpec, WORKLOAD_OBJECT_NAME,
-    WasmGrants, WasmManifest, input_object_name,
+    Base64Bytes, Determinism, EngineKind, Envelope, EnvelopeError, JobManifest, KemPrivateKey, Limits,
+    MANIFEST_OBJECT_NAME, MAX_INPUTS, MAX_MANIFEST_BYTES, ObjectRef, OnnxManifest, Sensitivity, Signed, SigningKey,
+    TaskSpec, WORKLOAD_OBJECT_NAME, WasmGrants, WasmManifest, input_object_name,
 };
 use starminer_vault::object::{
-    ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealError, SealOptions, SealedSummary, seal_bytes, seal_stream,
+    ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealError, SealOptions, SealedSummary, seal_bytes,
+    seal_stream,
 };
 use starminer_vault::{Purpose, Salt, TaskSecret, commit};
 use starminer_verify::{Digest, NetworkId, Policy, PublicKey, ReferenceValues, TaskId, UnixTime};

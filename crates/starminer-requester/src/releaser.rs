@@ -12,7 +12,9 @@ use starminer_client::{ClientError, CoordinatorClient};
 use starminer_receipt::{Base64Bytes, Lease, NetworkTrust, Signed, SigningKey, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{Attempt, NetworkId, Party, Refusal, TaskId, UnixTime, Verdict};
-use starminer_wire::{AttemptView, ChallengeRequest, DenyRequest, FeedRole, GrantRequest, MAX_POLL_WAIT_MS, ReleaseRequest, TaskState};
+use starminer_wire::{
+    AttemptView, ChallengeRequest, DenyRequest, FeedRole, GrantRequest, MAX_POLL_WAIT_MS, ReleaseRequest, TaskState,
+};
 
 use crate::log_memory::LogMemory;
 use crate::progress::Event;
@@ -269,7 +271,10 @@ impl<H: ReleaserHost> Releaser<H> {
 
     async fn send_denial(&self, decision: Decision, context: ReleaseContext<'_>) -> Result<(), StepError> {
         let Decision::Deny(denial) = decision else { return Ok(()) };
-        let reason = denial.reasons.first().map_or_else(String::new, |reason| format!("{}: {}", reason.check(), reason.reason()));
+        let reason = denial
+            .reasons
+            .first()
+            .map_or_else(String::new, |reason| format!("{}: {}", reason.check(), reason.reason()));
         let request = DenyRequest { denial: denial.into_envelope() };
         self.client.deny(&context.spec.task, context.lease.attempt, &request).await.map_err(StepError::Client)?;
         self.host.event(Event::Denied { task: context.spec.task, node: context.lease.node, reason });
@@ -325,7 +330,11 @@ impl<H: ReleaserHost> Releaser<H> {
         };
         let attestation_result = Base64Bytes(approved.attestation_result().to_vec());
         let logged = approved.logged(&checkpoint, &entry.0, inclusion).map_err(StepError::lying)?;
-        self.host.event(Event::ReleaseLogged { task: view.task, index: inclusion.index(), log_size: checkpoint.size() });
+        self.host.event(Event::ReleaseLogged {
+            task: view.task,
+            index: inclusion.index(),
+            log_size: checkpoint.size(),
+        });
 
         let secret = match self.host.secret(view, context.spec) {
             Ok(secret) => secret,
@@ -348,10 +357,16 @@ impl<H: ReleaserHost> Releaser<H> {
 
     /// The attestation result of a grant that was made before a crash: the ledger kept it with the release.
     fn host_result(&self, view: &AttemptView) -> Result<Base64Bytes, StepError> {
-        self.ledger()
-            .attestation_result(&view.task, view.attempt)
-            .map(|bytes| Base64Bytes(bytes.to_vec()))
-            .ok_or_else(|| StepError::Refused(Refusal::new(Party::Releaser, "release.no-result", "no attestation result is kept for this grant", "wait for the next attempt")))
+        self.ledger().attestation_result(&view.task, view.attempt).map(|bytes| Base64Bytes(bytes.to_vec())).ok_or_else(
+            || {
+                StepError::Refused(Refusal::new(
+                    Party::Releaser,
+                    "release.no-result",
+                    "no attestation result is kept for this grant",
+                    "wait for the next attempt",
+                ))
+            },
+        )
     }
 
     /// Joins checkpoints that concurrent answers brought: a fork shows here.
@@ -359,7 +374,8 @@ impl<H: ReleaserHost> Releaser<H> {
         while let Some(kept) = self.memory.unjoined() {
             let Some(remembered) = self.memory.remembered() else { return Ok(()) };
             let from_kept = self.client.consistency(kept.size()).await.map_err(StepError::Client)?;
-            let from_latest = self.client.consistency(remembered.checkpoint().size()).await.map_err(StepError::Client)?;
+            let from_latest =
+                self.client.consistency(remembered.checkpoint().size()).await.map_err(StepError::Client)?;
             self.memory.join(&kept, &from_kept, &remembered, &from_latest).map_err(StepError::lying)?;
         }
         Ok(())
@@ -382,7 +398,7 @@ enum StepError {
 
 impl StepError {
     fn envelope(error: starminer_receipt::EnvelopeError) -> Self {
-        Self::Refused(Refusal::new(Party::Coordinator, error.code(), &error.to_string(), "ignore it"))
+        Self::Refused(Refusal::new(Party::Coordinator, error.code(), error.to_string(), "ignore it"))
     }
 
     fn lying(refusal: Refusal) -> Self {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use starminer_broker::{Ledger, LedgerRecord, ReleaserTrust, seal_deposit, verify_broker_evidence};
 use starminer_client::{ClientError, CoordinatorClient, UploadSource};
 use starminer_receipt::{
-    CancelStatement, Envelope, KemPrivateKey, NetworkTrust, Outcome, ReceiptVerdict, Report, RunDetails, Signed, Signer as _, SigningKey,
-    TaskSpec,
+    CancelStatement, Envelope, KemPrivateKey, NetworkTrust, Outcome, ReceiptVerdict, Report, RunDetails, Signed,
+    Signer as _, SigningKey, TaskSpec,
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{Challenge, Endorsements, Party, Policy, PublicKey, Refusal, SandboxMeasure, TaskId, UnixTime};
@@ -120,7 +120,12 @@ impl ReleaserHost for RequesterHost {
     fn secret(&self, view: &AttemptView, spec: &Signed<TaskSpec>) -> Result<TaskSecret, Refusal> {
         let open = self.open();
         let unknown = |reason| {
-            Refusal::new(Party::Releaser, "release.unknown-task", reason, "submit the task again from where its journal is")
+            Refusal::new(
+                Party::Releaser,
+                "release.unknown-task",
+                reason,
+                "submit the task again from where its journal is",
+            )
         };
         let task = open.get(&view.task).ok_or_else(|| unknown("this releaser has no such task"))?;
         if task.spec.digest() != spec.digest() {
@@ -145,7 +150,9 @@ impl ReleaserHost for RequesterHost {
         // grant is sealed again, to the same key, for the same approval.
         let durability = match &record {
             LedgerRecord::Approved { .. } => Durability::Durable,
-            LedgerRecord::Challenged { .. } | LedgerRecord::Granted { .. } | LedgerRecord::Denied { .. } => Durability::Eventual,
+            LedgerRecord::Challenged { .. } | LedgerRecord::Granted { .. } | LedgerRecord::Denied { .. } => {
+                Durability::Eventual
+            }
         };
         task.journal.append(&JournalRecord::Ledger(record), durability).map_err(|error| error.to_string())
     }
@@ -209,7 +216,12 @@ impl Requester {
         let memory = Arc::new(LogMemory::new(network.log_key().clone(), remembered));
         let trust = ReleaserTrust::from_network(&network, Endorsements::none()).map_err(|error| {
             let remedy = "name fewer simulated roots in network.toml";
-            RequesterError::Refused(Refusal::new(Party::Requester, "network.too-many-roots", &error.to_string(), remedy))
+            RequesterError::Refused(Refusal::new(
+                Party::Requester,
+                "network.too-many-roots",
+                error.to_string(),
+                remedy,
+            ))
         })?;
         let mut open = HashMap::new();
         let mut records = Vec::new();
@@ -221,7 +233,7 @@ impl Requester {
         }
         let ledger = Ledger::replay(records).map_err(|error| {
             let remedy = "the journal was altered; submit its task again";
-            RequesterError::Refused(Refusal::new(Party::Requester, "journal.damaged", &error.to_string(), remedy))
+            RequesterError::Refused(Refusal::new(Party::Requester, "journal.damaged", error.to_string(), remedy))
         })?;
         let host = Arc::new(RequesterHost { open: Mutex::new(open), trust, events, clock });
         let releaser = Arc::new(Releaser::new(
@@ -237,7 +249,18 @@ impl Requester {
             let error = releaser.run().await;
             let _ = stop.send(Some(error.to_string()));
         });
-        Ok(Self { client, home, network, signer, journal_key, host, memory, releaser, stopped, remembered_at: Mutex::default() })
+        Ok(Self {
+            client,
+            home,
+            network,
+            signer,
+            journal_key,
+            host,
+            memory,
+            releaser,
+            stopped,
+            remembered_at: Mutex::default(),
+        })
     }
 
     /// The connection to the coordinator.
@@ -270,8 +293,9 @@ impl Requester {
         let deposit = match &verified_broker {
             Some(verified) => Some(Deposit {
                 broker_evidence: verified.evidence_digest(),
-                secret: seal_deposit(verified, &prepared.spec.digest(), &prepared.secret, &random_secret())
-                    .map_err(|error| refused(Party::Releaser, "broker.bad-key", &error.to_string(), "use another broker"))?,
+                secret: seal_deposit(verified, &prepared.spec.digest(), &prepared.secret, &random_secret()).map_err(
+                    |error| refused(Party::Releaser, "broker.bad-key", &error.to_string(), "use another broker"),
+                )?,
             }),
             None => None,
         };
@@ -326,7 +350,11 @@ impl Requester {
     }
 
     /// Has a broker prove itself, and judges its evidence by the policy of the job.
-    async fn verify_broker(&self, broker: PublicKey, plan: &JobPlan) -> Result<starminer_verify::Verified, RequesterError> {
+    async fn verify_broker(
+        &self,
+        broker: PublicKey,
+        plan: &JobPlan,
+    ) -> Result<starminer_verify::Verified, RequesterError> {
         let challenge = Challenge(random_bytes());
         let issued_at = (self.host.clock)();
         let answer = self.client.broker_evidence(&BrokerEvidenceRequest { broker, challenge }).await?;
@@ -343,7 +371,14 @@ impl Requester {
         )
         .map_err(|reasons| {
             reasons.into_iter().next().map_or_else(
-                || refused(Party::Releaser, "broker.refused", "the broker's evidence was refused", "use another broker"),
+                || {
+                    refused(
+                        Party::Releaser,
+                        "broker.refused",
+                        "the broker's evidence was refused",
+                        "use another broker",
+                    )
+                },
                 RequesterError::Refused,
             )
         })?;
@@ -360,7 +395,12 @@ impl Requester {
         let mut stopped = self.stopped.clone();
         loop {
             if let Some(reason) = stopped.borrow().clone() {
-                return Err(refused(Party::Coordinator, "release.stopped", &reason, "see the log for what the coordinator did"));
+                return Err(refused(
+                    Party::Coordinator,
+                    "release.stopped",
+                    &reason,
+                    "see the log for what the coordinator did",
+                ));
             }
             let view = tokio::select! {
                 view = self.client.task(task, after, MAX_POLL_WAIT_MS) => view,

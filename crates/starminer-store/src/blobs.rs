@@ -102,7 +102,11 @@ impl Blobs {
             return Ok(Box::pin(stream::empty()));
         }
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let found = self.store.get_opts(&ObjectPath::from(object_name(id)), options).await.map_err(BlobReadError::from_store)?;
+        let found = self
+            .store
+            .get_opts(&ObjectPath::from(object_name(id)), options)
+            .await
+            .map_err(BlobReadError::from_store)?;
         let range = found.range.clone();
         Ok(match found.payload {
             GetResultPayload::File(file, _) => Box::pin(read_file(file, range)),

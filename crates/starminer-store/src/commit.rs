@@ -115,15 +115,18 @@ async fn write(connection: &mut SqliteConnection, batch: &Batch) -> Result<Commi
 async fn swap_checkpoint(connection: &mut SqliteConnection, checkpoint: &CheckpointRow) -> Result<(), CommitError> {
     let expected = checkpoint.version.saturating_sub(1);
     let query = if expected == 0 {
-        sqlx::query("INSERT INTO checkpoint (id, version, size, note) VALUES (1, $1, $2, $3) ON CONFLICT (id) DO NOTHING")
-            .bind(signed(checkpoint.version))
-            .bind(signed(checkpoint.size))
-            .bind(&checkpoint.note)
+        sqlx::query(
+            "INSERT INTO checkpoint (id, version, size, note, hashes) VALUES (1, $1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(signed(checkpoint.version))
+        .bind(signed(checkpoint.size))
+        .bind(&checkpoint.note)
     } else {
-        sqlx::query("UPDATE checkpoint SET version = $1, size = $2, note = $3 WHERE id = 1 AND version = $4")
+        sqlx::query("UPDATE checkpoint SET version = $1, size = $2, note = $3, hashes = $4 WHERE id = 1 AND version = $5")
             .bind(signed(checkpoint.version))
             .bind(signed(checkpoint.size))
             .bind(&checkpoint.note)
+            .bind(&checkpoint.open_run)
             .bind(signed(expected))
     };
     let done = query.execute(connection).await.map_err(CommitError::from_sqlx)?;
@@ -133,27 +136,27 @@ async fn swap_checkpoint(connection: &mut SqliteConnection, checkpoint: &Checkpo
 async fn write_rows(connection: &mut SqliteConnection, batch: &Batch) -> Result<Committed, sqlx::Error> {
     let mut insert = Inserter { connection };
     insert
-        .rows("INSERT INTO event (idx, task, kind, at, entry, statement, extra) VALUES ", 7, "", &batch.events, |row, to| {
-            to.add(signed(row.index))?;
-            to.add(row.task.as_ref().map(|task| task.as_slice()))?;
-            to.add(row.kind)?;
-            to.add(signed(row.at))?;
-            to.add(row.entry.as_slice())?;
-            to.add(row.statement.as_deref())?;
-            to.add(row.extra.as_deref())
-        })
-        .await?;
-    insert
         .rows(
-            "INSERT INTO log_hashes (run, hashes) VALUES ",
-            2,
-            " ON CONFLICT (run) DO UPDATE SET hashes = excluded.hashes",
-            &batch.hashes,
+            "INSERT INTO event (idx, task, kind, at, entry, statement, extra) VALUES ",
+            7,
+            "",
+            &batch.events,
             |row, to| {
-                to.add(signed(row.run))?;
-                to.add(row.hashes.as_slice())
+                to.add(signed(row.index))?;
+                to.add(row.task.as_ref().map(|task| task.as_slice()))?;
+                to.add(row.kind)?;
+                to.add(signed(row.at))?;
+                to.add(row.entry.as_slice())?;
+                to.add(row.statement.as_deref())?;
+                to.add(row.extra.as_deref())
             },
         )
+        .await?;
+    insert
+        .rows("INSERT INTO log_hashes (run, hashes) VALUES ", 2, "", &batch.hashes, |row, to| {
+            to.add(signed(row.run))?;
+            to.add(row.hashes.as_slice())
+        })
         .await?;
     insert
         .rows("INSERT INTO task (task, requester, submitted_idx) VALUES ", 3, "", &batch.opened, |row, to| {
@@ -178,10 +181,16 @@ async fn write_rows(connection: &mut SqliteConnection, batch: &Batch) -> Result<
         )
         .await?;
     insert
-        .rows("INSERT INTO blob_use (blob, task) VALUES ", 2, " ON CONFLICT (blob, task) DO NOTHING", &batch.uses, |row, to| {
-            to.add(row.blob.as_slice())?;
-            to.add(row.task.as_slice())
-        })
+        .rows(
+            "INSERT INTO blob_use (blob, task) VALUES ",
+            2,
+            " ON CONFLICT (blob, task) DO NOTHING",
+            &batch.uses,
+            |row, to| {
+                to.add(row.blob.as_slice())?;
+                to.add(row.task.as_slice())
+            },
+        )
         .await?;
     insert
         .rows(
@@ -197,12 +206,16 @@ async fn write_rows(connection: &mut SqliteConnection, batch: &Batch) -> Result<
         )
         .await?;
     for (task, at) in &batch.ended {
-        let query = sqlx::query("UPDATE task SET ended_at = $1 WHERE task = $2").bind(signed(*at)).bind(task.as_slice());
+        let query =
+            sqlx::query("UPDATE task SET ended_at = $1 WHERE task = $2").bind(signed(*at)).bind(task.as_slice());
         query.execute(&mut *connection).await?;
     }
     for task in &batch.swept {
         sqlx::query("DELETE FROM blob_use WHERE task = $1").bind(task.as_slice()).execute(&mut *connection).await?;
-        sqlx::query("UPDATE task SET swept = 1 WHERE task = $1").bind(task.as_slice()).execute(&mut *connection).await?;
+        sqlx::query("UPDATE task SET swept = 1 WHERE task = $1")
+            .bind(task.as_slice())
+            .execute(&mut *connection)
+            .await?;
     }
     drop_blobs(connection, &batch.dropped).await
 }

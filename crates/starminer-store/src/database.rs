@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 use tokio::sync::Mutex;
 
@@ -128,12 +130,15 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn checkpoint(&self) -> Result<Option<CheckpointRow>, ReadError> {
-        let row = sqlx::query("SELECT version, size, note FROM checkpoint WHERE id = 1").fetch_optional(&self.readers).await?;
+        let row = sqlx::query("SELECT version, size, note, hashes FROM checkpoint WHERE id = 1")
+            .fetch_optional(&self.readers)
+            .await?;
         row.map(|row| {
             Ok(CheckpointRow {
                 version: unsigned(row.try_get(0)?, "checkpoint")?,
                 size: unsigned(row.try_get(1)?, "checkpoint")?,
                 note: row.try_get(2)?,
+                open_run: row.try_get(3)?,
             })
         })
         .transpose()
@@ -164,15 +169,22 @@ impl Database {
         rows.into_iter().map(entry).collect()
     }
 
-    /// One run of hashes; `None` where it does not exist yet.
+    /// One run of hashes; `None` where it is not full yet.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn hash_run(&self, run: u64) -> Result<Option<HashRun>, ReadError> {
-        let row = sqlx::query("SELECT hashes FROM log_hashes WHERE run = $1").bind(signed(run)).fetch_optional(&self.readers).await?;
+        let row = sqlx::query("SELECT hashes FROM log_hashes WHERE run = $1")
+            .bind(signed(run))
+            .fetch_optional(&self.readers)
+            .await?;
         row.map(|row| {
             let hashes: Vec<u8> = row.try_get(0)?;
-            if hashes.len() % 32 == 0 { Ok(HashRun { run, hashes }) } else { Err(ReadError::Damaged { table: "log_hashes" }) }
+            if hashes.len().is_multiple_of(32) {
+                Ok(HashRun { run, hashes })
+            } else {
+                Err(ReadError::Damaged { table: "log_hashes" })
+            }
         })
         .transpose()
     }
@@ -182,10 +194,11 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn task_events(&self, task: &Id16) -> Result<Vec<EventRow>, ReadError> {
-        let rows = sqlx::query("SELECT idx, task, kind, at, entry, statement, extra FROM event WHERE task = $1 ORDER BY idx")
-            .bind(task.as_slice())
-            .fetch_all(&self.readers)
-            .await?;
+        let rows =
+            sqlx::query("SELECT idx, task, kind, at, entry, statement, extra FROM event WHERE task = $1 ORDER BY idx")
+                .bind(task.as_slice())
+                .fetch_all(&self.readers)
+                .await?;
         rows.iter().map(event_row).collect()
     }
 
@@ -194,7 +207,9 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn open_tasks(&self) -> Result<Vec<Id16>, ReadError> {
-        let rows = sqlx::query("SELECT task FROM task WHERE ended_at IS NULL ORDER BY submitted_idx").fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT task FROM task WHERE ended_at IS NULL ORDER BY submitted_idx")
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter().map(|row| id(row.try_get(0)?, "task")).collect()
     }
 
@@ -211,8 +226,10 @@ impl Database {
         let mut tasks = Vec::with_capacity(rows.len());
         for row in rows {
             let task: Id16 = id(row.try_get(0)?, "task")?;
-            let uses =
-                sqlx::query("SELECT blob FROM blob_use WHERE task = $1").bind(task.as_slice()).fetch_all(&self.readers).await?;
+            let uses = sqlx::query("SELECT blob FROM blob_use WHERE task = $1")
+                .bind(task.as_slice())
+                .fetch_all(&self.readers)
+                .await?;
             let blobs = uses.iter().map(|row| id(row.try_get(0)?, "blob_use")).collect::<Result<_, ReadError>>()?;
             tasks.push(UnsweptTask { task, blobs });
         }
@@ -245,7 +262,10 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn blob_size(&self, blob: &Id32) -> Result<Option<u64>, ReadError> {
-        let row = sqlx::query("SELECT size_bytes FROM blob WHERE id = $1").bind(blob.as_slice()).fetch_optional(&self.readers).await?;
+        let row = sqlx::query("SELECT size_bytes FROM blob WHERE id = $1")
+            .bind(blob.as_slice())
+            .fetch_optional(&self.readers)
+            .await?;
         row.map(|row| unsigned(row.try_get(0)?, "blob")).transpose()
     }
 
@@ -269,7 +289,9 @@ impl Database {
     /// # Errors
     /// [`ReadError`].
     pub async fn bytes_by_owner(&self) -> Result<Vec<(Id32, u64)>, ReadError> {
-        let rows = sqlx::query("SELECT owner, CAST(SUM(size_bytes) AS BIGINT) FROM blob GROUP BY owner").fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT owner, CAST(SUM(size_bytes) AS BIGINT) FROM blob GROUP BY owner")
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter().map(|row| Ok((id(row.try_get(0)?, "blob")?, unsigned(row.try_get(1)?, "blob")?))).collect()
     }
 
@@ -283,7 +305,11 @@ impl Database {
             .fetch_all(&self.readers)
             .await?;
         let node = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(NodeRow { node: id(row.try_get(0)?, "node")?, valid_until: unsigned(row.try_get(1)?, "node")?, standing: row.try_get(2)? })
+            Ok(NodeRow {
+                node: id(row.try_get(0)?, "node")?,
+                valid_until: unsigned(row.try_get(1)?, "node")?,
+                standing: row.try_get(2)?,
+            })
         };
         rows.iter().map(node).collect()
     }

@@ -21,6 +21,7 @@ pub use commit::{CommitError, Committed, Journal};
 pub use database::{Database, OpenError, ReadError};
 pub use disk::{Disk, LocalDisk};
 pub use rows::{
-    Batch, BlobRow, BlobUseRow, CheckpointRow, EntryRow, EventRow, HASHES_PER_RUN, HashRun, Id16, Id32, NodeRow, OpenedTask, UnsweptTask,
+    Batch, BlobRow, BlobUseRow, CheckpointRow, EntryRow, EventRow, HASHES_PER_RUN, HashRun, Id16, Id32, NodeRow,
+    OpenedTask, UnsweptTask,
 };
 pub use upload::{PartialLimits, Upload, UploadEnd, UploadError};

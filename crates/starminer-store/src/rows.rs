@@ -5,7 +5,7 @@ pub type Id32 = [u8; 32];
 /// A 16-byte identifier: a task.
 pub type Id16 = [u8; 16];
 
-/// How many stored hashes of the log share one row. A proof then needs few rows, and a commit rewrites at most 8 KiB.
+/// How many stored hashes of the log share one row. A proof then needs few rows, and a commit rewrites less than 8 KiB.
 pub const HASHES_PER_RUN: u64 = 256;
 
 /// The log's latest signed checkpoint, and the version that compare-and-swap guards.
@@ -17,6 +17,8 @@ pub struct CheckpointRow {
     pub size: u64,
     /// The signed note.
     pub note: String,
+    /// The stored hashes of the run that is not full yet, 32 bytes each.
+    pub open_run: Vec<u8>,
 }
 
 /// An entry of the log, alone.
@@ -47,12 +49,12 @@ pub struct EventRow {
     pub extra: Option<Vec<u8>>,
 }
 
-/// A run of stored hashes, 32 bytes each, from the run's first on.
+/// A full run of stored hashes, 32 bytes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HashRun {
     /// Stored-hash index of the first hash divided by [`HASHES_PER_RUN`].
     pub run: u64,
-    /// The hashes that exist so far.
+    /// The hashes.
     pub hashes: Vec<u8>,
 }
 
@@ -118,7 +120,7 @@ pub struct Batch {
     pub checkpoint: Option<CheckpointRow>,
     /// New entries of the log, with what is behind them.
     pub events: Vec<EventRow>,
-    /// Runs of hashes that are new or grew.
+    /// Runs of hashes that became full.
     pub hashes: Vec<HashRun>,
     /// Tasks that were taken.
     pub opened: Vec<OpenedTask>,

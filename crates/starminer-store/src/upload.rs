@@ -260,8 +260,18 @@ impl Upload {
         partials.claim(owner, id, total, now)?;
         let path = partials.path(&owner, &id, total);
         // From here on dropping gives the place up.
-        let mut upload =
-            Self { partials, disk, owner, id, total, final_path, buffer: BytesMut::new(), stored: 0, part: None, released: false };
+        let mut upload = Self {
+            partials,
+            disk,
+            owner,
+            id,
+            total,
+            final_path,
+            buffer: BytesMut::new(),
+            stored: 0,
+            part: None,
+            released: false,
+        };
         let (part, stored) = blocking(move || open_and_hash(&path, total)).await?;
         upload.part = Some(part);
         upload.stored = stored;
@@ -290,7 +300,9 @@ impl Upload {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let Some(mut part) = self.part.take() else { return Err(UploadError::Io(io::Error::other("upload failed before"))) };
+        let Some(mut part) = self.part.take() else {
+            return Err(UploadError::Io(io::Error::other("upload failed before")));
+        };
         let mut buffer = std::mem::take(&mut self.buffer);
         let disk = self.disk.clone();
         let written = buffer.len() as u64;
@@ -318,7 +330,9 @@ impl Upload {
     /// [`UploadError::WrongContent`] (and the bytes are gone), [`UploadError::Full`], [`UploadError::Io`].
     pub async fn finish(mut self) -> Result<UploadEnd, UploadError> {
         self.flush().await?;
-        let Some(part) = self.part.take() else { return Err(UploadError::Io(io::Error::other("upload failed before"))) };
+        let Some(part) = self.part.take() else {
+            return Err(UploadError::Io(io::Error::other("upload failed before")));
+        };
         let complete = self.stored == self.total;
         let path = self.partials.path(&self.owner, &self.id, self.total);
         if complete && part.hasher.finalize().as_bytes() != &self.id {

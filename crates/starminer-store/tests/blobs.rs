@@ -52,7 +52,11 @@ async fn an_upload_in_parts_over_restarts_becomes_the_blob() {
         assert_eq!(blobs.partial_bytes(&ME, &id), window[0] as u64);
         assert_eq!(blobs.partial_bytes(&[2; 32], &id), 0);
         let end = send(&blobs, id, bytes.len(), bytes.slice(window[0]..window[1])).await.unwrap();
-        let expected = if window[1] == bytes.len() { UploadEnd::Complete } else { UploadEnd::Partial { stored_bytes: window[1] as u64 } };
+        let expected = if window[1] == bytes.len() {
+            UploadEnd::Complete
+        } else {
+            UploadEnd::Partial { stored_bytes: window[1] as u64 }
+        };
         assert_eq!(end, expected);
     }
     let blobs = open(dir.path());

@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use starminer_store::{
-    Batch, BlobRow, BlobUseRow, CheckpointRow, CommitError, Database, EventRow, HashRun, Journal as _, NodeRow, OpenedTask,
+    Batch, BlobRow, BlobUseRow, CheckpointRow, CommitError, Database, EventRow, HashRun, Journal as _, NodeRow,
+    OpenedTask,
 };
 
 fn checkpoint(version: u64, size: u64) -> CheckpointRow {
-    CheckpointRow { version, size, note: format!("note {version}") }
+    CheckpointRow { version, size, note: format!("note {version}"), open_run: vec![9; 32] }
 }
 
 fn batch(version: u64, first: u64, count: u64) -> Batch {
@@ -23,7 +24,7 @@ fn batch(version: u64, first: u64, count: u64) -> Batch {
                 extra: (index % 2 == 0).then(|| vec![8; 5]),
             })
             .collect(),
-        hashes: vec![HashRun { run: 0, hashes: vec![9; 32 * usize::try_from(first + count).unwrap()] }],
+        hashes: vec![HashRun { run: version, hashes: vec![9; 32 * 256] }],
         ..Batch::default()
     }
 }
@@ -61,8 +62,8 @@ async fn what_was_committed_is_read_back_and_survives() {
     let events = database.task_events(&[1; 16]).await.unwrap();
     assert_eq!(events.len(), 111);
     assert_eq!(events[4], batch(1, 4, 1).events[0]);
-    assert_eq!(database.hash_run(0).await.unwrap().unwrap().hashes.len(), 111 * 32);
-    assert_eq!(database.hash_run(1).await.unwrap(), None);
+    assert_eq!(database.hash_run(4).await.unwrap().unwrap().hashes.len(), 256 * 32);
+    assert_eq!(database.hash_run(5).await.unwrap(), None);
     assert_eq!(database.open_tasks().await.unwrap(), [[1; 16]]);
     assert_eq!(database.nodes(600).await.unwrap(), task.nodes);
     assert!(database.nodes(900).await.unwrap().is_empty());
@@ -132,7 +133,13 @@ async fn a_full_disk_refuses_and_recovers() {
 async fn blobs_live_as_long_as_a_task_uses_them() {
     let dir = tempfile::tempdir().unwrap();
     let database = open(&dir).await;
-    let blob = |id: u8, stored_at| BlobRow { id: [id; 32], owner: [9; 32], size_bytes: 10, stored_at, body: (id == 1).then(|| vec![1; 10]) };
+    let blob = |id: u8, stored_at| BlobRow {
+        id: [id; 32],
+        owner: [9; 32],
+        size_bytes: 10,
+        stored_at,
+        body: (id == 1).then(|| vec![1; 10]),
+    };
     let opened = |task: u8| OpenedTask { task: [task; 16], requester: [9; 32], submitted_index: u64::from(task) };
     let used = |blob: u8, task: u8| BlobUseRow { blob: [blob; 32], task: [task; 16] };
     let setup = Batch {
@@ -143,7 +150,10 @@ async fn blobs_live_as_long_as_a_task_uses_them() {
     };
     database.commit(&setup).await.unwrap();
     // Stored again: the first row stays.
-    database.commit(&Batch { blobs: vec![BlobRow { owner: [8; 32], ..blob(1, 500) }], ..Batch::default() }).await.unwrap();
+    database
+        .commit(&Batch { blobs: vec![BlobRow { owner: [8; 32], ..blob(1, 500) }], ..Batch::default() })
+        .await
+        .unwrap();
     assert_eq!(database.blob(&[1; 32]).await.unwrap(), Some(blob(1, 100)));
     assert_eq!(database.blob_size(&[2; 32]).await.unwrap(), Some(10));
     assert_eq!(database.blob_size(&[7; 32]).await.unwrap(), None);

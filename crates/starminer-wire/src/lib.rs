@@ -9,10 +9,10 @@ pub mod paths;
 mod problem;
 
 pub use messages::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus, BrokerEvidenceRequest,
-    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit, EvidenceRequest, FeedResponse, FeedRole, GrantRequest,
-    LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest,
-    TaskState, TaskView,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus,
+    BrokerEvidenceRequest, BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit, EvidenceRequest,
+    FeedResponse, FeedRole, GrantRequest, LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary,
+    ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskState, TaskView,
 };
 pub use problem::{Problem, ProblemStatus};
 

@@ -76,7 +76,11 @@ async fn latency() {
         ms(times[times.len() * 9 / 10]),
         ms(times[times.len() * 99 / 100]),
     );
-    println!("  this machine: fork+exec+exit {:.2} ms, durable 4 KiB append {:.2} ms", ms(spawn_cost()), ms(fsync_cost()));
+    println!(
+        "  this machine: fork+exec+exit {:.2} ms, durable 4 KiB append {:.2} ms",
+        ms(spawn_cost()),
+        ms(fsync_cost())
+    );
 }
 
 async fn throughput() {
@@ -136,7 +140,8 @@ async fn memory() {
         file.write_all(&piece).unwrap();
     }
     drop(file);
-    let processes = [("client", std::process::id()), ("coordinator", network.pid("coordinator")), ("node1", network.pid("node1"))];
+    let processes =
+        [("client", std::process::id()), ("coordinator", network.pid("coordinator")), ("node1", network.pid("node1"))];
     let idle: Vec<f64> = processes
         .iter()
         .map(|(_, pid)| {
@@ -151,7 +156,10 @@ async fn memory() {
     let started = Instant::now();
     let outcome = requester.run(&job, &out).await.unwrap();
     assert_eq!(outcome.outcome, Some(Outcome::Completed));
-    println!("memory: {mib} MiB through client, coordinator and wasm node in {:.0} s; peak over idle:", started.elapsed().as_secs_f64());
+    println!(
+        "memory: {mib} MiB through client, coordinator and wasm node in {:.0} s; peak over idle:",
+        started.elapsed().as_secs_f64()
+    );
     for ((name, pid), idle) in processes.iter().zip(idle) {
         println!("  {name:<12} {:6.0} MiB over {idle:.0} MiB (goal: 64 MiB)", peak_mib(*pid) - idle);
     }

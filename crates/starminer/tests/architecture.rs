@@ -29,8 +29,14 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without sockets, clock, async runtime or randomness of their own among their direct dependencies.
-const PURE: &[&str] =
-    &["starminer-vault", "starminer-log", "starminer-verify", "starminer-receipt", "starminer-broker", "starminer-wire"];
+const PURE: &[&str] = &[
+    "starminer-vault",
+    "starminer-log",
+    "starminer-verify",
+    "starminer-receipt",
+    "starminer-broker",
+    "starminer-wire",
+];
 const IMPURE: &[&str] = &["tokio", "hyper", "axum", "sqlx", "object_store", "rustls", "libc", "getrandom", "rand"];
 
 fn direct() -> BTreeMap<String, BTreeSet<String>> {
@@ -75,7 +81,8 @@ fn pure_crates_are_pure() {
 fn the_agent_links_no_server() {
     let metadata = MetadataCommand::new().exec().expect("cargo metadata runs");
     let resolve = metadata.resolve.expect("a dependency graph");
-    let names: BTreeMap<_, _> = metadata.packages.iter().map(|package| (&package.id, package.name.to_string())).collect();
+    let names: BTreeMap<_, _> =
+        metadata.packages.iter().map(|package| (&package.id, package.name.to_string())).collect();
     let agent = metadata.packages.iter().filter(|package| package.name.as_str() == "starminer-agent");
     let mut open: Vec<_> = agent.map(|package| &package.id).collect();
     let mut seen = BTreeSet::new();
@@ -89,7 +96,8 @@ fn the_agent_links_no_server() {
         open.extend(normal.map(|dep| &dep.pkg));
     }
     let linked: BTreeSet<&str> = seen.iter().map(|id| names[*id].as_str()).collect();
-    for forbidden in ["axum", "sqlx", "object_store", "starminer-coordinator", "starminer-store", "starminer-requester"] {
+    for forbidden in ["axum", "sqlx", "object_store", "starminer-coordinator", "starminer-store", "starminer-requester"]
+    {
         assert!(!linked.contains(forbidden), "the agent must not link {forbidden}");
     }
 }

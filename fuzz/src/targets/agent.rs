@@ -8,15 +8,8 @@ use crate::seeds::Seed;
 use crate::world::{self, Ending, world};
 
 /// Phases in their order.
-const PHASES: [Phase; 7] = [
-    Phase::Starting,
-    Phase::Waiting,
-    Phase::Leased,
-    Phase::Keyed,
-    Phase::Opening,
-    Phase::Running,
-    Phase::Reported,
-];
+const PHASES: [Phase; 7] =
+    [Phase::Starting, Phase::Waiting, Phase::Leased, Phase::Keyed, Phase::Opening, Phase::Running, Phase::Reported];
 
 pub fn messages(data: &[u8]) -> Outcome {
     let to = json_round_trip::<ToTask>(data);
@@ -44,9 +37,11 @@ pub(crate) fn seeds() -> Vec<Seed> {
     else {
         unreachable!("it completed")
     };
-    let refusal = starminer_verify::Refusal::new(starminer_verify::Party::Requester, "spec.expired", "expired", "submit again");
+    let refusal =
+        starminer_verify::Refusal::new(starminer_verify::Party::Requester, "spec.expired", "expired", "submit again");
     let digest = starminer_verify::Digest([9; 32]);
-    let record = starminer_agent::testing::CompiledRecord { component: digest, adapter: Some(digest), compiled: digest };
+    let record =
+        starminer_agent::testing::CompiledRecord { component: digest, adapter: Some(digest), compiled: digest };
     let to = [
         ("lease", ToTask::Lease { spec: lease.clone(), lease }),
         ("objects", ToTask::Objects { first: 0 }),

@@ -37,8 +37,9 @@ pub fn evidence(data: &[u8]) -> Outcome {
         Err(reasons) => assert!(!reasons.is_empty()),
     }
     let mut ledger = challenged();
-    let (decision, record) =
-        ledger.decide(context(), data, &trust, &world::requester(), NOW).expect("an attempt that is open for a decision");
+    let (decision, record) = ledger
+        .decide(context(), data, &trust, &world::requester(), NOW)
+        .expect("an attempt that is open for a decision");
     assert!(record.is_some(), "what was decided is made durable");
     let released = match decision {
         Decision::Release(approved) => {
@@ -116,8 +117,13 @@ pub fn ledger(data: &[u8]) -> Outcome {
 pub fn deposit(data: &[u8]) -> Outcome {
     let Some(deposit) = json_round_trip::<Deposit>(data) else { return Outcome::refused("form") };
     let own = Digest::of(&world().broker_evidence);
-    let opened =
-        open_deposit(&deposit.secret, &deposit.broker_evidence, |digest| *digest == own, &story().spec, world::broker_key());
+    let opened = open_deposit(
+        &deposit.secret,
+        &deposit.broker_evidence,
+        |digest| *digest == own,
+        &story().spec,
+        world::broker_key(),
+    );
     if let Ok(secret) = &opened {
         assert_eq!(deposit, known_deposit(), "other bytes than the requester sealed");
         assert_eq!(*secret.expose(), world::TASK_SECRET);

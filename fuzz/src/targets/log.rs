@@ -86,7 +86,10 @@ pub fn tile(data: &[u8]) -> Outcome {
             assert!(tile.is_within(MAX_TREE_SIZE));
             for stored in reads {
                 let node = NodePosition::from_stored_index(stored).expect("a tile is of nodes of some tree");
-                assert_eq!(Tile::holding(node, MAX_TREE_SIZE).map(|of| (of.level(), of.index())), Ok((tile.level(), tile.index())));
+                assert_eq!(
+                    Tile::holding(node, MAX_TREE_SIZE).map(|of| (of.level(), of.index())),
+                    Ok((tile.level(), tile.index()))
+                );
             }
             let hashes = tile.parse(content);
             if let Ok(hashes) = &hashes {

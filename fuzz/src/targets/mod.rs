@@ -136,7 +136,8 @@ fn with_file<T>(data: &[u8], check: impl FnOnce(&Path) -> T) -> T {
     DIRECTORY.with_borrow_mut(|directory| {
         let directory = directory.get_or_insert_with(|| tempfile::tempdir().expect("a temporary directory"));
         let path = directory.path().join("input");
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a file");
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a file");
         file.write_all(data).expect("room for the input");
         drop(file);
         check(&path)

@@ -42,7 +42,11 @@ fn records() -> Vec<JournalRecord> {
         detached: false,
     };
     let ledger = story().records.iter().take(1).cloned().map(JournalRecord::Ledger);
-    [JournalRecord::Start(start), JournalRecord::Submitted].into_iter().chain(ledger).chain([JournalRecord::Finished]).collect()
+    [JournalRecord::Start(start), JournalRecord::Submitted]
+        .into_iter()
+        .chain(ledger)
+        .chain([JournalRecord::Finished])
+        .collect()
 }
 
 pub fn journal(data: &[u8]) -> Outcome {
@@ -72,7 +76,11 @@ pub fn journal(data: &[u8]) -> Outcome {
         let (_, again) = Journal::open(directory, &key(), TASK).expect("it opened a moment ago");
         assert_eq!(again.iter().map(json).collect::<Vec<_>>(), found);
         assert_eq!(fs::read(&file).expect("it is there"), kept);
-        if found.is_empty() { Outcome::refused("nothing") } else { Outcome::accepted((found.len(), kept.len() == data.len())) }
+        if found.is_empty() {
+            Outcome::refused("nothing")
+        } else {
+            Outcome::accepted((found.len(), kept.len() == data.len()))
+        }
     })
 }
 
@@ -126,10 +134,13 @@ pub(crate) fn seeds() -> Vec<Seed> {
     }
     let bytes = fs::read(directory.path().join(format!("{TASK}.journal"))).expect("it was just written");
     let cut = bytes[..bytes.len() - 5].to_vec();
-    let details = |names: &str| format!(r#"{{"exit_code":0,"fuel_used":null,"peak_memory_bytes":1,"outputs":[{names}]}}"#);
+    let details =
+        |names: &str| format!(r#"{{"exit_code":0,"fuel_used":null,"peak_memory_bytes":1,"outputs":[{names}]}}"#);
     let output = |name: &str| format!(r#"{{"name":{name},"plain_bytes":3,"sha256":"{}"}}"#, "ab".repeat(32));
     let several = [r#""stdout""#, r#""stderr""#, r#"{"file":"maps/a.png"}"#].map(output).join(",");
-    let climbing = [r#"{"file":"../a"}"#, r#"{"file":"/etc/a"}"#, r#"{"file":""}"#, r#"{"file":"a/../../b"}"#].map(output).join(",");
+    let climbing = [r#"{"file":"../a"}"#, r#"{"file":"/etc/a"}"#, r#"{"file":""}"#, r#"{"file":"a/../../b"}"#]
+        .map(output)
+        .join(",");
     vec![
         ("requester-journal", "whole".into(), bytes),
         ("requester-journal", "torn".into(), cut),

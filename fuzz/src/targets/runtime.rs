@@ -89,7 +89,11 @@ fn check_onnx(mut outcome: OnnxOutcome) -> Outcome {
             let mut text = String::new();
             let mut output = outcome.fs.read_output("predictions.csv").expect("it was written");
             std::io::Read::read_to_string(&mut output, &mut text).expect("text in memory");
-            assert_eq!(text.lines().count() as u64, outcome.rows + u64::from(outcome.rows > 0), "a line for each row:\n{text}");
+            assert_eq!(
+                text.lines().count() as u64,
+                outcome.rows + u64::from(outcome.rows > 0),
+                "a line for each row:\n{text}"
+            );
             Outcome::accepted(outcome.rows.min(3))
         }
         RunEnd::Refused(refusal) => Outcome::refused((refusal.code(), refusal.detail())),
@@ -146,7 +150,9 @@ pub fn file_system(data: &[u8]) -> Outcome {
         std::io::Read::read_to_end(&mut reader, &mut bytes).expect("in memory");
         assert_eq!(bytes.len() as u64, output.size_bytes);
     }
-    let input = open.iter().find(|descriptor| fs.next_entry(descriptor, None).is_ok_and(|entry| entry.is_some_and(|e| e.name == "data.csv")));
+    let input = open.iter().find(|descriptor| {
+        fs.next_entry(descriptor, None).is_ok_and(|entry| entry.is_some_and(|e| e.name == "data.csv"))
+    });
     if let Some(directory) = input.map(|descriptor| fs.reopen(descriptor))
         && let Ok(directory) = directory
     {
@@ -251,7 +257,11 @@ pub(crate) fn seeds() -> Vec<Seed> {
         seed("runtime-onnx-csv", "quoted", b"\xef\xbb\xbf\"a\",\"b \"\"x\"\"\"\r\n\"1\", 2\r\n\r\n3,4"),
         seed("runtime-onnx-csv", "too-few", b"a,b\n1\n"),
         seed("runtime-fs", "files", b"o1 a.txt\na3 hello\nm1 d\no1 d/b\nw4 5 x\nn1 a.txt>d/c\ns1 d/../d/c\ne1 \nc4 \n"),
-        seed("runtime-fs", "escapes", b"o1 ../in/data.csv\nr0 data.csv\nt0 data.csv\nu0 data.csv\nr2 /etc/passwd\nl3 99\nd1 .\n"),
+        seed(
+            "runtime-fs",
+            "escapes",
+            b"o1 ../in/data.csv\nr0 data.csv\nt0 data.csv\nu0 data.csv\nr2 /etc/passwd\nl3 99\nd1 .\n",
+        ),
         seed("runtime-fs", "quota", b"o1 big\nl3 1048576\na3 x\nw3 4611686018427387904 x\nR3 1048570\nl3 0\n"),
     ]
 }

@@ -98,8 +98,10 @@ fn ends() -> &'static Ends {
             let made = RotatingCertificate::new(Arc::new(key), side, Rotation::default(), Standing.unix_seconds());
             Arc::new(made.expect("a certificate"))
         };
-        let client = client_config(rotating(client_key, Side::Client), key.identity(), clock.clone()).expect("a configuration");
-        let server = server_config(rotating(server_key(), Side::Server), AllowedPeers::Any, clock.clone()).expect("a configuration");
+        let client =
+            client_config(rotating(client_key, Side::Client), key.identity(), clock.clone()).expect("a configuration");
+        let server = server_config(rotating(server_key(), Side::Server), AllowedPeers::Any, clock.clone())
+            .expect("a configuration");
         Ends { client: Arc::new(client), server, honest }
     })
 }

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, OnceLock};
 
 use starminer_vault::object::{
-    ChunkSize, Digests, HEADER_LEN, Header, Layout, ObjectReader, OpenError, SealOptions, open_bytes, open_stream, parallel, seal_bytes,
+    ChunkSize, Digests, HEADER_LEN, Header, Layout, ObjectReader, OpenError, SealOptions, open_bytes, open_stream,
+    parallel, seal_bytes,
 };
 use starminer_vault::scratch::{Opening, PAGE_BYTES, ScratchError, ScratchOptions, Superblock, parse_directory};
 use starminer_vault::{FileId, ObjectContext, Purpose, Salt, Scratch, ScratchContext, Sequence, TaskSecret};
@@ -12,7 +13,8 @@ use crate::Outcome;
 use crate::random::Random;
 use crate::seeds::Seed;
 
-pub(crate) const OBJECT: ObjectContext<'static> = ObjectContext { task: [7; 16], name: "input/data.csv", purpose: Purpose::Input };
+pub(crate) const OBJECT: ObjectContext<'static> =
+    ObjectContext { task: [7; 16], name: "input/data.csv", purpose: Purpose::Input };
 const SCRATCH: ScratchContext<'static> = ScratchContext { task: [7; 16], name: "work" };
 
 pub(crate) fn secret() -> TaskSecret {
@@ -50,7 +52,8 @@ pub fn object(data: &[u8]) -> Outcome {
     if let (Ok((plain, _)), Ok(header)) = (&opened, &header) {
         assert!(is_plaintext(plain, 0));
         let options = SealOptions { chunk_size: header.chunk_size, ..SealOptions::default() };
-        let (again, _) = seal_bytes(&secret, &OBJECT, Salt::from_random(header.salt), options, plain).expect("its own length");
+        let (again, _) =
+            seal_bytes(&secret, &OBJECT, Salt::from_random(header.salt), options, plain).expect("its own length");
         assert_eq!(again, data, "what opens is what was sealed, byte for byte");
     }
 
@@ -105,7 +108,8 @@ fn store() -> &'static Store {
     STORE.get_or_init(|| {
         let options = ScratchOptions { cache_pages: 2, ..ScratchOptions::default() };
         let opening = Opening { salt: Salt::from_random([1; 32]), attempt: 1 };
-        let mut scratch = Scratch::create(Mutex::new(Vec::new()), &secret(), &SCRATCH, opening, options).expect("in memory");
+        let mut scratch =
+            Scratch::create(Mutex::new(Vec::new()), &secret(), &SCRATCH, opening, options).expect("in memory");
         let file = scratch.create_file().expect("the first file");
         let mut written = Vec::new();
         let mut checkpoints = Vec::new();
@@ -192,8 +196,15 @@ pub fn directory(data: &[u8]) -> Outcome {
 /// Objects of several chunk sizes and lengths, changes of the store, and a directory and a superblock taken from it.
 pub(crate) fn seeds() -> Vec<Seed> {
     let mut all: Vec<Seed> = Vec::new();
-    for (name, log2, len) in [("empty", 12, 0), ("short", 12, 100), ("one-chunk", 12, 4096), ("three-chunks", 12, 9000), ("large-chunk", 16, 500)] {
-        let options = SealOptions { chunk_size: ChunkSize::from_log2(log2).expect("12 to 20"), ..SealOptions::default() };
+    for (name, log2, len) in [
+        ("empty", 12, 0),
+        ("short", 12, 100),
+        ("one-chunk", 12, 4096),
+        ("three-chunks", 12, 9000),
+        ("large-chunk", 16, 500),
+    ] {
+        let options =
+            SealOptions { chunk_size: ChunkSize::from_log2(log2).expect("12 to 20"), ..SealOptions::default() };
         let salt = Salt::from_random([log2; 32]);
         let (sealed, _) = seal_bytes(&secret(), &OBJECT, salt, options, &plaintext(len)).expect("short");
         all.push(("vault-object", name.into(), sealed));
@@ -215,7 +226,9 @@ pub(crate) fn seeds() -> Vec<Seed> {
     }
     all.push(("vault-directory", "superblock".into(), store().bytes[..200].to_vec()));
     // One opening, next file 3, files 1 (two pages) and 2 (empty): specs/vault.md, section 4.4.
-    let page = |number: u64, slot: u32| [&number.to_be_bytes()[..], &slot.to_be_bytes(), &7_u64.to_be_bytes(), &[9; 16]].concat();
+    let page = |number: u64, slot: u32| {
+        [&number.to_be_bytes()[..], &slot.to_be_bytes(), &7_u64.to_be_bytes(), &[9; 16]].concat()
+    };
     let directory = [
         &1_u32.to_be_bytes()[..],
         &1_u64.to_be_bytes(),

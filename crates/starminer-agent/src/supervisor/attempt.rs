@@ -155,6 +155,10 @@ impl<U: Upstream> Driver<U> {
     /// Takes a process, if this node is one for the task at all.
     async fn prepare(&mut self) -> Result<(), Refusal> {
         self.fits()?;
+        self.take_process().await
+    }
+
+    async fn take_process(&mut self) -> Result<(), Refusal> {
         let taken = tokio::time::timeout_at(self.ends, self.shared.pool.take()).await;
         match taken {
             Ok(Ok(process)) => {
@@ -259,7 +263,8 @@ impl<U: Upstream> Driver<U> {
         match message {
             FromTask::Ready { .. } => {}
             FromTask::Keys { task_key, report_key } => {
-                let task_key = TaskKey::from_bytes(Suite::XWingSha256Aes256Gcm, &task_key.0).ok_or("its key is no key")?;
+                let task_key =
+                    TaskKey::from_bytes(Suite::XWingSha256Aes256Gcm, &task_key.0).ok_or("its key is no key")?;
                 self.keys = Some((task_key, report_key));
                 self.on(Event::KeysMade).await;
             }
@@ -373,6 +378,7 @@ impl<U: Upstream> Driver<U> {
 
     async fn execute(&mut self, command: Command) -> Option<Event> {
         match command {
+            Command::TakeProcess => self.take_process().await.err().map(Event::Failed),
             Command::SendLease => self.send_lease().await,
             Command::FetchObjects => {
                 let (shared, spec) = (Arc::clone(&self.shared), Arc::clone(&self.spec));
@@ -438,8 +444,7 @@ impl<U: Upstream> Driver<U> {
             Ok(file) => file,
             Err(error) => return Some(Event::Failed(storage(&error))),
         };
-        let message =
-            ToTask::Lease { spec: self.spec.envelope().clone(), lease: self.lease.envelope().clone() };
+        let message = ToTask::Lease { spec: self.spec.envelope().clone(), lease: self.lease.envelope().clone() };
         let process = self.process.as_mut()?;
         if let Err(error) = process.lease(&message, scratch.as_fd()).await {
             tracing::debug!(%error, "the lease did not reach the task process");
@@ -477,7 +482,9 @@ impl<U: Upstream> Driver<U> {
             match made {
                 Ok(Ok(evidence)) => Done::Evidence(Bound { binding, evidence: Arc::new(evidence) }),
                 Ok(Err(error)) => Done::Event(Event::Failed(node("node.no-evidence", error.to_string()))),
-                Err(_) => Done::Event(Event::Failed(node("node.no-evidence", "the device did not sign in time".into()))),
+                Err(_) => {
+                    Done::Event(Event::Failed(node("node.no-evidence", "the device did not sign in time".into())))
+                }
             }
         });
         None

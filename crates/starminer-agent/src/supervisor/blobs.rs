@@ -70,12 +70,8 @@ impl JobDir {
 
     /// A new file without a name.
     pub(crate) fn file(&self) -> io::Result<File> {
-        let unnamed = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_TMPFILE)
-            .open(&self.path);
+        let unnamed =
+            OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&self.path);
         match unnamed {
             // A file system or kernel without unnamed files: the name lives for two calls. EISDIR is what old kernels say.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
@@ -99,7 +95,8 @@ pub(crate) async fn fetch_all<U: Upstream>(
     dir: &JobDir,
     objects: &[ObjectRef],
 ) -> Result<Vec<File>, Refusal> {
-    let fetches: Vec<_> = objects.iter().enumerate().map(|(index, object)| fetch(upstream, dir, index, *object)).collect();
+    let fetches: Vec<_> =
+        objects.iter().enumerate().map(|(index, object)| fetch(upstream, dir, index, *object)).collect();
     futures_util::stream::iter(fetches).buffered(PARALLEL_FETCHES).try_collect().await
 }
 

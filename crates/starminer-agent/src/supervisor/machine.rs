@@ -19,6 +19,9 @@ pub(crate) const GRANT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How much longer than its wall limit a run may take: the process ends itself at the limit and reports; this is for one
 /// that cannot.
 pub(crate) const WALL_GRACE: Duration = Duration::from_secs(2);
+/// Processes that one attempt takes at most. One that dies before it has made keys has bound nothing, and leaves the attempt
+/// to the next.
+const MAX_PROCESSES: u32 = 3;
 /// How long a process may take to end after its report.
 pub(crate) const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -60,6 +63,8 @@ pub(crate) enum Event {
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
+    /// Take another process from the pool.
+    TakeProcess,
     /// Give the process its lease.
     SendLease,
     /// Fetch workload and inputs.
@@ -116,6 +121,7 @@ enum Evidence {
 #[derive(Debug)]
 pub(crate) struct Machine {
     stage: Stage,
+    processes: u32,
     objects_here: bool,
     objects_sent: bool,
     keys_made: bool,
@@ -131,6 +137,7 @@ impl Machine {
     pub(crate) fn new() -> Self {
         Self {
             stage: Stage::Preparing,
+            processes: 1,
             objects_here: false,
             objects_sent: false,
             keys_made: false,
@@ -165,6 +172,10 @@ impl Machine {
             (Stage::Leaving, _) => Vec::new(),
             (Stage::Preparing | Stage::Running, Event::Failed(refusal)) => self.fail(refusal),
             (Stage::Preparing | Stage::Running, Event::Stopping) => self.fail(stopping()),
+            (Stage::Preparing, Event::ProcessExited { .. }) if !self.keys_made && self.processes < MAX_PROCESSES => {
+                self.processes += 1;
+                vec![Command::TakeProcess, Command::SendLease, Command::Timer(Timer::After(KEYS_TIMEOUT))]
+            }
             (Stage::Preparing | Stage::Running, Event::ProcessExited { status, phase }) => {
                 self.fail(fault_of_exit(status, phase))
             }
@@ -311,11 +322,8 @@ pub(crate) fn fault_of_exit(status: ExitStatus, phase: Phase) -> Refusal {
 
 /// What it means that a process broke the protocol.
 pub(crate) fn broken_protocol(what: &'static str, phase: Phase) -> Refusal {
-    let (party, check) = if phase >= Phase::Running {
-        (Party::Workload, "task.protocol")
-    } else {
-        (Party::Node, "node.task-protocol")
-    };
+    let (party, check) =
+        if phase >= Phase::Running { (Party::Workload, "task.protocol") } else { (Party::Node, "node.task-protocol") };
     Refusal::new(party, check, format!("the task process broke the agent's rules: {what}"), "report this as a defect")
 }
 
@@ -334,6 +342,7 @@ mod tests {
 
     fn short(command: &Command) -> String {
         match command {
+            Command::TakeProcess => "process".into(),
             Command::SendLease => "lease".into(),
             Command::FetchObjects => "fetch".into(),
             Command::SendObjects => "objects".into(),
@@ -442,6 +451,24 @@ mod tests {
         running(Fenced, "kill finish");
         running(broken(), "kill off agent-report:a.b");
         running(exited(ExitStatus::Signal(9), Phase::Running), "kill off agent-report:node.killed");
+    }
+
+    #[test]
+    fn a_process_that_dies_before_it_has_keys_is_replaced_twice() {
+        use Event::*;
+        let died = || exited(ExitStatus::Signal(9), Phase::Leased);
+        check(&[
+            (Begin, "lease timer fetch"),
+            (died(), "process lease timer"),
+            (ObjectsHere, ""),
+            (died(), "process lease timer"),
+            (died(), "kill off agent-report:node.killed"),
+        ]);
+        check(&[
+            (Begin, "lease timer fetch"),
+            (KeysMade, "off"),
+            (exited(ExitStatus::Signal(9), Phase::Keyed), "kill off agent-report:node.killed"),
+        ]);
     }
 
     #[test]

@@ -58,11 +58,13 @@ pub(crate) struct TaskHandle {
 impl TaskHandle {
     /// Starts a process and waits until it is sealed and ready for a lease.
     pub(crate) async fn start(program: Program, limits: ProcessLimits) -> Result<Self, StartError> {
-        let spawned = tokio::task::spawn_blocking(move || TaskProcess::spawn(&program, limits.arguments(), Stderr::Null));
+        let spawned =
+            tokio::task::spawn_blocking(move || TaskProcess::spawn(&program, limits.arguments(), Stderr::Null));
         let (process, channel) = spawned.await.map_err(|_| StartError::NotReady("it could not be started"))??;
         let channel: AsyncChannel = channel.into_async().map_err(StartError::Channel)?;
         let (sender, mut receiver) = channel.split();
-        let ready = timeout(READY_TIMEOUT, receiver.recv()).await.map_err(|_| StartError::NotReady("it kept silent"))?;
+        let ready =
+            timeout(READY_TIMEOUT, receiver.recv()).await.map_err(|_| StartError::NotReady("it kept silent"))?;
         let message = ready.map_err(|_| StartError::NotReady("it ended"))?;
         let phase = Phase::Starting;
         let Ok(message @ FromTask::Ready { .. }) = serde_json::from_slice(&message.bytes) else {

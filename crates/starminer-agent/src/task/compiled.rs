@@ -5,15 +5,15 @@
 
 use std::os::fd::OwnedFd;
 
-use starminer_runtime::{EngineBuild, HostFault};
 use starminer_runtime::wasm::{AdapterUse, CompileError, WasmEngine};
+use starminer_runtime::{EngineBuild, HostFault};
 use starminer_sandbox::{CompiledError, load_component, seal_compiled};
 use starminer_verify::{Digest, Party, Refusal, tagged_hash};
 use wasmtime::component::Component;
 
+use super::Broken;
 use super::link::Link;
 use super::verdict::{Ending, Halt};
-use super::Broken;
 use crate::protocol::{CompiledRecord, FromTask, ToTask};
 
 /// Code that is ready to run.

@@ -136,12 +136,7 @@ fn run_wasm(
     digests.push(("compiled", made.compiled));
     *record = Some(EngineRecord {
         kind: "wasm".into(),
-        build: format!(
-            "{}, wasmtime {}, settings {}",
-            build.runtime,
-            build.wasmtime,
-            Digest(build.settings_sha256)
-        ),
+        build: format!("{}, wasmtime {}, settings {}", build.runtime, build.wasmtime, Digest(build.settings_sha256)),
         cpu_target: WASM_CPU_TARGET.into(),
         digests: committed(secret, spec.task, digests),
     });
@@ -287,16 +282,15 @@ fn guest_seed(job: &Job<'_>) -> Digest {
 
 /// Digests of private bytes, as commitments under the task secret.
 fn committed(secret: &TaskSecret, task: TaskId, digests: Vec<(&str, Digest)>) -> Vec<(String, Digest)> {
-    let commitment = |name: &str, digest: &Digest| Digest(commit(secret, &task.0, &format!("engine/{name}"), &digest.0));
+    let commitment =
+        |name: &str, digest: &Digest| Digest(commit(secret, &task.0, &format!("engine/{name}"), &digest.0));
     digests.iter().map(|(name, digest)| ((*name).to_owned(), commitment(name, digest))).collect()
 }
 
 /// The task's deadline as the engines ask for it.
 pub(crate) fn deadline(started: Instant, limits: &Limits) -> StopSignal {
     let end = started.checked_add(std::time::Duration::from_millis(limits.wall_limit_ms));
-    StopSignal::new(move || {
-        end.is_none_or(|end| Instant::now() >= end).then_some(starminer_runtime::Stop::Deadline)
-    })
+    StopSignal::new(move || end.is_none_or(|end| Instant::now() >= end).then_some(starminer_runtime::Stop::Deadline))
 }
 
 #[cfg(test)]

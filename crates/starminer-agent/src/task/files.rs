@@ -62,10 +62,7 @@ impl StorageFull {
 
 /// Whether an error of the file system says that there is no room: on the disk, for this user, or below the file size limit.
 pub(crate) fn is_storage_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 /// Remembers why the store failed; the vault and the file system above it only pass on that it did.
@@ -173,7 +170,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let secret = TaskSecret::from_bytes([7; 32]);
         let copy = file.try_clone().unwrap();
-        let made = VaultScratch::create(file, &secret, TaskId([1; 16]), Attempt(1), limit_bytes, StorageFull::default());
+        let made =
+            VaultScratch::create(file, &secret, TaskId([1; 16]), Attempt(1), limit_bytes, StorageFull::default());
         (made.unwrap().unwrap(), copy)
     }
 

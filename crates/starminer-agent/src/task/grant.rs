@@ -22,8 +22,9 @@ const REMEDY_RELEASER: &str = "grant for the spec, lease, evidence and policy of
 /// # Errors
 /// A statement that is not signed by whom it names, or a lease of another spec.
 pub(crate) fn check_lease(spec: Envelope, lease: Envelope) -> Result<(Signed<TaskSpec>, Signed<Lease>), Refusal> {
-    let spec: Signed<TaskSpec> =
-        spec.open().map_err(|error| refuse(Party::Requester, "task.spec", error, "sign the spec with the requester's key"))?;
+    let spec: Signed<TaskSpec> = spec
+        .open()
+        .map_err(|error| refuse(Party::Requester, "task.spec", error, "sign the spec with the requester's key"))?;
     let lease: Signed<Lease> =
         lease.open().map_err(|error| refuse(Party::Coordinator, "task.lease", error, REMEDY_COORDINATOR))?;
     let rules = [
@@ -87,18 +88,27 @@ pub(crate) fn open_grant(
         ("grant.evidence", grant.evidence == evidence_digest),
     ];
     if let Some((check, _)) = rules.into_iter().find(|(_, holds)| !holds) {
-        return Err(refuse(Party::Releaser, check, "the grant is for something else than this attempt", REMEDY_RELEASER));
+        return Err(refuse(
+            Party::Releaser,
+            check,
+            "the grant is for something else than this attempt",
+            REMEDY_RELEASER,
+        ));
     }
     let challenge = check_challenge(spec, lease, challenge)?;
     check_evidence(context, &challenge, evidence, &grant)?;
 
     let aad = Grant::aad(&grant.spec, &grant.lease, grant.attempt, &grant.evidence, &grant.policy);
-    let opened = grant
-        .secret
-        .open(kem, GRANT_INFO, aad.as_bytes())
-        .map_err(|error| refuse(Party::Releaser, "grant.secret", error, "seal the task secret to the attested task key"))?;
+    let opened = grant.secret.open(kem, GRANT_INFO, aad.as_bytes()).map_err(|error| {
+        refuse(Party::Releaser, "grant.secret", error, "seal the task secret to the attested task key")
+    })?;
     let bytes: Zeroizing<[u8; 32]> = opened.as_slice().try_into().map(Zeroizing::new).map_err(|_| {
-        refuse(Party::Releaser, "grant.secret-length", "the sealed secret is not 32 bytes", "seal the task secret itself")
+        refuse(
+            Party::Releaser,
+            "grant.secret-length",
+            "the sealed secret is not 32 bytes",
+            "seal the task secret itself",
+        )
     })?;
     Ok(Opened { secret: secret_of(&bytes), grant: grant.digest(), evidence: evidence_digest })
 }
@@ -112,8 +122,9 @@ pub(crate) fn check_challenge(
     lease: &Signed<Lease>,
     challenge: Envelope,
 ) -> Result<Signed<ChallengeStatement>, Refusal> {
-    let challenge: Signed<ChallengeStatement> =
-        challenge.open().map_err(|error| refuse(Party::Coordinator, "challenge.envelope", error, REMEDY_COORDINATOR))?;
+    let challenge: Signed<ChallengeStatement> = challenge
+        .open()
+        .map_err(|error| refuse(Party::Coordinator, "challenge.envelope", error, REMEDY_COORDINATOR))?;
     let rules = [
         ("challenge.releaser", challenge.releaser == spec.releaser),
         ("challenge.network", challenge.network == spec.network),

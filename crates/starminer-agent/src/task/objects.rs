@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use starminer_receipt::{
-    EngineKind, JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, ObjectRef, Signed, TaskSpec, WORKLOAD_OBJECT_NAME,
-    input_object_name,
+    EngineKind, JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, ObjectRef, Signed, TaskSpec,
+    WORKLOAD_OBJECT_NAME, input_object_name,
 };
 use starminer_runtime::StopSignal;
 use starminer_vault::object::{Digests, ObjectContext, OpenError, open_bytes};
@@ -42,10 +42,18 @@ pub(crate) fn open_manifest(
         .map_err(|error| unopenable("job.manifest-unopenable", "the sealed manifest", &error))?;
     let plain = Zeroizing::new(plain);
     if plain.len() > MAX_MANIFEST_BYTES {
-        return Err(requester("job.manifest-too-large", "the manifest is longer than 32 KiB", "shorten names and arguments"));
+        return Err(requester(
+            "job.manifest-too-large",
+            "the manifest is longer than 32 KiB",
+            "shorten names and arguments",
+        ));
     }
     let manifest: JobManifest = serde_json::from_slice(&plain).map_err(|_| {
-        requester("job.manifest-malformed", "the manifest is not in the documented form", "seal the job with a current starminer")
+        requester(
+            "job.manifest-malformed",
+            "the manifest is not in the documented form",
+            "seal the job with a current starminer",
+        )
     })?;
     if manifest.inputs.len() != spec.inputs.len() {
         let reason = "manifest and spec have different numbers of inputs";
@@ -87,7 +95,11 @@ pub(crate) fn open_input(
 /// Reads all of an object into memory.
 pub(crate) fn read_all(object: &OpenedObject, most_bytes: usize) -> Result<Zeroizing<Vec<u8>>, Ending> {
     let length = usize::try_from(object.reader.len()).ok().filter(|length| *length <= most_bytes).ok_or_else(|| {
-        requester("workload.too-large", "the workload is larger than its engine takes", "make the program or model smaller")
+        requester(
+            "workload.too-large",
+            "the workload is larger than its engine takes",
+            "make the program or model smaller",
+        )
     })?;
     let mut plain = Zeroizing::new(vec![0; length]);
     match object.reader.read_at(0, &mut plain) {

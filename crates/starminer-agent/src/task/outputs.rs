@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use starminer_receipt::{Limits, OutputManifest, OutputName, OutputObject, output_object_name};
 use starminer_runtime::fs::{Output, TaskFs};
 use starminer_vault::object::{
-    ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealError, SealOptions, SealedSummary, seal_bytes, seal_stream,
+    ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealError, SealOptions, SealedSummary, seal_bytes,
+    seal_stream,
 };
 use starminer_vault::{Purpose, TaskSecret, commit};
 use starminer_verify::{Digest, Party, Refusal, TaskId};
@@ -62,7 +63,8 @@ impl Plain<'_> {
         let logs = logs.into_iter().filter(|(_, length)| *length > 0);
         let logs = logs.map(|(name, length)| Item { name, size_bytes: length as u64 });
         let files = self.fs.as_deref().map(TaskFs::outputs).unwrap_or_default();
-        let files = files.into_iter().map(|Output { path, size_bytes }| Item { name: OutputName::File(path), size_bytes });
+        let files =
+            files.into_iter().map(|Output { path, size_bytes }| Item { name: OutputName::File(path), size_bytes });
         logs.chain(files).collect()
     }
 
@@ -99,12 +101,7 @@ impl Plain<'_> {
 }
 
 /// Seals all of it.
-pub(crate) fn seal(
-    link: &mut Link,
-    secret: &TaskSecret,
-    task: TaskId,
-    mut plain: Plain<'_>,
-) -> Result<Sealed, Halt> {
+pub(crate) fn seal(link: &mut Link, secret: &TaskSecret, task: TaskId, mut plain: Plain<'_>) -> Result<Sealed, Halt> {
     let items = plain.items();
     let mut sealed = Sealed::default();
     for group in items.chunks(MAX_OBJECTS_PER_MESSAGE) {

@@ -9,9 +9,9 @@ use starminer_vault::{Purpose, TaskSecret};
 use starminer_verify::{Digest, Party, Refusal, SandboxMeasure};
 use zeroize::Zeroizing;
 
+use super::Broken;
 use super::keys::{random_secret, salt, secret_of};
 use super::outputs::Sealed;
-use super::Broken;
 
 /// Name of the detail record in the vault.
 const DETAILS_OBJECT_NAME: &str = "details";
@@ -35,8 +35,7 @@ impl OutputSecret {
         let bytes = random_secret::<32>()?;
         let aad = Report::output_aad(&spec.digest(), lease.attempt, evidence);
         let randomness = random_secret::<64>()?;
-        let sealed =
-            SealedSecret::seal(&spec.result_key.0, OUTPUT_INFO, aad.as_bytes(), bytes.as_slice(), &randomness);
+        let sealed = SealedSecret::seal(&spec.result_key.0, OUTPUT_INFO, aad.as_bytes(), bytes.as_slice(), &randomness);
         Ok(match sealed {
             Ok(sealed) => Ok(Self { secret: secret_of(&bytes), sealed }),
             Err(error) => Err(Refusal::new(

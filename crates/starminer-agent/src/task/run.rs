@@ -260,8 +260,7 @@ fn seal_outputs(
         produced.stderr.extend_from_slice(note.as_bytes());
         produced.stderr.push(b'\n');
     }
-    let mut plain =
-        Plain { stdout: &produced.stdout, stderr: &produced.stderr, fs: produced.fs.as_mut() };
+    let mut plain = Plain { stdout: &produced.stdout, stderr: &produced.stderr, fs: produced.fs.as_mut() };
     if let Err(refusal) = plain.check(&spec.limits) {
         outcome = failed_first(outcome, Outcome::Failed { refusal });
         // Of too many or too large files none leaves; the logs, which are bounded, do if they fit.

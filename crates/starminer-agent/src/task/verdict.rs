@@ -55,7 +55,12 @@ impl Ending {
             Self::Noted(refusal, note) => (refusal, (!note.is_empty()).then_some(note)),
             Self::Stopped(stop) => (stopped(stop, limits), None),
             Self::Defect(what) => (
-                Refusal::new(Party::Node, "node.defect", format!("the agent contradicted itself: {what}"), "report this defect"),
+                Refusal::new(
+                    Party::Node,
+                    "node.defect",
+                    format!("the agent contradicted itself: {what}"),
+                    "report this defect",
+                ),
                 None,
             ),
         };
@@ -146,9 +151,12 @@ fn stopped(stop: Stop, limits: &Limits) -> Refusal {
             format!("the task took longer than its {} ms", limits.wall_limit_ms),
             "raise limits.wall_limit_ms, or give the program less to do",
         ),
-        Stop::Cancelled => {
-            Refusal::new(Party::Requester, "task.cancelled", "the task was called off", "submit it again if it is wanted")
-        }
+        Stop::Cancelled => Refusal::new(
+            Party::Requester,
+            "task.cancelled",
+            "the task was called off",
+            "submit it again if it is wanted",
+        ),
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use starminer_agent::testing::{Parts, Upstream};
 use starminer_agent::NodeLimits;
+use starminer_agent::testing::{Parts, Upstream};
 use starminer_client::{ClientError, UploadSource};
 use starminer_receipt::{
     AgentStatement, Base64Bytes, ChallengeStatement, DETAILS_INFO, Envelope, Lease, Outcome, Report, Resources, Signed,
@@ -220,11 +220,21 @@ impl Coordinator {
 
     pub fn wait_report(&self, name: (TaskId, Attempt)) -> ReportRequest {
         self.wait(name, "report", |entry| entry.report.is_some());
-        self.lock().entries.iter().find(|entry| (entry.lease.task, entry.lease.attempt) == name).unwrap().report.clone().unwrap()
+        self.lock()
+            .entries
+            .iter()
+            .find(|entry| (entry.lease.task, entry.lease.attempt) == name)
+            .unwrap()
+            .report
+            .clone()
+            .unwrap()
     }
 
     pub fn has_report(&self, name: (TaskId, Attempt)) -> bool {
-        self.lock().entries.iter().any(|entry| (entry.lease.task, entry.lease.attempt) == name && entry.report.is_some())
+        self.lock()
+            .entries
+            .iter()
+            .any(|entry| (entry.lease.task, entry.lease.attempt) == name && entry.report.is_some())
     }
 
     /// The evidence that was sent, verified as a releaser does.
@@ -262,8 +272,7 @@ impl Coordinator {
         let binding = verified.binding();
         let job = self.change(name, |entry| entry.job.clone());
         let report: Signed<Report> = request.report.clone().open().unwrap();
-        let keys =
-            Keys { task_key: binding.task_key.clone().unwrap(), report_key: binding.report_key.unwrap() };
+        let keys = Keys { task_key: binding.task_key.clone().unwrap(), report_key: binding.report_key.unwrap() };
         let sealed: Vec<Vec<u8>> = {
             let state = self.lock();
             report.predicate.outputs.iter().map(|output| state.uploads[&output.content_id].clone()).collect()
@@ -273,17 +282,13 @@ impl Coordinator {
         assert_eq!(statement.agent, binding.agent_key);
         assert_eq!(statement.report, report.digest());
         assert!(statement.ended_at >= statement.started_at);
-        let resources =
-            statement.resources.open(&job.result_key, DETAILS_INFO, statement.report.as_bytes()).unwrap();
+        let resources = statement.resources.open(&job.result_key, DETAILS_INFO, statement.report.as_bytes()).unwrap();
         let resources: Resources = serde_json::from_slice(&resources).unwrap();
         assert!(resources.peak_resident_bytes > 1 << 20, "{resources:?}");
 
         let challenge = self.challenge_of(name);
-        let purpose = ExpectedPurpose::ClosingTask {
-            spec: job.spec.digest(),
-            attempt: name.1,
-            subject: report.digest(),
-        };
+        let purpose =
+            ExpectedPurpose::ClosingTask { spec: job.spec.digest(), attempt: name.1, subject: report.digest() };
         let closing = self.verify(&request.closing_evidence.unwrap().0, &challenge, purpose);
         assert_eq!(closing.binding().posture, binding.posture);
         assert_eq!(closing.binding().report_key, binding.report_key);
@@ -376,7 +381,11 @@ impl Coordinator {
             Call::Admit(request) => {
                 let challenge = ChallengeStatement {
                     challenge: starminer_verify::Challenge([7; 32]),
-                    ..self.world.challenge(&self.world.lease(&self.world.seal(&Job::wasm(vec![])).spec, 1)).statement().clone()
+                    ..self
+                        .world
+                        .challenge(&self.world.lease(&self.world.seal(&Job::wasm(vec![])).spec, 1))
+                        .statement()
+                        .clone()
                 };
                 self.verify(&request.evidence.0, &challenge, ExpectedPurpose::Admission);
                 self.lock().admissions += 1;
@@ -520,7 +529,12 @@ impl Upstream for Line {
         self.json(Call::Feed(request)).await
     }
 
-    async fn evidence(&self, task: TaskId, attempt: Attempt, request: EvidenceRequest) -> Result<Accepted, ClientError> {
+    async fn evidence(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        request: EvidenceRequest,
+    ) -> Result<Accepted, ClientError> {
         self.json(Call::Evidence(task, attempt, request)).await
     }
 

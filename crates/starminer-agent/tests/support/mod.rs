@@ -368,10 +368,9 @@ impl Process {
 
     pub fn keys(&mut self, spec: &Signed<TaskSpec>, lease: &Signed<Lease>) -> Keys {
         match self.lease(spec.envelope(), lease.envelope()) {
-            FromTask::Keys { task_key, report_key } => Keys {
-                task_key: TaskKey::from_bytes(Suite::XWingSha256Aes256Gcm, &task_key.0).unwrap(),
-                report_key,
-            },
+            FromTask::Keys { task_key, report_key } => {
+                Keys { task_key: TaskKey::from_bytes(Suite::XWingSha256Aes256Gcm, &task_key.0).unwrap(), report_key }
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -430,7 +429,7 @@ impl Process {
 
     /// Ciphertext of the outputs.
     pub fn sealed_outputs(&self) -> Vec<Vec<u8>> {
-        self.outputs.iter().map(|file| bytes_of(file)).collect()
+        self.outputs.iter().map(bytes_of).collect()
     }
 }
 

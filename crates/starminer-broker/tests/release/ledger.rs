@@ -116,7 +116,8 @@ fn a_node_that_does_not_meet_the_policy_gets_nothing() {
     type Change = fn(&mut World);
     let cases: &[(&str, Change)] = &[
         ("a root that nobody named", |world| {
-            world.tee = tee_under(&starminer_attester::SimulatedRoot::generate(&[99; 32]), world.measurement, false, NOW);
+            world.tee =
+                tee_under(&starminer_attester::SimulatedRoot::generate(&[99; 32]), world.measurement, false, NOW);
         }),
         ("debug on", |world| world.tee = tee_under(&world.root, world.measurement, true, NOW)),
         ("another agent", |world| world.tee = tee_under(&world.root, Digest([0x66; 32]), false, NOW)),

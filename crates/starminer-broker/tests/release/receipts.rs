@@ -115,7 +115,9 @@ fn signatures_by_the_wrong_party_are_refuted() {
     let grant = receipt.grant.clone().unwrap().open::<Grant>().unwrap();
 
     // A node that reports with a key of its own choice, and one that has the agent's key but not the task's.
-    for (author, signer) in [(ReportAuthor::Task, key(90)), (ReportAuthor::Task, key(33)), (ReportAuthor::Agent, key(32))] {
+    for (author, signer) in
+        [(ReportAuthor::Task, key(90)), (ReportAuthor::Task, key(33)), (ReportAuthor::Agent, key(32))]
+    {
         let mut forged = receipt.clone();
         forged.report = Some(world.report(&evidence, &grant, Outcome::Completed, author, &signer).into_envelope());
         let found = verdict(&forged, Some(&trust));
@@ -170,10 +172,14 @@ fn no_flipped_bit_goes_unnoticed() {
             let Ok(parsed) = Receipt::parse(&flipped) else { continue };
             let found = verdict(&parsed, Some(&trust));
             let same = found.overall() == Overall::Proven && found.claims == honest.claims;
-            assert!(same && parsed == receipt || found.overall() == Overall::Refuted || {
-                // A key id or origin that changed makes the checkpoint another log's.
-                found.overall() == Overall::Unanchored && parsed.checkpoint != receipt.checkpoint
-            }, "byte {byte} bit {bit}: {:?}", found.overall());
+            assert!(
+                same && parsed == receipt || found.overall() == Overall::Refuted || {
+                    // A key id or origin that changed makes the checkpoint another log's.
+                    found.overall() == Overall::Unanchored && parsed.checkpoint != receipt.checkpoint
+                },
+                "byte {byte} bit {bit}: {:?}",
+                found.overall()
+            );
         }
     }
 }

@@ -6,7 +6,10 @@ use std::convert::Infallible;
 
 use starminer_attester::{Attester as _, SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
 use starminer_broker::{Approved, Decision, Ledger, LedgerRecord, Logged, ReleaseContext, ReleaserTrust};
-use starminer_log::{Checkpoint, ConsistencyProof, Frontier, Hash, HashReader, KeyName, LogSigner, VerifiedCheckpoint, prove_consistency, prove_inclusion};
+use starminer_log::{
+    Checkpoint, ConsistencyProof, Frontier, Hash, HashReader, KeyName, LogSigner, VerifiedCheckpoint,
+    prove_consistency, prove_inclusion,
+};
 use starminer_receipt::*;
 use starminer_vault::TaskSecret;
 use starminer_verify::software_tee::{DebugMode, MemoryEncryption};
@@ -43,7 +46,13 @@ impl Log {
         Self { signer, frontier: Frontier::empty(), hashes: HashMap::new(), entries: Vec::new() }
     }
 
-    pub fn append(&mut self, kind: EntryKind, task: Option<TaskId>, attempt: Option<Attempt>, statement: Digest) -> u64 {
+    pub fn append(
+        &mut self,
+        kind: EntryKind,
+        task: Option<TaskId>,
+        attempt: Option<Attempt>,
+        statement: Digest,
+    ) -> u64 {
         let at = UnixTime(NOW.0 + self.entries.len() as u64);
         let entry = LogEntry { v: 1, kind, at, task, attempt, node: None, statement };
         let batch = self.frontier.append(&[entry.encode()]).unwrap();
@@ -54,7 +63,8 @@ impl Log {
     }
 
     pub fn note(&self) -> String {
-        let checkpoint = Checkpoint::new(self.signer.name().clone(), self.frontier.size(), self.frontier.root()).unwrap();
+        let checkpoint =
+            Checkpoint::new(self.signer.name().clone(), self.frontier.size(), self.frontier.root()).unwrap();
         checkpoint.sign(&self.signer).unwrap().as_str().to_string()
     }
 
@@ -77,7 +87,10 @@ impl Log {
 
     pub fn of_task(&self, task: TaskId) -> Vec<LoggedEntry> {
         let indices = 0..self.entries.len() as u64;
-        indices.filter(|index| self.entries[usize::try_from(*index).unwrap()].task == Some(task)).map(|index| self.logged(index)).collect()
+        indices
+            .filter(|index| self.entries[usize::try_from(*index).unwrap()].task == Some(task))
+            .map(|index| self.logged(index))
+            .collect()
     }
 }
 
@@ -111,7 +124,13 @@ pub fn tee_under(root: &SimulatedRoot, measurement: Digest, debug: bool, now: Un
     let seed = [21; 32];
     let request = SoftwareTee::request(&seed, starminer_verify::software_tee::ChipId([9; 32]));
     let certificate = root.certify(&request, UnixTime(now.0 - 1_000_000), UnixTime(now.0 + 1_000_000_000)).unwrap();
-    let settings = SoftwareTeeSettings { measurement, boot: BootId([3; 16]), debug: if debug { DebugMode::On } else { DebugMode::Off }, memory_encryption: MemoryEncryption::Claimed, tcb_version: 1 };
+    let settings = SoftwareTeeSettings {
+        measurement,
+        boot: BootId([3; 16]),
+        debug: if debug { DebugMode::On } else { DebugMode::Off },
+        memory_encryption: MemoryEncryption::Claimed,
+        tcb_version: 1,
+    };
     SoftwareTee::new(&seed, certificate, settings).unwrap()
 }
 
@@ -128,7 +147,8 @@ impl World {
         let mut fields = Policy::confidential().fields().clone();
         fields.accepted_simulated_roots = vec![root.id()];
         change(&mut fields);
-        let object = |n: u8| ObjectRef { content_id: Digest([n; 32]), sealed_bytes: 100, commitment: Digest([n + 1; 32]) };
+        let object =
+            |n: u8| ObjectRef { content_id: Digest([n; 32]), sealed_bytes: 100, commitment: Digest([n + 1; 32]) };
         let result_key = KemPrivateKey::from_seed(&Zeroizing::new([30; 32])).unwrap();
         let spec = TaskSpec {
             version: 1,

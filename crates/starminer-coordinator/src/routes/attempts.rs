@@ -6,7 +6,8 @@ use axum::extract::State;
 use starminer_receipt::{AgentStatement, ChallengeStatement, DenyStatement, Grant, ReleaseStatement, Report};
 use starminer_verify::{Attempt, Digest, Evidence, Party, PublicKey, TaskId};
 use starminer_wire::{
-    Accepted, ChallengeRequest, DenyRequest, EvidenceRequest, GrantRequest, ProblemStatus, ReleaseRequest, ReleaseResponse, ReportRequest,
+    Accepted, ChallengeRequest, DenyRequest, EvidenceRequest, GrantRequest, ProblemStatus, ReleaseRequest,
+    ReleaseResponse, ReportRequest,
 };
 
 use super::open;
@@ -21,7 +22,12 @@ const MAX_ATTESTATION_RESULT_BYTES: usize = 64 * 1024;
 type Path = Params<(TaskId, Attempt)>;
 
 /// Takes a step. A task that is not in memory any more has ended; its answer follows from the database.
-async fn take(shared: &Shared, peer: PublicKey, (task, attempt): (TaskId, Attempt), step: Step) -> Result<Arc<Task>, Refused> {
+async fn take(
+    shared: &Shared,
+    peer: PublicKey,
+    (task, attempt): (TaskId, Attempt),
+    step: Step,
+) -> Result<Arc<Task>, Refused> {
     if shared.board.task(&task).is_some() {
         match shared.writer.execute(Command::Step { peer, task, attempt, step: step.clone() }).await {
             Err(refused) if refused.code() == "task.unknown" => {}
@@ -109,14 +115,18 @@ pub(super) async fn report(
     Json(request): Json<ReportRequest>,
 ) -> Result<Json<Accepted>, Refused> {
     let report = open::<Report>(&shared, request.report, |report| report.predicate.network)?;
-    let agent_statement =
-        request.agent_statement.map(|envelope| open::<AgentStatement>(&shared, envelope, |statement| statement.network)).transpose()?;
+    let agent_statement = request
+        .agent_statement
+        .map(|envelope| open::<AgentStatement>(&shared, envelope, |statement| statement.network))
+        .transpose()?;
     if let Some(evidence) = &request.closing_evidence {
         Evidence::parse(&evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?;
     }
     // An attempt that has ended is told so before it is asked for its outputs.
     if let Some(task) = shared.board.task(&path.0)
-        && task.attempt(path.1).is_some_and(|record| record.ended && record.node.0 == peer && record.report != Some(report.digest()))
+        && task
+            .attempt(path.1)
+            .is_some_and(|record| record.ended && record.node.0 == peer && record.report != Some(report.digest()))
     {
         return Err(Refused::fenced());
     }
@@ -129,5 +139,11 @@ pub(super) async fn report(
 }
 
 fn too_long(what: &str, most: usize) -> Refused {
-    Refused::of(ProblemStatus::TooLarge, Party::Releaser, "body.too-large", format!("the {what} is over {most} bytes"), "send less")
+    Refused::of(
+        ProblemStatus::TooLarge,
+        Party::Releaser,
+        "body.too-large",
+        format!("the {what} is over {most} bytes"),
+        "send less",
+    )
 }

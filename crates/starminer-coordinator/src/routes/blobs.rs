@@ -56,10 +56,9 @@ pub(super) async fn upload(
     if let Some(stored_bytes) = shared.blob_size(&id).await? {
         return Ok(Json(BlobStatus { stored_bytes, complete: true }));
     }
-    let _place = shared
-        .transfers
-        .try_acquire()
-        .map_err(|_| Refused::unavailable("blob.busy-transfers", "as many transfers are under way as the coordinator takes", 500))?;
+    let _place = shared.transfers.try_acquire().map_err(|_| {
+        Refused::unavailable("blob.busy-transfers", "as many transfers are under way as the coordinator takes", 500)
+    })?;
     let reservation = shared.quotas.reserve(peer.0, query.total)?;
     let body_row = if query.total <= INLINE_BYTES {
         Some(small(&shared, peer, id, &query, body).await?)
@@ -77,7 +76,13 @@ pub(super) async fn upload(
 }
 
 /// Takes a small blob in one piece.
-async fn small(shared: &Shared, peer: PublicKey, id: Digest, query: &UploadQuery, body: Body) -> Result<Vec<u8>, Refused> {
+async fn small(
+    shared: &Shared,
+    peer: PublicKey,
+    id: Digest,
+    query: &UploadQuery,
+    body: Body,
+) -> Result<Vec<u8>, Refused> {
     if query.offset != 0 {
         return Err(wrong_offset(0));
     }
@@ -94,7 +99,13 @@ async fn small(shared: &Shared, peer: PublicKey, id: Digest, query: &UploadQuery
 }
 
 /// Appends to a partial file.
-async fn large(shared: &Shared, peer: PublicKey, id: Digest, query: &UploadQuery, body: Body) -> Result<UploadEnd, Refused> {
+async fn large(
+    shared: &Shared,
+    peer: PublicKey,
+    id: Digest,
+    query: &UploadQuery,
+    body: Body,
+) -> Result<UploadEnd, Refused> {
     let now = shared.clock.now().wall.as_millis();
     let mut upload = shared.blobs.upload(peer.0, id.0, query.total, now).await.map_err(upload_refused)?;
     if upload.stored_bytes() != query.offset {
@@ -191,7 +202,13 @@ pub(super) async fn download(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let unknown = || {
-        Refused::of(ProblemStatus::NotFound, Party::Storage, "blob.not-found", "no complete blob has this content id", "check the id; blobs expire some time after their task")
+        Refused::of(
+            ProblemStatus::NotFound,
+            Party::Storage,
+            "blob.not-found",
+            "no complete blob has this content id",
+            "check the id; blobs expire some time after their task",
+        )
     };
     let row = shared.database.blob(&id.0).await.map_err(storage)?.ok_or_else(unknown)?;
     let (status, range) = match headers.get(header::RANGE) {
@@ -244,7 +261,9 @@ async fn file_body(shared: &Arc<Shared>, peer: PublicKey, id: Digest, range: Ran
 
 /// One range of bytes (RFC 9110 section 14.1.2), `bytes=from-` or `bytes=from-to`; what else there is, is refused.
 fn parse_range(value: &HeaderValue, size: u64) -> Result<Range<u64>, Refused> {
-    let refused = || Refused::malformed("blob.range", format!("the range is not bytes=from-to within the {size} bytes of the blob"));
+    let refused = || {
+        Refused::malformed("blob.range", format!("the range is not bytes=from-to within the {size} bytes of the blob"))
+    };
     let text = value.to_str().ok().and_then(|text| text.strip_prefix("bytes=")).ok_or_else(refused)?;
     let (from, to) = text.split_once('-').ok_or_else(refused)?;
     let from: u64 = from.parse().map_err(|_| refused())?;

@@ -37,8 +37,14 @@ pub(super) async fn evidence(
         _ = stopping.wait_for(|stopping| *stopping) => None,
     };
     let evidence = answer.ok_or_else(|| {
-        Refused::of(ProblemStatus::Unavailable, Party::Broker, "broker.silent", "the broker did not answer in time", "ask again, or another broker")
-            .retry_after(1_000)
+        Refused::of(
+            ProblemStatus::Unavailable,
+            Party::Broker,
+            "broker.silent",
+            "the broker did not answer in time",
+            "ask again, or another broker",
+        )
+        .retry_after(1_000)
     })?;
     Ok(Json(BrokerEvidenceView { challenge: request.challenge, evidence }))
 }
@@ -71,7 +77,13 @@ pub(super) async fn answer(
     Json(view): Json<BrokerEvidenceView>,
 ) -> Result<StatusCode, Refused> {
     if view.evidence.0.len() > MAX_EVIDENCE_BYTES {
-        return Err(Refused::of(ProblemStatus::TooLarge, Party::Broker, "evidence.too-long", "the evidence is too long", "send less"));
+        return Err(Refused::of(
+            ProblemStatus::TooLarge,
+            Party::Broker,
+            "evidence.too-long",
+            "the evidence is too long",
+            "send less",
+        ));
     }
     shared.brokers.answer(peer, view.challenge, view.evidence)?;
     Ok(StatusCode::NO_CONTENT)

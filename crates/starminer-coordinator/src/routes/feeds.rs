@@ -39,7 +39,13 @@ fn resume(shared: &Shared, epoch: u64, after: u64) -> (u64, u64) {
     }
 }
 
-async fn wait(shared: &Shared, role: FeedRole, identity: PublicKey, (epoch, after): (u64, u64), wait_ms: u64) -> FeedResponse {
+async fn wait(
+    shared: &Shared,
+    role: FeedRole,
+    identity: PublicKey,
+    (epoch, after): (u64, u64),
+    wait_ms: u64,
+) -> FeedResponse {
     let (epoch, after) = resume(shared, epoch, after);
     let changed = shared.board.feed_changed(role, identity);
     let look = || {

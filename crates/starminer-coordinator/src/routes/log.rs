@@ -39,7 +39,13 @@ pub(super) async fn tile(
     Params(path): Params<String>,
 ) -> Result<Response, Refused> {
     let unknown = || {
-        Refused::of(ProblemStatus::NotFound, Party::Network, "log.tile-unknown", "the log has no such tile", "read the checkpoint for its size")
+        Refused::of(
+            ProblemStatus::NotFound,
+            Party::Network,
+            "log.tile-unknown",
+            "the log has no such tile",
+            "read the checkpoint for its size",
+        )
     };
     let size = shared.log.head().size;
     let bytes = match TilePath::parse(&format!("tile/{path}")).map_err(|_| unknown())? {

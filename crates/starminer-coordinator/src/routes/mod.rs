@@ -73,7 +73,11 @@ async fn no_such_method() -> Refused {
 }
 
 /// Verifies a statement of this network.
-fn open<T: Statement>(shared: &Shared, envelope: Envelope, network: impl FnOnce(&T) -> NetworkId) -> Result<Arc<Signed<T>>, Refused> {
+fn open<T: Statement>(
+    shared: &Shared,
+    envelope: Envelope,
+    network: impl FnOnce(&T) -> NetworkId,
+) -> Result<Arc<Signed<T>>, Refused> {
     let signed = envelope.open::<T>()?;
     if network(signed.statement()) == shared.network {
         return Ok(Arc::new(signed));

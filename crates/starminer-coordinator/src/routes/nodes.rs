@@ -11,7 +11,10 @@ use crate::server::{Identity, Json};
 use crate::shared::{Shared, node_of};
 use crate::tasks::Command;
 
-pub(super) async fn challenge(State(shared): State<Arc<Shared>>, Identity(peer): Identity) -> Result<Json<AdmissionChallenge>, Refused> {
+pub(super) async fn challenge(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+) -> Result<Json<AdmissionChallenge>, Refused> {
     let random = shared.randomness.draw().map_err(|error| {
         tracing::error!(%error, "no challenge can be made");
         Refused::internal()

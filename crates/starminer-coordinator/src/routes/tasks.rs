@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use serde::Deserialize;
-use starminer_receipt::{CancelStatement, TaskSpec};
+use starminer_receipt::{Base64Bytes, CancelStatement, EntryKind, EnvelopeError, TaskSpec};
 use starminer_verify::{Party, TaskId};
 use starminer_wire::{Accepted, CancelRequest, ProblemStatus, ReceiptParts, SubmitRequest, TaskView};
 
@@ -14,7 +14,7 @@ use crate::log_reader::storage;
 use crate::refused::Refused;
 use crate::server::{Identity, Json, Params, Query};
 use crate::shared::{Shared, objects_of};
-use crate::tasks::{Command, Event, EventBody, Task, Tasks};
+use crate::tasks::{Command, StoredParts, Task, Tasks};
 
 pub(super) async fn submit(
     State(shared): State<Arc<Shared>>,
@@ -34,7 +34,10 @@ pub(super) async fn submit(
             return Err(deposit_refused("submit.deposit-missing", "the spec names a broker and no deposit came along"));
         }
         (Some(_), true) => {
-            return Err(deposit_refused("submit.deposit-unexpected", "the requester releases itself and needs no deposit"));
+            return Err(deposit_refused(
+                "submit.deposit-unexpected",
+                "the requester releases itself and needs no deposit",
+            ));
         }
         _ => {}
     }
@@ -49,7 +52,13 @@ pub(super) async fn submit(
 }
 
 fn deposit_refused(check: &'static str, reason: &'static str) -> Refused {
-    Refused::of(ProblemStatus::Refused, Party::Requester, check, reason, "leave a deposit exactly where the spec names a broker as releaser")
+    Refused::of(
+        ProblemStatus::Refused,
+        Party::Requester,
+        check,
+        reason,
+        "leave a deposit exactly where the spec names a broker as releaser",
+    )
 }
 
 fn view(shared: &Shared, task: &Task) -> TaskView {
@@ -133,22 +142,22 @@ pub(super) async fn receipt(
         entries,
     };
     for row in &rows {
-        let event = Event::from_row(row).map_err(|error| {
-            tracing::error!(%error, task = %id, "the database is damaged");
+        let damaged = |error: &dyn std::error::Error| {
+            tracing::error!(%error, task = %id, index = row.index, "the database is damaged");
             Refused::internal()
-        })?;
-        put(&mut parts, event.body);
+        };
+        let stored = StoredParts::from_row(row).map_err(|error| damaged(&error))?;
+        put(&mut parts, stored).map_err(|error| damaged(&error))?;
     }
     Ok(Json(parts))
 }
 
 /// A lease begins an attempt: what was of the attempt before is not part of the receipt, its log entries are.
-fn put(parts: &mut ReceiptParts, body: EventBody) {
-    let base64 = |bytes: Arc<Vec<u8>>| starminer_receipt::Base64Bytes(Arc::unwrap_or_clone(bytes));
-    match body {
-        EventBody::Genesis { .. } | EventBody::Admitted { .. } | EventBody::Submitted { .. } | EventBody::Expired { .. } => {}
-        EventBody::Leased { lease, .. } => {
-            parts.lease = Some(lease.envelope().clone());
+fn put(parts: &mut ReceiptParts, stored: StoredParts) -> Result<(), EnvelopeError> {
+    match stored.kind {
+        EntryKind::Genesis | EntryKind::Admitted | EntryKind::Submitted | EntryKind::Expired => {}
+        EntryKind::Leased => {
+            parts.lease = Some(stored.envelope()?);
             parts.challenge = None;
             parts.evidence = None;
             parts.attestation_result = None;
@@ -159,19 +168,20 @@ fn put(parts: &mut ReceiptParts, body: EventBody) {
             parts.agent_statement = None;
             parts.closing_evidence = None;
         }
-        EventBody::Challenged(challenge) => parts.challenge = Some(challenge.envelope().clone()),
-        EventBody::Attested { evidence, .. } => parts.evidence = Some(base64(evidence)),
-        EventBody::Released(release) => parts.release = Some(release.envelope().clone()),
-        EventBody::Granted { grant, attestation_result } => {
-            parts.grant = Some(grant.envelope().clone());
-            parts.attestation_result = Some(base64(attestation_result));
+        EntryKind::Challenged => parts.challenge = Some(stored.envelope()?),
+        EntryKind::Attested => parts.evidence = Some(Base64Bytes(stored.statement)),
+        EntryKind::Released => parts.release = Some(stored.envelope()?),
+        EntryKind::Granted => {
+            parts.grant = Some(stored.envelope()?);
+            parts.attestation_result = stored.attestation_result;
         }
-        EventBody::Denied(denial) => parts.denial = Some(denial.envelope().clone()),
-        EventBody::Reported { report, agent_statement, closing_evidence, .. } => {
-            parts.report = Some(report.envelope().clone());
-            parts.agent_statement = agent_statement.map(|statement| statement.envelope().clone());
-            parts.closing_evidence = closing_evidence.map(base64);
+        EntryKind::Denied => parts.denial = Some(stored.envelope()?),
+        EntryKind::Reported => {
+            parts.report = Some(stored.envelope()?);
+            parts.agent_statement = stored.agent_statement;
+            parts.closing_evidence = stored.closing_evidence;
         }
-        EventBody::Cancelled(cancel) => parts.cancel = Some(cancel.envelope().clone()),
+        EntryKind::Cancelled => parts.cancel = Some(stored.envelope()?),
     }
+    Ok(())
 }

@@ -33,7 +33,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
         let bytes = read_body(shared, request.into_body(), MAX_JSON_BODY_BYTES, JSON_BODY_TIMEOUT).await?;
         let malformed = |error: serde_json::Error| {
             // Only where it breaks: serde's own text may quote what was sent.
-            let reason = format!("not the JSON that this endpoint takes, at line {} column {}", error.line(), error.column());
+            let reason =
+                format!("not the JSON that this endpoint takes, at line {} column {}", error.line(), error.column());
             Refused::malformed("body.malformed", reason)
         };
         serde_json::from_slice(&bytes).map(Self).map_err(malformed)
@@ -101,7 +102,8 @@ pub(crate) async fn read_body(shared: &Shared, body: Body, most: usize, timeout:
         let mut whole = BytesMut::new();
         let mut reading = Reading { shared, bytes: 0 };
         while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(|_| Refused::malformed("body.broken", "the body ended before it was complete"))?;
+            let piece =
+                piece.map_err(|_| Refused::malformed("body.broken", "the body ended before it was complete"))?;
             if whole.len() + piece.len() > most {
                 return Err(too_large());
             }
@@ -128,7 +130,10 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Params<
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         match Path::<T>::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
-            Err(_) => Err(Refused::malformed("path.malformed", "a part of the path is not an id or number of the kind it stands for")),
+            Err(_) => Err(Refused::malformed(
+                "path.malformed",
+                "a part of the path is not an id or number of the kind it stands for",
+            )),
         }
     }
 }
@@ -143,7 +148,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         match axum::extract::Query::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Query(value)) => Ok(Self(value)),
-            Err(_) => Err(Refused::malformed("query.malformed", "the query does not have exactly the parameters of this endpoint")),
+            Err(_) => Err(Refused::malformed(
+                "query.malformed",
+                "the query does not have exactly the parameters of this endpoint",
+            )),
         }
     }
 }

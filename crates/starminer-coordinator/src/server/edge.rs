@@ -47,7 +47,8 @@ impl Peer {
                 "send the channel-binding proof of this very connection with every request (specs/tls.md)",
             )
         };
-        let proof = headers.get(CHANNEL_BINDING_HEADER).and_then(|value| value.to_str().ok()).ok_or(ProofError::Malformed);
+        let proof =
+            headers.get(CHANNEL_BINDING_HEADER).and_then(|value| value.to_str().ok()).ok_or(ProofError::Malformed);
         let proof: ChannelBindingProof = proof.and_then(str::parse).map_err(refused)?;
         self.session.verify_peer(&proof).map_err(refused)?;
         self.bound.store(true, Ordering::Release);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, Grant, Lease, LogEntry,
-    ReleaseStatement, Report, Signed, Statement, TaskSpec,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, Grant,
+    Lease, LogEntry, ReleaseStatement, Report, Signed, Statement, TaskSpec,
 };
 use starminer_store::EventRow;
 use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};
@@ -172,14 +172,14 @@ struct AttemptExtra {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GrantedExtra {
-    attestation_result: starminer_receipt::Base64Bytes,
+    attestation_result: Base64Bytes,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReportedExtra {
     agent_statement: Option<Envelope>,
-    closing_evidence: Option<starminer_receipt::Base64Bytes>,
+    closing_evidence: Option<Base64Bytes>,
     settles: Settles,
 }
 
@@ -266,14 +266,18 @@ impl Event {
     #[must_use]
     pub fn to_row(&self, index: u64, entry: Vec<u8>) -> EventRow {
         let extra = |value: serde_json::Result<Vec<u8>>| Some(value.expect("an extra is strings, numbers and bytes"));
-        let base64 = |bytes: &Arc<Vec<u8>>| starminer_receipt::Base64Bytes(bytes.to_vec());
+        let base64 = |bytes: &Arc<Vec<u8>>| Base64Bytes(bytes.to_vec());
         // Attempt and node of the statements that name them are read from there.
-        let of_attempt = || AttemptExtra { attempt: self.attempt.unwrap_or(Attempt(0)), node: self.node.unwrap_or(NO_NODE) };
+        let of_attempt =
+            || AttemptExtra { attempt: self.attempt.unwrap_or(Attempt(0)), node: self.node.unwrap_or(NO_NODE) };
         let (statement, extra) = match &self.body {
             EventBody::Genesis { trust } => (Some(trust.as_bytes().to_vec()), None),
             EventBody::Admitted { evidence, standing } => (
                 Some(evidence.as_bytes().to_vec()),
-                extra(serde_json::to_vec(&AdmittedExtra { node: self.node.unwrap_or(NO_NODE), standing: standing.clone() })),
+                extra(serde_json::to_vec(&AdmittedExtra {
+                    node: self.node.unwrap_or(NO_NODE),
+                    standing: standing.clone(),
+                })),
             ),
             EventBody::Submitted { spec, deposit } => (
                 Some(spec.envelope().encode()),
@@ -282,9 +286,13 @@ impl Event {
             EventBody::Leased { lease, boot } => {
                 (Some(lease.envelope().encode()), extra(serde_json::to_vec(&LeasedExtra { boot: *boot })))
             }
-            EventBody::Challenged(challenge) => (Some(challenge.envelope().encode()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Challenged(challenge) => {
+                (Some(challenge.envelope().encode()), extra(serde_json::to_vec(&of_attempt())))
+            }
             EventBody::Attested { evidence, .. } => (Some(evidence.to_vec()), extra(serde_json::to_vec(&of_attempt()))),
-            EventBody::Released(release) => (Some(release.envelope().encode()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Released(release) => {
+                (Some(release.envelope().encode()), extra(serde_json::to_vec(&of_attempt())))
+            }
             EventBody::Granted { grant, attestation_result } => (
                 Some(grant.envelope().encode()),
                 extra(serde_json::to_vec(&GrantedExtra { attestation_result: base64(attestation_result) })),
@@ -325,8 +333,7 @@ impl Event {
     /// [`ReplayError`].
     pub fn from_row(row: &EventRow) -> Result<Self, ReplayError> {
         let reader = RowReader(row);
-        let kind = usize::try_from(row.kind).ok().and_then(|kind| KINDS.get(kind).copied());
-        let kind = kind.ok_or(ReplayError::Kind { index: row.index, kind: row.kind })?;
+        let kind = reader.kind()?;
         let mut event = Self {
             at: UnixTime(row.at),
             task: row.task.map(TaskId),
@@ -397,6 +404,56 @@ impl Event {
     }
 }
 
+/// A row's parts as they were signed, not verified again: for handing them on to somebody who verifies them.
+#[derive(Debug)]
+pub struct StoredParts {
+    /// What happened.
+    pub kind: EntryKind,
+    /// The statement's bytes: an envelope, evidence, or a digest.
+    pub statement: Vec<u8>,
+    /// The attestation result that goes with a grant.
+    pub attestation_result: Option<Base64Bytes>,
+    /// The agent's statement that goes with a report.
+    pub agent_statement: Option<Envelope>,
+    /// The evidence that goes with a report.
+    pub closing_evidence: Option<Base64Bytes>,
+}
+
+impl StoredParts {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// [`ReplayError::Kind`], [`ReplayError::Damaged`].
+    pub fn from_row(row: &EventRow) -> Result<Self, ReplayError> {
+        let reader = RowReader(row);
+        let kind = reader.kind()?;
+        let mut parts = Self {
+            kind,
+            statement: reader.statement()?.to_vec(),
+            attestation_result: None,
+            agent_statement: None,
+            closing_evidence: None,
+        };
+        if kind == EntryKind::Granted {
+            let extra: GrantedExtra = reader.extra()?;
+            parts.attestation_result = Some(extra.attestation_result);
+        }
+        if kind == EntryKind::Reported {
+            let extra: ReportedExtra = reader.extra()?;
+            (parts.agent_statement, parts.closing_evidence) = (extra.agent_statement, extra.closing_evidence);
+        }
+        Ok(parts)
+    }
+
+    /// The statement as an envelope.
+    ///
+    /// # Errors
+    /// The row has another kind of statement, or is damaged.
+    pub fn envelope(&self) -> Result<Envelope, EnvelopeError> {
+        Envelope::parse(&self.statement)
+    }
+}
+
 /// Stands where a row needs a node and the event has none; such events are not made.
 const NO_NODE: NodeId = NodeId(starminer_verify::PublicKey([0; 32]));
 
@@ -405,6 +462,11 @@ struct RowReader<'r>(&'r EventRow);
 impl RowReader<'_> {
     fn damaged(&self) -> ReplayError {
         ReplayError::Damaged { index: self.0.index }
+    }
+
+    fn kind(&self) -> Result<EntryKind, ReplayError> {
+        let kind = usize::try_from(self.0.kind).ok().and_then(|kind| KINDS.get(kind).copied());
+        kind.ok_or(ReplayError::Kind { index: self.0.index, kind: self.0.kind })
     }
 
     fn statement(&self) -> Result<&[u8], ReplayError> {

@@ -53,7 +53,8 @@ impl Tasks {
     /// The suitable node with the most free places; one whose last attempt at this task failed only if there is no other.
     fn choose(&self, task: &Task, now: Now) -> Option<(NodeId, Offer)> {
         let failed = task.failed_node();
-        let suits = |node: &NodeId| self.nodes.get(node).is_some_and(|standing| standing.suits(&task.spec.policy, now.wall));
+        let suits =
+            |node: &NodeId| self.nodes.get(node).is_some_and(|standing| standing.suits(&task.spec.policy, now.wall));
         self.offers
             .iter()
             .filter(|(node, _)| suits(node))
@@ -73,10 +74,17 @@ impl Tasks {
             expires_at: now.wall.saturating_add_millis(self.waits.lease_ms(&task.spec)),
             coordinator: self.signer.public_key(),
         };
-        let lease = Envelope::sign(lease, &ByRef(&*self.signer)).expect("the lease names this signer and counts from 1");
+        let lease =
+            Envelope::sign(lease, &ByRef(&*self.signer)).expect("the lease names this signer and counts from 1");
         let left = offer.free_places.saturating_sub(1);
         self.set_offer(node, (left > 0).then_some(Offer { free_places: left, ..offer }));
-        self.record(Some(task.id), Some(attempt), Some(node), EventBody::Leased { lease: Arc::new(lease), boot: offer.boot }, now);
+        self.record(
+            Some(task.id),
+            Some(attempt),
+            Some(node),
+            EventBody::Leased { lease: Arc::new(lease), boot: offer.boot },
+            now,
+        );
     }
 
     /// Ends what is overdue.
@@ -154,7 +162,8 @@ impl Tasks {
             sealed_details: None,
             sandbox: Vec::new(),
         };
-        let report = Envelope::sign(Report::new(predicate), &ByRef(&*self.signer)).expect("a report of no outputs keeps its rules");
+        let report = Envelope::sign(Report::new(predicate), &ByRef(&*self.signer))
+            .expect("a report of no outputs keeps its rules");
         let body = EventBody::Reported {
             report: Arc::new(report),
             agent_statement: None,

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, Grant, ReleaseStatement, Report, Signed, Signer, TaskSpec,
+    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, Grant, ReleaseStatement, Report, Signed,
+    Signer, TaskSpec,
 };
 use starminer_verify::{Attempt, Digest, NetworkId, NodeId, Party, PublicKey, TaskId, UnixTime};
 use starminer_wire::{Deposit, ProblemStatus, TaskState};
@@ -199,7 +200,13 @@ impl std::fmt::Debug for Tasks {
 
 impl Tasks {
     /// No tasks. `next_index` and `last_at` say where the log stands.
-    pub fn new(network: NetworkId, signer: Arc<dyn Signer + Send + Sync>, waits: Waits, next_index: u64, last_at: UnixTime) -> Self {
+    pub fn new(
+        network: NetworkId,
+        signer: Arc<dyn Signer + Send + Sync>,
+        waits: Waits,
+        next_index: u64,
+        last_at: UnixTime,
+    ) -> Self {
         Self {
             network,
             signer,
@@ -288,7 +295,13 @@ impl Tasks {
                 let id = task;
                 let task = self.tasks.get(&id).cloned().ok_or_else(Refused::task_unknown)?;
                 if let Some(body) = Self::decide_cancel(&task, peer, cancel)? {
-                    self.record(Some(id), task.live().map(|live| live.attempt), task.live().map(|live| live.node), body, now);
+                    self.record(
+                        Some(id),
+                        task.live().map(|live| live.attempt),
+                        task.live().map(|live| live.node),
+                        body,
+                        now,
+                    );
                 }
                 Ok(Answer { task: self.tasks.get(&id).cloned() })
             }
@@ -340,7 +353,11 @@ impl Tasks {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn decide_cancel(task: &Task, peer: PublicKey, cancel: Arc<Signed<CancelStatement>>) -> Result<Option<EventBody>, Refused> {
+    pub fn decide_cancel(
+        task: &Task,
+        peer: PublicKey,
+        cancel: Arc<Signed<CancelStatement>>,
+    ) -> Result<Option<EventBody>, Refused> {
         if peer != task.requester() {
             return Err(Refused::task_unknown());
         }
@@ -351,7 +368,11 @@ impl Tasks {
         if !self.nodes.contains_key(&node) && self.nodes.len() >= self.waits.nodes {
             self.nodes.retain(|_, standing| standing.valid_until > now.wall);
             if self.nodes.len() >= self.waits.nodes {
-                return Err(Refused::unavailable("node.too-many", "as many nodes are admitted as this coordinator takes", 60_000));
+                return Err(Refused::unavailable(
+                    "node.too-many",
+                    "as many nodes are admitted as this coordinator takes",
+                    60_000,
+                ));
             }
         }
         self.undo.nodes.entry(node).or_insert_with(|| self.nodes.get(&node).cloned());
@@ -360,7 +381,12 @@ impl Tasks {
         Ok(Answer { task: None })
     }
 
-    fn submit(&mut self, spec: Arc<Signed<TaskSpec>>, deposit: Option<Arc<Deposit>>, now: Now) -> Result<Answer, Refused> {
+    fn submit(
+        &mut self,
+        spec: Arc<Signed<TaskSpec>>,
+        deposit: Option<Arc<Deposit>>,
+        now: Now,
+    ) -> Result<Answer, Refused> {
         let id = spec.task;
         if let Some(task) = self.tasks.get(&id) {
             return Self::resubmit(task, &spec).map(|()| Answer { task: Some(task.clone()) });
@@ -403,7 +429,14 @@ impl Tasks {
     }
 
     /// Appends an event to the batch and folds it.
-    pub(super) fn record(&mut self, task: Option<TaskId>, attempt: Option<Attempt>, node: Option<NodeId>, body: EventBody, now: Now) {
+    pub(super) fn record(
+        &mut self,
+        task: Option<TaskId>,
+        attempt: Option<Attempt>,
+        node: Option<NodeId>,
+        body: EventBody,
+        now: Now,
+    ) {
         let at = self.last_at.max(now.wall);
         let index = self.next_index;
         let event = Event { at, task, attempt, node, body };
@@ -593,7 +626,9 @@ impl Tasks {
     fn take_step(&mut self, task: &Task, attempt: Attempt, body: EventBody, now: Now) {
         let node = task.attempt(attempt).map(|record| record.node);
         let final_refusal = match &body {
-            EventBody::Denied(denial) if !denial.retry || !self.attempts_left(task, now) => denial.reasons.first().cloned(),
+            EventBody::Denied(denial) if !denial.retry || !self.attempts_left(task, now) => {
+                denial.reasons.first().cloned()
+            }
             _ => None,
         };
         self.record(Some(task.id), Some(attempt), node, body, now);
@@ -655,7 +690,9 @@ impl Waits {
     /// The longest that an attempt may take, all steps together: the length of a lease.
     pub(super) fn lease_ms(&self, spec: &TaskSpec) -> u64 {
         let releaser = self.releaser_ms.saturating_mul(3);
-        releaser.saturating_add(self.node_ms).saturating_add(spec.limits.wall_limit_ms).saturating_add(self.report_margin_ms)
+        releaser
+            .saturating_add(self.node_ms)
+            .saturating_add(spec.limits.wall_limit_ms)
+            .saturating_add(self.report_margin_ms)
     }
 }
-

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, Grant, Outcome, ReleaseStatement, Report, ReportAuthor, Signed,
+    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, Grant, Outcome, ReleaseStatement, Report,
+    ReportAuthor, Signed,
 };
 use starminer_verify::{Attempt, Digest, NodeId, Party, PublicKey, Refusal};
 use starminer_wire::TaskState;
@@ -115,7 +116,10 @@ pub(super) fn release(task: &Task, record: &AttemptRecord, release: Arc<Signed<R
         Party::Releaser,
         &[
             ("challenge", challenge.is_some_and(|challenge| challenge.challenge == release.challenge)),
-            ("challenge_issued_at", challenge.is_some_and(|challenge| challenge.issued_at == release.challenge_issued_at)),
+            (
+                "challenge_issued_at",
+                challenge.is_some_and(|challenge| challenge.issued_at == release.challenge_issued_at),
+            ),
             ("evidence", record.evidence.as_ref().is_some_and(|kept| kept.digest == release.evidence)),
             ("policy", release.policy == task.spec.policy.digest()),
         ],
@@ -123,7 +127,12 @@ pub(super) fn release(task: &Task, record: &AttemptRecord, release: Arc<Signed<R
     Ok(Some(EventBody::Released(release)))
 }
 
-pub(super) fn grant(task: &Task, record: &AttemptRecord, grant: Arc<Signed<Grant>>, attestation_result: Arc<Vec<u8>>) -> Step {
+pub(super) fn grant(
+    task: &Task,
+    record: &AttemptRecord,
+    grant: Arc<Signed<Grant>>,
+    attestation_result: Arc<Vec<u8>>,
+) -> Step {
     linked(
         Party::Releaser,
         &[
@@ -202,7 +211,9 @@ pub(super) fn report(task: &Task, record: &AttemptRecord, parts: ReportParts, at
     if by_task && record.grant.is_none() {
         return Err(Refused::wrong_state(record.state().name(), TaskState::Granted.name()));
     }
-    let optional = |named: Option<Digest>, found: Option<Digest>| if by_task { named == found } else { named.is_none() || named == found };
+    let optional = |named: Option<Digest>, found: Option<Digest>| {
+        if by_task { named == found } else { named.is_none() || named == found }
+    };
     linked(
         Party::Node,
         &[
@@ -289,11 +300,21 @@ pub(super) mod because {
     }
 
     pub fn node_lost() -> Refusal {
-        Refusal::new(Party::Node, "node.lost", "the node went away before it reported", "submit again; another node will take it")
+        Refusal::new(
+            Party::Node,
+            "node.lost",
+            "the node went away before it reported",
+            "submit again; another node will take it",
+        )
     }
 
     pub fn node_restarted() -> Refusal {
-        Refusal::new(Party::Node, "node.restarted", "the node restarted and gave the attempt up", "submit again; another node will take it")
+        Refusal::new(
+            Party::Node,
+            "node.restarted",
+            "the node restarted and gave the attempt up",
+            "submit again; another node will take it",
+        )
     }
 
     pub fn spec_expired() -> Refusal {

@@ -168,7 +168,9 @@ impl Task {
             return Err(out_of_order);
         }
         match &event.body {
-            EventBody::Genesis { .. } | EventBody::Admitted { .. } | EventBody::Submitted { .. } => return Err(out_of_order),
+            EventBody::Genesis { .. } | EventBody::Admitted { .. } | EventBody::Submitted { .. } => {
+                return Err(out_of_order);
+            }
             EventBody::Leased { lease, boot } => {
                 let next = self.attempts.last().map_or(1, |last| last.attempt.0 + 1);
                 if self.live().is_some() || lease.attempt.0 != next {
@@ -208,7 +210,8 @@ impl Task {
             }
             step => {
                 // The coordinator's own final report comes after its attempt has ended already.
-                let last = self.attempts.last_mut().filter(|last| Some(last.attempt) == event.attempt).ok_or(out_of_order)?;
+                let last =
+                    self.attempts.last_mut().filter(|last| Some(last.attempt) == event.attempt).ok_or(out_of_order)?;
                 last.step(step, index);
                 last.version = index + 1;
                 last.since_ms = now.mono_ms;
@@ -280,7 +283,9 @@ impl AttemptRecord {
     fn step(&mut self, step: &EventBody, index: u64) {
         match step {
             EventBody::Challenged(challenge) => self.challenge = Some(Kept::whole(challenge)),
-            EventBody::Attested { evidence, digest } => self.evidence = Some(Kept { digest: *digest, body: Some(evidence.clone()) }),
+            EventBody::Attested { evidence, digest } => {
+                self.evidence = Some(Kept { digest: *digest, body: Some(evidence.clone()) })
+            }
             EventBody::Released(release) => {
                 self.release = Some(Kept::whole(release));
                 self.release_index = Some(index);
@@ -330,4 +335,3 @@ pub(crate) fn cancellation(task: &Task) -> Option<Digest> {
         _ => None,
     }
 }
-

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, Determinism, EngineKind, Envelope, ExitStatus,
-    Grant, Limits, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret, Sensitivity, Signed,
-    Signer as _, SigningKey, TaskSpec, WasmGrants,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, Determinism, EngineKind, Envelope,
+    ExitStatus, Grant, Limits, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate,
+    SealedSecret, Sensitivity, Signed, Signer as _, SigningKey, TaskSpec, WasmGrants,
 };
 use starminer_verify::{
-    Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, TaskId, Tier, UnixTime,
+    Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, TaskId,
+    Tier, UnixTime,
 };
 use starminer_wire::TaskState;
 
@@ -21,8 +22,14 @@ use crate::refused::Refused;
 
 const NETWORK: NetworkId = NetworkId([1; 32]);
 const START: UnixTime = UnixTime(1_000_000);
-const WAITS: Waits =
-    Waits { releaser_ms: 1_000, node_ms: 500, report_margin_ms: 100, open_tasks_per_requester: 3, open_tasks: 5, nodes: 3 };
+const WAITS: Waits = Waits {
+    releaser_ms: 1_000,
+    node_ms: 500,
+    report_margin_ms: 100,
+    open_tasks_per_requester: 3,
+    open_tasks: 5,
+    nodes: 3,
+};
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(&zeroize::Zeroizing::new([seed; 32]))
@@ -49,7 +56,11 @@ impl Bench {
         let tasks = Tasks::new(NETWORK, Arc::new(key(0)), WAITS, 0, UnixTime(0));
         let mut bench = Self { tasks, now: Now { wall: START, mono_ms: 0 }, events: Vec::new() };
         for node in 10..13 {
-            bench.ok(Command::Admit { node: NodeId(key(node).public_key()), evidence: Digest([node; 32]), standing: standing() });
+            bench.ok(Command::Admit {
+                node: NodeId(key(node).public_key()),
+                evidence: Digest([node; 32]),
+                standing: standing(),
+            });
         }
         bench
     }
@@ -106,12 +117,18 @@ impl Bench {
 
     /// Ends the process and starts anew from what was committed.
     fn restart(&mut self) {
-        let mut fresh =
-            Tasks::new(NETWORK, Arc::new(key(0)), WAITS, self.events.len() as u64, self.events.last().map_or(UnixTime(0), |e| e.1.at));
+        let mut fresh = Tasks::new(
+            NETWORK,
+            Arc::new(key(0)),
+            WAITS,
+            self.events.len() as u64,
+            self.events.last().map_or(UnixTime(0), |e| e.1.at),
+        );
         self.now.mono_ms += 5;
         for events in self.by_task().into_values() {
             // Through rows and back, as the database does it.
-            let rows: Vec<_> = events.iter().map(|(index, event)| event.to_row(*index, event.entry(&NETWORK).encode())).collect();
+            let rows: Vec<_> =
+                events.iter().map(|(index, event)| event.to_row(*index, event.entry(&NETWORK).encode())).collect();
             let events: Vec<_> = rows.iter().map(|row| (row.index, Event::from_row(row).unwrap())).collect();
             fresh.restore_task(Tasks::replay(&events, self.now).unwrap().unwrap());
         }
@@ -142,7 +159,10 @@ impl Bench {
             assert_eq!(fingerprint(&replayed), fingerprint(known), "replayed events give another state");
             let ends = events.iter().filter(|(_, event)| ends_task(event)).count();
             assert_eq!(ends, usize::from(known.ending.is_some()), "a task ends once");
-            assert!(!ends_task(&events[0].1) && (ends == 0 || ends_task(&events.last().unwrap().1)), "something follows the end");
+            assert!(
+                !ends_task(&events[0].1) && (ends == 0 || ends_task(&events.last().unwrap().1)),
+                "something follows the end"
+            );
             let live = known.attempts.iter().filter(|attempt| !attempt.ended).count();
             assert!(live <= usize::from(known.ending.is_none()), "two attempts are live, or one of an ended task");
             assert!(known.attempts.len() <= known.spec.max_attempts as usize);
@@ -501,7 +521,9 @@ fn identities_are_held_to_their_roles() {
     let mut bench = until(5);
     let task = bench.task(1);
     let hand_ = hand(&task);
-    for command in [hand_.challenge(), hand_.evidence(), hand_.release(|_| {}), hand_.grant(b"result", |_| {}), hand_.complete()] {
+    for command in
+        [hand_.challenge(), hand_.evidence(), hand_.release(|_| {}), hand_.grant(b"result", |_| {}), hand_.complete()]
+    {
         let Command::Step { task, attempt, step, .. } = command else { panic!() };
         let stranger = key(99).public_key();
         bench.refused(Command::Step { peer: stranger, task, attempt, step: step.clone() }, "identity.forbidden");
@@ -627,7 +649,8 @@ fn a_spec_expires_until_it_is_granted() {
         let mut bench = until(steps);
         bench.now.wall = UnixTime(START.0 + 100_000);
         bench.pass(0);
-        let failed = matches!(&bench.task(1).ending, Some(Ending::Failed(refusal)) if refusal.check() == "spec.expired");
+        let failed =
+            matches!(&bench.task(1).ending, Some(Ending::Failed(refusal)) if refusal.check() == "spec.expired");
         assert_eq!(failed, steps < 5, "step {steps}");
         bench.check();
     }
@@ -704,12 +727,16 @@ fn command(bench: &Bench, act: &Act) -> Option<Command> {
     let seen = bench.tasks.known().map(|task| task.version).max().unwrap_or(0);
     Some(match act {
         Act::Submit(task, requester) => Command::Submit { spec: spec(*task, *requester, |_| {}), deposit: None },
-        Act::Offer(node, free_places) => {
-            Command::Offer { node: node_id(*node), offer: Offer { boot: boot(*node), poll: 1, free_places: *free_places }, seen }
-        }
-        Act::Reboot(node, free_places) => {
-            Command::Offer { node: node_id(*node), offer: Offer { boot: boot(*node + 100), poll: 2, free_places: *free_places }, seen }
-        }
+        Act::Offer(node, free_places) => Command::Offer {
+            node: node_id(*node),
+            offer: Offer { boot: boot(*node), poll: 1, free_places: *free_places },
+            seen,
+        },
+        Act::Reboot(node, free_places) => Command::Offer {
+            node: node_id(*node),
+            offer: Offer { boot: boot(*node + 100), poll: 2, free_places: *free_places },
+            seen,
+        },
         Act::Withdraw(node) => Command::Withdraw { node: node_id(*node), poll: 1 },
         Act::Lost(node) => Command::NodeLost { node: node_id(*node) },
         Act::Cancel(task) => hand(&*leased(*task)?).cancel(),

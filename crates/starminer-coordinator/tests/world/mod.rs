@@ -12,19 +12,20 @@ use starminer_client::{ClientError, CoordinatorClient, UploadSource};
 use starminer_coordinator::{Config, Coordinator, Environment, Options};
 use starminer_log::{KeyName, LogSigner};
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, CoordinatorEntry, DenyStatement, Determinism, EngineKind, Envelope,
-    ExitStatus, Grant, Lease, Limits, LogEntryKeys, NetworkTrust, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor,
-    ReportPredicate, SealedSecret, Sensitivity, Signed, Signer as _, SigningKey, SimulatedRootEntry, TaskSpec, WasmGrants,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, CoordinatorEntry, DenyStatement, Determinism,
+    EngineKind, Envelope, ExitStatus, Grant, Lease, Limits, LogEntryKeys, NetworkTrust, ObjectRef, Outcome,
+    ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret, Sensitivity, Signed, Signer as _,
+    SigningKey, SimulatedRootEntry, TaskSpec, WasmGrants,
 };
 use starminer_tls::IdentityKey;
 use starminer_verify::software_tee::{ChipId, DebugMode, MemoryEncryption};
 use starminer_verify::{
-    Attempt, Binding, BootId, Challenge, Digest, NetworkId, NodeId, Policy, PolicyFields, Posture, PublicKey, Purpose, ReferenceValue,
-    ReferenceValues, Refusal, Suite, TaskId, TaskKey, UnixTime,
+    Attempt, Binding, BootId, Challenge, Digest, NetworkId, NodeId, Policy, PolicyFields, Posture, PublicKey, Purpose,
+    ReferenceValue, ReferenceValues, Refusal, Suite, TaskId, TaskKey, UnixTime,
 };
 use starminer_wire::{
-    AdmissionRequest, AttemptView, ChallengeRequest, EvidenceRequest, FeedRole, GrantRequest, NodeFeedRequest, ReleaseRequest,
-    ReleaseResponse, ReportRequest, SubmitRequest, TaskView,
+    AdmissionRequest, AttemptView, ChallengeRequest, EvidenceRequest, FeedRole, GrantRequest, NodeFeedRequest,
+    ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskView,
 };
 use zeroize::Zeroizing;
 
@@ -43,7 +44,10 @@ pub struct Party {
 impl Party {
     pub fn new(seed: u8) -> Self {
         let seed = [seed; 32];
-        Self { identity: Arc::new(IdentityKey::from_seed(&seed).unwrap()), signer: SigningKey::from_seed(&Zeroizing::new(seed)) }
+        Self {
+            identity: Arc::new(IdentityKey::from_seed(&seed).unwrap()),
+            signer: SigningKey::from_seed(&Zeroizing::new(seed)),
+        }
     }
 
     pub fn key(&self) -> PublicKey {
@@ -105,7 +109,12 @@ impl World {
     }
 
     pub fn try_start(&self, environment: Environment) -> Result<Running, starminer_coordinator::CoordinatorError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name(THREAD_NAME).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name(THREAD_NAME)
+            .enable_all()
+            .build()
+            .unwrap();
         let options = Options {
             config: self.config.clone(),
             directory: self.data(),
@@ -120,7 +129,10 @@ impl World {
             let opening = scope.spawn(|| {
                 runtime.block_on(async {
                     let coordinator = Coordinator::open_with(options).await?;
-                    Ok::<_, starminer_coordinator::CoordinatorError>((coordinator, tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap()))
+                    Ok::<_, starminer_coordinator::CoordinatorError>((
+                        coordinator,
+                        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+                    ))
                 })
             });
             opening.join().unwrap()
@@ -422,7 +434,11 @@ impl<'w> Life<'w> {
         self.release.insert(sign(statement, self.releaser)).clone()
     }
 
-    pub async fn release(&mut self, client: &CoordinatorClient, remembered_size: u64) -> Result<ReleaseResponse, ClientError> {
+    pub async fn release(
+        &mut self,
+        client: &CoordinatorClient,
+        remembered_size: u64,
+    ) -> Result<ReleaseResponse, ClientError> {
         let release = match &self.release {
             Some(release) => release.clone(),
             None => self.make_release(),
@@ -457,7 +473,8 @@ impl<'w> Life<'w> {
             Some(grant) => grant.clone(),
             None => self.make_grant(),
         };
-        let request = GrantRequest { grant: grant.into_envelope(), attestation_result: Base64Bytes(self.result.clone()) };
+        let request =
+            GrantRequest { grant: grant.into_envelope(), attestation_result: Base64Bytes(self.result.clone()) };
         client.grant(&self.task(), self.attempt(), &request).await.map(|_| ())
     }
 
@@ -506,7 +523,11 @@ impl<'w> Life<'w> {
         }
     }
 
-    pub async fn report(&self, client: &CoordinatorClient, request: &ReportRequest) -> Result<starminer_wire::Accepted, ClientError> {
+    pub async fn report(
+        &self,
+        client: &CoordinatorClient,
+        request: &ReportRequest,
+    ) -> Result<starminer_wire::Accepted, ClientError> {
         client.report(&self.task(), self.attempt(), request).await
     }
 

@@ -6,10 +6,11 @@ CREATE TABLE checkpoint (
     id      SMALLINT PRIMARY KEY CHECK (id = 1),
     version BIGINT NOT NULL,
     size    BIGINT NOT NULL,
-    note    TEXT   NOT NULL
+    note    TEXT   NOT NULL,
+    hashes  BLOB NOT NULL
 );
 
--- Runs of 256 stored hashes; the last run grows until it is full.
+-- Full runs of 256 stored hashes. Those of the run that is not full yet are in the checkpoint, which every commit writes anyway.
 CREATE TABLE log_hashes (
     run    INTEGER PRIMARY KEY,
     hashes BLOB NOT NULL

@@ -21,7 +21,8 @@ use starminer_sandbox::Locked;
 use starminer_tls::IdentityKey;
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    Binding, BootId, Digest, Endorsements, NodeId, Posture, PostureItem, PostureState, PublicKey, Purpose, Refusal, SandboxMeasure, Suite, TaskId, TaskKey, UnixTime,
+    Binding, BootId, Digest, Endorsements, NodeId, Posture, PostureItem, PostureState, PublicKey, Purpose, Refusal,
+    SandboxMeasure, Suite, TaskId, TaskKey, UnixTime,
 };
 use starminer_wire::{AttemptView, BrokerEvidenceRequest, BrokerEvidenceView, MAX_POLL_WAIT_MS};
 use zeroize::Zeroizing;
@@ -46,7 +47,11 @@ pub fn init(dir: &Path, network: &NetworkTrust, root: &SimulatedRoot) -> anyhow:
 fn own_posture() -> anyhow::Result<Vec<PostureItem<SandboxMeasure>>> {
     starminer_sandbox::harden_supervisor()?;
     let in_force = |measure| PostureItem::new(measure, PostureState::InForce, "read back after hardening");
-    let mut items = vec![in_force(SandboxMeasure::NonDumpable), in_force(SandboxMeasure::CoreDumpsOff), in_force(SandboxMeasure::PtraceRefused)];
+    let mut items = vec![
+        in_force(SandboxMeasure::NonDumpable),
+        in_force(SandboxMeasure::CoreDumpsOff),
+        in_force(SandboxMeasure::PtraceRefused),
+    ];
     items.push(match starminer_sandbox::lock_process() {
         Locked::All => PostureItem::new(SandboxMeasure::KeysLocked, PostureState::InForce, "all memory is locked"),
         Locked::None(reason) => PostureItem::new(SandboxMeasure::KeysLocked, PostureState::Absent, &reason),
@@ -83,7 +88,7 @@ impl ReleaserHost for BrokerHost {
     fn trust(&self, spec: &TaskSpec) -> Result<ReleaserTrust, Refusal> {
         ReleaserTrust::from_spec(spec, Endorsements::none()).map_err(|error| {
             let remedy = "name fewer simulated roots in the policy";
-            Refusal::new(starminer_verify::Party::Requester, "policy.too-many-roots", &error.to_string(), remedy)
+            Refusal::new(starminer_verify::Party::Requester, "policy.too-many-roots", error.to_string(), remedy)
         })
     }
 
@@ -175,7 +180,8 @@ impl BrokerService {
             posture: self.posture.digest(),
             subject: None,
         };
-        let evidence = self.tee.attest(&[binding], &self.posture)?.into_iter().next().context("one binding, one evidence")?;
+        let evidence =
+            self.tee.attest(&[binding], &self.posture)?.into_iter().next().context("one binding, one evidence")?;
         let mut own = self.host.own_evidence.lock().unwrap_or_else(PoisonError::into_inner);
         if own.len() >= MAX_OWN_EVIDENCE {
             own.pop_front();

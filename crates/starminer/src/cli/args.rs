@@ -7,13 +7,20 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Confidential computing on hardware that nobody has to trust.
 #[derive(Debug, Parser)]
-#[command(name = "starminer", version, about, propagate_version = true, max_term_width = 110, after_help = "\
+#[command(
+    name = "starminer",
+    version,
+    about,
+    propagate_version = true,
+    max_term_width = 110,
+    after_help = "\
 Examples:
   starminer demo                                   watch three real jobs go through a network of five processes
   starminer run --wasm app.wasm -i data.csv -o out/ --accept-simulated 'demo software TEE'
   starminer verify out/*.receipt --network network.toml
 
-Exit codes: 0 done, 1 refused or failed, 2 unusable call or file, 3 (verify) something unanchored, 4 unreachable, 5 this machine failed.")]
+Exit codes: 0 done, 1 refused or failed, 2 unusable call or file, 3 (verify) something unanchored, 4 unreachable, 5 this machine failed."
+)]
 pub struct Args {
     /// Print one JSON document for scripts instead of text for people.
     #[arg(long, global = true)]
@@ -179,7 +186,9 @@ pub struct RunArgs {
 
 /// Names a task.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starminer status              every task in this home\n  starminer status 3f2a…        one of them; a unique beginning is enough")]
+#[command(
+    after_help = "Examples:\n  starminer status              every task in this home\n  starminer status 3f2a…        one of them; a unique beginning is enough"
+)]
 pub struct TaskArgs {
     /// The task, or a unique beginning of it.
     #[arg(value_name = "TASK")]

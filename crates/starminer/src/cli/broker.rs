@@ -15,8 +15,9 @@ pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> 
     let network = service::read_trust(&args.network)?;
     let root = load_root(args)?;
     new_dir(&args.dir)?;
-    let broker = broker::init(&args.dir, &network, &root)
-        .map_err(|error| Failure::local("broker.init", with_sources(error.as_ref()), "check free space and permissions"))?;
+    let broker = broker::init(&args.dir, &network, &root).map_err(|error| {
+        Failure::local("broker.init", with_sources(error.as_ref()), "check free space and permissions")
+    })?;
     terminal.result(format!("broker {broker} prepared in {}", args.dir.display()));
     terminal.result(format!("  run it  starminer broker run {}", args.dir.display()));
     terminal.document(&json!({ "dir": args.dir.display().to_string(), "broker": broker.to_string() }));

@@ -43,7 +43,8 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
     let identity = IdentityKey::generate()
         .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
     let save = |key: &IdentityKey, name: &str| {
-        key.save(&dir.join(name)).map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))
+        key.save(&dir.join(name))
+            .map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))
     };
     save(&identity, "coordinator.key")?;
     let log_key = IdentityKey::generate()
@@ -58,8 +59,9 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
         Some(path) => path.clone(),
         None => PathBuf::from("/proc/self/exe"),
     };
-    let measurement = measure_executable(&agent)
-        .map_err(|error| Failure::usage("agent.unreadable", with_sources(&error), "name the node's program with --agent"))?;
+    let measurement = measure_executable(&agent).map_err(|error| {
+        Failure::usage("agent.unreadable", with_sources(&error), "name the node's program with --agent")
+    })?;
     let reference_values = ReferenceValues::new(vec![ReferenceValue {
         kind: EvidenceKind::SoftwareTee,
         measurement: Measurement::from_bytes(measurement.as_bytes())
@@ -82,7 +84,8 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
     let text = trust.encode().map_err(|error| Failure::local("network.trust", error, "report this defect"))?;
     service::write_new(&dir.join("network.toml"), &text)?;
     let settings = Settings { listen: args.listen, limits: starminer_coordinator::Config::default() };
-    let text = toml::to_string(&settings).map_err(|error| Failure::local("coordinator.settings", error, "report this defect"))?;
+    let text = toml::to_string(&settings)
+        .map_err(|error| Failure::local("coordinator.settings", error, "report this defect"))?;
     service::write_new(&dir.join("coordinator.toml"), &text)?;
 
     terminal.result(format!("network {:?} created in {}", args.name, dir.display()));
@@ -107,7 +110,8 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
 
 /// The log's origin: the network's name, as far as a key name can carry it, and the beginning of its id.
 fn log_origin(name: &str, network: &NetworkId) -> Result<KeyName, Failure> {
-    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(40).collect();
+    let plain: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(40).collect();
     KeyName::parse(&format!("starminer/{plain}/{}", &network.to_hex()[..16]))
         .map_err(|error| Failure::usage("network.bad-name", error, "use letters and digits in --name"))
 }
@@ -133,14 +137,17 @@ async fn serve(
     signer: LogSigner,
 ) -> Result<u8, Failure> {
     let failed = |error: &dyn std::error::Error| {
-        Failure::local("coordinator.failed", with_sources(error), "mend what it names and start again; nothing acknowledged is lost")
+        Failure::local(
+            "coordinator.failed",
+            with_sources(error),
+            "mend what it names and start again; nothing acknowledged is lost",
+        )
     };
-    let coordinator = starminer_coordinator::Coordinator::open(&dir.join("data"), settings.limits, trust, identity, signer)
-        .await
-        .map_err(|error| failed(&error))?;
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .map_err(|error| failed(&error))?;
+    let coordinator =
+        starminer_coordinator::Coordinator::open(&dir.join("data"), settings.limits, trust, identity, signer)
+            .await
+            .map_err(|error| failed(&error))?;
+    let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|error| failed(&error))?;
     let address = listener.local_addr().map_err(|error| failed(&error))?;
     terminal.say(format!("coordinator listens on {address}"));
     service::ready(dir)?;

@@ -36,12 +36,12 @@ pub struct Failure {
 impl Failure {
     /// The caller gave something unusable.
     pub fn usage(check: &'static str, reason: impl fmt::Display, remedy: &str) -> Self {
-        Self { refusal: Refusal::new(Party::Requester, check, &reason.to_string(), remedy), exit_code: UNUSABLE }
+        Self { refusal: Refusal::new(Party::Requester, check, reason.to_string(), remedy), exit_code: UNUSABLE }
     }
 
     /// This machine failed.
     pub fn local(check: &'static str, reason: impl fmt::Display, remedy: &str) -> Self {
-        Self { refusal: Refusal::new(Party::Requester, check, &reason.to_string(), remedy), exit_code: LOCAL }
+        Self { refusal: Refusal::new(Party::Requester, check, reason.to_string(), remedy), exit_code: LOCAL }
     }
 
     /// Somebody refused.

@@ -104,7 +104,9 @@ pub fn home_failure(error: &HomeError) -> Failure {
 
 /// A requester's error as a failure.
 pub fn requester_failure(error: &RequesterError) -> Failure {
-    let local = |check: &'static str| Failure::local(check, with_sources(error), "check free space and permissions, then try again");
+    let local = |check: &'static str| {
+        Failure::local(check, with_sources(error), "check free space and permissions, then try again")
+    };
     match error {
         RequesterError::Client(error @ ClientError::Refused { .. }) => Failure::refused(error.refusal()),
         RequesterError::Client(error @ ClientError::Local(_)) => {
@@ -112,18 +114,22 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
         }
         RequesterError::Client(error) => Failure::unreachable(error.refusal()),
         RequesterError::Refused(refusal) => Failure::refused(refusal.clone()),
-        RequesterError::Releaser(starminer_requester::ReleaserError::Refused(refusal)) => Failure::refused(refusal.clone()),
-        RequesterError::Releaser(_) => local("releaser.journal"),
-        RequesterError::Plan(plan) => {
-            Failure::usage(plan.code(), with_sources(error), "see `starminer run --help`; mend the job and run it again")
+        RequesterError::Releaser(starminer_requester::ReleaserError::Refused(refusal)) => {
+            Failure::refused(refusal.clone())
         }
+        RequesterError::Releaser(_) => local("releaser.journal"),
+        RequesterError::Plan(plan) => Failure::usage(
+            plan.code(),
+            with_sources(error),
+            "see `starminer run --help`; mend the job and run it again",
+        ),
         RequesterError::Journal(journal) => local(journal.code()),
         RequesterError::Home(home) => home_failure(home),
         RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Io { .. }) => local(outputs.code()),
         RequesterError::Outputs(outputs) => Failure::refused(Refusal::new(
             starminer_verify::Party::Node,
             outputs.code(),
-            &with_sources(error),
+            with_sources(error),
             "keep the receipt as proof and run the task again",
         )),
         RequesterError::UnknownTask(_) => {

@@ -143,7 +143,11 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
         }
         _ => {
             let reason = "a job needs either a wasm program or an ONNX model";
-            return Err(Failure::usage("job.no-workload", reason, "give --wasm FILE or --onnx FILE, or a job file that names one"));
+            return Err(Failure::usage(
+                "job.no-workload",
+                reason,
+                "give --wasm FILE or --onnx FILE, or a job file that names one",
+            ));
         }
     };
 
@@ -170,7 +174,9 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
             random: args.grant_random || file.grant_random,
         },
         limits,
-        sensitivity: args.sensitivity.map_or_else(|| file.sensitivity.unwrap_or(Sensitivity::Confidential), sensitivity),
+        sensitivity: args
+            .sensitivity
+            .map_or_else(|| file.sensitivity.unwrap_or(Sensitivity::Confidential), sensitivity),
         policy: policy(args, &file.policy, network)?,
         reference_values: network.reference_values.clone(),
         max_attempts: file.max_attempts.unwrap_or(MAX_ATTEMPTS),
@@ -204,7 +210,11 @@ fn read_job(path: &Path) -> Result<JobFile, Failure> {
 /// Files as they are; of a directory every file in it, by name.
 fn expand_inputs(paths: &[PathBuf]) -> Result<Vec<(String, InputSource)>, Failure> {
     let unreadable = |path: &Path, reason: &dyn std::fmt::Display| {
-        Failure::usage("job.no-input", format!("{}: {reason}", path.display()), "name a file or directory that you can read")
+        Failure::usage(
+            "job.no-input",
+            format!("{}: {reason}", path.display()),
+            "name a file or directory that you can read",
+        )
     };
     let mut inputs = Vec::new();
     for path in paths {

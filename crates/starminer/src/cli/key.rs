@@ -32,12 +32,19 @@ pub fn new(terminal: &Terminal, args: &KeyNewArgs) -> Result<u8, Failure> {
             .mode(0o600)
             .open(&args.file)
             .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| Failure::usage("key.not-created", format!("{shown}: {error}"), "name a file that does not exist, in a directory that does"))?;
+            .map_err(|error| {
+                Failure::usage(
+                    "key.not-created",
+                    format!("{shown}: {error}"),
+                    "name a file that does not exist, in a directory that does",
+                )
+            })?;
         terminal.result(format!("secret written to {shown}; whoever has this file opens what it sealed"));
         terminal.document(&json!({ "file": shown, "kind": "secret" }));
         return Ok(exit::OK);
     }
-    let key = IdentityKey::generate().map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
+    let key = IdentityKey::generate()
+        .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
     key.save(&args.file).map_err(|error| key_failure(&args.file, &error))?;
     let public = HEXLOWER.encode(&key.public());
     terminal.result(format!("identity {public}\nwritten to {shown}"));

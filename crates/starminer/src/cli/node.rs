@@ -19,7 +19,11 @@ pub fn load_root(args: &EnclaveInitArgs) -> Result<SimulatedRoot, Failure> {
         ));
     };
     SimulatedRoot::load(path).map_err(|error| {
-        Failure::usage(error.code(), format!("{}: {}", path.display(), with_sources(&error)), "give the file that `coordinator init --software-tee` made")
+        Failure::usage(
+            error.code(),
+            format!("{}: {}", path.display(), with_sources(&error)),
+            "give the file that `coordinator init --software-tee` made",
+        )
     })
 }
 
@@ -38,8 +42,10 @@ pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> 
 
 /// Runs a node until it is asked to stop.
 pub fn run(terminal: &Terminal, args: &NodeRunArgs) -> Result<u8, Failure> {
-    let mut config = starminer_agent::AgentConfig::load(&args.dir.join(starminer_agent::CONFIG_FILE))
-        .map_err(|error| Failure::usage(error.code(), with_sources(&error), "give the directory that `node init` made"))?;
+    let mut config =
+        starminer_agent::AgentConfig::load(&args.dir.join(starminer_agent::CONFIG_FILE)).map_err(|error| {
+            Failure::usage(error.code(), with_sources(&error), "give the directory that `node init` made")
+        })?;
     if let Some(places) = args.places {
         config.places = places;
     }

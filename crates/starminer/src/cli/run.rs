@@ -72,7 +72,9 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
 }
 
 fn parse_broker(text: &str) -> Result<PublicKey, Failure> {
-    text.parse().map_err(|error| Failure::usage("broker.bad-key", error, "give the broker's signing key, 64 hexadecimal digits"))
+    text.parse().map_err(|error| {
+        Failure::usage("broker.bad-key", error, "give the broker's signing key, 64 hexadecimal digits")
+    })
 }
 
 /// A path that still means the same when `result` is called from elsewhere.
@@ -125,7 +127,11 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         terminal.result(format!("  output  {} ({})", path.display(), human_bytes(*plain_bytes)));
     }
     let stamp = if outcome.verdict.is_simulated() { terminal.style(Style::Yellow, " SIMULATED") } else { "".into() };
-    terminal.result(format!("  receipt {} ({}){stamp}", outcome.receipt_path.display(), outcome.verdict.overall().name()));
+    terminal.result(format!(
+        "  receipt {} ({}){stamp}",
+        outcome.receipt_path.display(),
+        outcome.verdict.overall().name()
+    ));
 }
 
 /// How a task ended, for scripts.
@@ -178,7 +184,10 @@ pub fn tell(event: &Event) -> Option<(&'static str, String)> {
         }
         Event::Appraised { node, tier, provenance, checks_passed, .. } => (
             "proved",
-            format!("node {}: tier {tier} ({provenance}), {checks_passed} checks passed, for this task alone", short(node)),
+            format!(
+                "node {}: tier {tier} ({provenance}), {checks_passed} checks passed, for this task alone",
+                short(node)
+            ),
         ),
         Event::Denied { node, reason, .. } => ("denied", format!("node {}: {reason}", short(node))),
         Event::ReleaseLogged { index, log_size, .. } => {

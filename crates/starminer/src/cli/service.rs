@@ -17,9 +17,15 @@ const MAX_SETTINGS_BYTES: u64 = 256 * 1024;
 
 /// Makes a directory for `init`; one with something in it is refused.
 pub fn new_dir(dir: &Path) -> Result<(), Failure> {
-    let unusable = |error: &std::io::Error| Failure::usage("init.directory", format!("{}: {error}", dir.display()), "name a directory that you can make");
+    let unusable = |error: &std::io::Error| {
+        Failure::usage("init.directory", format!("{}: {error}", dir.display()), "name a directory that you can make")
+    };
     if dir.exists() && fs::read_dir(dir).map_err(|error| unusable(&error))?.next().is_some() {
-        return Err(Failure::usage("init.not-empty", format!("{} is not empty", dir.display()), "name a new directory"));
+        return Err(Failure::usage(
+            "init.not-empty",
+            format!("{} is not empty", dir.display()),
+            "name a new directory",
+        ));
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| unusable(&error))
 }
@@ -32,14 +38,20 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
         .mode(0o644)
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(|error| Failure::local("init.write", format!("{}: {error}", path.display()), "check free space and permissions"))
+        .map_err(|error| {
+            Failure::local("init.write", format!("{}: {error}", path.display()), "check free space and permissions")
+        })
 }
 
 /// Reads settings that `init` wrote.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     use std::io::Read as _;
     let unusable = |reason: &dyn std::fmt::Display| {
-        Failure::usage("settings.unusable", format!("{}: {reason}", path.display()), "give the directory that `init` made")
+        Failure::usage(
+            "settings.unusable",
+            format!("{}: {reason}", path.display()),
+            "give the directory that `init` made",
+        )
     };
     let mut text = String::new();
     fs::File::open(path)
@@ -55,15 +67,16 @@ pub fn read_trust(path: &Path) -> Result<NetworkTrust, Failure> {
 
 /// Makes this process hard to look into: no core dumps, no tracing, nothing preloaded.
 pub fn harden() -> Result<(), Failure> {
-    starminer_sandbox::harden_supervisor()
-        .map(drop)
-        .map_err(|error| Failure::local(error.code(), &error, "start it without a debugger and without preloaded libraries"))
+    starminer_sandbox::harden_supervisor().map(drop).map_err(|error| {
+        Failure::local(error.code(), &error, "start it without a debugger and without preloaded libraries")
+    })
 }
 
 /// Tells whoever started this process that it serves now: an empty file `ready` in its directory.
 pub fn ready(dir: &Path) -> Result<(), Failure> {
-    fs::write(dir.join("ready"), b"")
-        .map_err(|error| Failure::local("service.ready", format!("{}: {error}", dir.display()), "check free space and permissions"))
+    fs::write(dir.join("ready"), b"").map_err(|error| {
+        Failure::local("service.ready", format!("{}: {error}", dir.display()), "check free space and permissions")
+    })
 }
 
 /// Resolves when the process is asked to stop.

@@ -83,7 +83,11 @@ pub fn logs(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
         let view = requester.client().task(&task, 0, 0).await.map_err(|error| requester_failure(&error.into()))?;
         if !view.state.is_final() {
             let reason = format!("task {} is {}", short(&task), view.state.name());
-            return Err(Failure::usage("task.running", reason, "logs are sealed to you and come with the result; wait for it"));
+            return Err(Failure::usage(
+                "task.running",
+                reason,
+                "logs are sealed to you and come with the result; wait for it",
+            ));
         }
         let output_dir = remembered.unwrap_or_else(|| PathBuf::from("out"));
         let outcome = requester.collect(view, &output_dir).await.map_err(|error| requester_failure(&error))?;
@@ -105,8 +109,9 @@ pub fn logs(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
 }
 
 fn read(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::local("logs.unreadable", format!("{}: {error}", path.display()), "check permissions"))?;
+    let bytes = std::fs::read(path).map_err(|error| {
+        Failure::local("logs.unreadable", format!("{}: {error}", path.display()), "check permissions")
+    })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -131,9 +136,11 @@ fn find(requester: &Requester, prefix: &str) -> Result<(TaskId, Option<PathBuf>)
     let mut matching = requester.open_tasks().into_iter().filter(|(task, _)| task.to_string().starts_with(prefix));
     match (matching.next(), matching.next()) {
         (Some(found), None) => Ok(found),
-        (Some(_), Some(_)) => {
-            Err(Failure::usage("task.ambiguous", format!("several tasks begin with {prefix:?}"), "give more of the task's id"))
-        }
+        (Some(_), Some(_)) => Err(Failure::usage(
+            "task.ambiguous",
+            format!("several tasks begin with {prefix:?}"),
+            "give more of the task's id",
+        )),
         (None, _) => {
             let remedy = "`starminer status` lists the open tasks; a collected task's result and receipt are where it wrote them";
             Err(Failure::usage("task.unknown", format!("no open task begins with {prefix:?}"), remedy))

@@ -64,7 +64,8 @@ impl Terminal {
         let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
         let ansi = std::io::stderr().is_terminal();
         // A second start, as in tests, changes nothing.
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).try_init();
+        let _ =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).try_init();
     }
 
     /// Whether scripts read this.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use starminer_requester::random_bytes;
 use starminer_vault::object::parallel::{self, Workers};
-use starminer_vault::object::{ContentIdMode, Digests, ObjectContext, OpenError, SealError, SealOptions, SealedSummary, open_stream, seal_stream};
+use starminer_vault::object::{
+    ContentIdMode, Digests, ObjectContext, OpenError, SealError, SealOptions, SealedSummary, open_stream, seal_stream,
+};
 use starminer_vault::{Purpose, Salt, TaskSecret};
 
 use super::args::VaultArgs;
@@ -134,8 +136,11 @@ impl Job<'_> {
                 "redirect it to a file or a pipe",
             ));
         }
-        let input: Box<dyn io::Read> =
-            if self.args.input == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(open_input(&self.args.input)?) };
+        let input: Box<dyn io::Read> = if self.args.input == Path::new("-") {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(open_input(&self.args.input)?)
+        };
         if to_stdout {
             let mut out = io::stdout().lock();
             return self.convert_stream(input, &mut out);
@@ -226,7 +231,9 @@ impl Drop for Target {
 }
 
 fn open_input(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| Failure::usage("vault.no-input", format!("{}: {error}", path.display()), "name a file that you can read"))
+    File::open(path).map_err(|error| {
+        Failure::usage("vault.no-input", format!("{}: {error}", path.display()), "name a file that you can read")
+    })
 }
 
 fn io_failure(path: &Path, error: &io::Error) -> Failure {

@@ -85,7 +85,11 @@ fn read_trust(path: &Path) -> Result<NetworkTrust, Failure> {
 /// Reads a receipt file, bounded.
 pub fn read_receipt(path: &Path) -> Result<Receipt, Failure> {
     let unusable = |check: &'static str, reason: String| {
-        Failure::usage(check, format!("{}: {reason}", path.display()), "give a file that `starminer run` or `result` wrote")
+        Failure::usage(
+            check,
+            format!("{}: {reason}", path.display()),
+            "give a file that `starminer run` or `result` wrote",
+        )
     };
     let file = std::fs::File::open(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?;
     let mut bytes = Vec::new();

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Outcome, OutputName, Sensitivity, WasmGrants, WasmManifest};
+use starminer_receipt::{
+    Determinism, Limits, NetworkTrust, OnnxManifest, Outcome, OutputName, Sensitivity, WasmGrants, WasmManifest,
+};
 use starminer_requester::{InputSource, JobPlan, TaskOutcome};
 use starminer_verify::Policy;
 
@@ -66,7 +68,12 @@ impl DemoJob {
                 Releases::Broker,
                 Kind::WordCount,
             ),
-            job("a job that fails", "a loop without end on a small ration of fuel; it ends in a receipt, too", Releases::Requester, Kind::Runaway),
+            job(
+                "a job that fails",
+                "a loop without end on a small ration of fuel; it ends in a receipt, too",
+                Releases::Requester,
+                Kind::Runaway,
+            ),
         ]
     }
 
@@ -115,7 +122,11 @@ impl DemoJob {
     /// Plaintexts to search the operators' disks for: lines long enough not to occur by chance.
     pub fn plaintexts(&self) -> Vec<Vec<u8>> {
         let lines = |text: &[u8], every: usize| -> Vec<Vec<u8>> {
-            text.split(|byte| *byte == b'\n').filter(|line| line.len() >= 24).step_by(every).map(<[u8]>::to_vec).collect()
+            text.split(|byte| *byte == b'\n')
+                .filter(|line| line.len() >= 24)
+                .step_by(every)
+                .map(<[u8]>::to_vec)
+                .collect()
         };
         match self.kind {
             Kind::Diagnosis => {
@@ -146,7 +157,9 @@ impl DemoJob {
     /// Tells what came of it.
     pub fn tell(&self, terminal: &Terminal, outcome: &TaskOutcome) -> Result<(), Failure> {
         if let Some(Outcome::Failed { refusal }) = &outcome.outcome {
-            let say = |label: &str, text: &str| terminal.say(format!("  {} {text}", terminal.style(Style::Yellow, format!("{label:<9}"))));
+            let say = |label: &str, text: &str| {
+                terminal.say(format!("  {} {text}", terminal.style(Style::Yellow, format!("{label:<9}"))))
+            };
             say("failed", refusal.reason());
             say("check", refusal.check());
             say("fault", refusal.party().name());
@@ -164,8 +177,13 @@ impl DemoJob {
             }
             Kind::WordCount => {
                 let top = output(outcome, "top-words.txt")?;
-                let words: Vec<&str> = top.lines().skip(1).take(5).filter_map(|line| line.split('\t').next_back()).collect();
-                terminal.say(format!("  {} most frequent words: {}", terminal.style(Style::Green, "result   "), words.join(", ")));
+                let words: Vec<&str> =
+                    top.lines().skip(1).take(5).filter_map(|line| line.split('\t').next_back()).collect();
+                terminal.say(format!(
+                    "  {} most frequent words: {}",
+                    terminal.style(Style::Green, "result   "),
+                    words.join(", ")
+                ));
             }
             Kind::Runaway => {}
         }
@@ -175,22 +193,29 @@ impl DemoJob {
 
 fn output(outcome: &TaskOutcome, name: &str) -> Result<String, Failure> {
     let found = outcome.outputs.iter().find(|output| output.name == OutputName::File(name.into()));
-    let missing = |reason: &dyn std::fmt::Display| Failure::local("demo.output", format!("{name}: {reason}"), "report this defect");
+    let missing = |reason: &dyn std::fmt::Display| {
+        Failure::local("demo.output", format!("{name}: {reason}"), "report this defect")
+    };
     let path: &Path = &found.ok_or_else(|| missing(&"not among the outputs"))?.path;
     std::fs::read_to_string(path).map_err(|error| missing(&error))
 }
 
 /// How many of the predictions agree with the diagnosis, of how many.
 fn accuracy(predictions: &str) -> Result<(u32, u32), Failure> {
-    let malformed = |reason: &str| Failure::local("demo.predictions", format!("predictions.csv: {reason}"), "report this defect");
+    let malformed =
+        |reason: &str| Failure::local("demo.predictions", format!("predictions.csv: {reason}"), "report this defect");
     let diagnosis: HashMap<&str, &str> = DIAGNOSIS.lines().skip(1).filter_map(|line| line.split_once(',')).collect();
     let header: Vec<&str> = predictions.lines().next().unwrap_or_default().split(',').collect();
     let column = |name: &str| header.iter().position(|column| *column == name);
-    let (Some(id), Some(label)) = (column("patient"), column("label")) else { return Err(malformed("it has no columns patient and label")) };
+    let (Some(id), Some(label)) = (column("patient"), column("label")) else {
+        return Err(malformed("it has no columns patient and label"));
+    };
     let (mut right, mut all) = (0, 0);
     for line in predictions.lines().skip(1) {
         let cells: Vec<&str> = line.split(',').collect();
-        let (Some(id), Some(label)) = (cells.get(id), cells.get(label)) else { return Err(malformed("a row is short")) };
+        let (Some(id), Some(label)) = (cells.get(id), cells.get(label)) else {
+            return Err(malformed("a row is short"));
+        };
         all += 1;
         if diagnosis.get(id) == Some(label) {
             right += 1;

@@ -15,7 +15,10 @@ use serde_json::{Value, json};
 use starminer_receipt::{Outcome, Overall};
 use starminer_requester::{Event, EventSink, Requester, TaskOutcome};
 
-use crate::cli::demo_support::{DemoArgs, Failure, HomeArgs, Style, Terminal, block_on, exit, human_bytes, open_home, requester_failure, short, show_verdict, tell};
+use crate::cli::demo_support::{
+    DemoArgs, Failure, HomeArgs, Style, Terminal, block_on, exit, human_bytes, open_home, requester_failure, short,
+    show_verdict, tell,
+};
 use jobs::{DemoJob, Releases};
 use network::Network;
 
@@ -122,7 +125,11 @@ async fn run_job(
         Releases::Broker => {
             let info = requester.client().network().await.map_err(|error| requester_failure(&error.into()))?;
             let broker = info.brokers.first().copied().ok_or_else(|| {
-                Failure::local("demo.no-broker", "the broker does not answer", "see the broker's log in the demo's directory")
+                Failure::local(
+                    "demo.no-broker",
+                    "the broker does not answer",
+                    "see the broker's log in the demo's directory",
+                )
             })?;
             terminal.say(format!(
                 "  {} broker {} proved itself before anything was sealed to it; it releases the key, we may go offline",
@@ -185,10 +192,18 @@ enum DemoDir {
 impl DemoDir {
     fn new(args: &DemoArgs) -> Result<Self, Failure> {
         let unusable = |reason: &dyn std::fmt::Display| {
-            Failure::usage("demo.directory", reason, "name an empty or absent directory with --dir, on a disk with 100 MiB free")
+            Failure::usage(
+                "demo.directory",
+                reason,
+                "name an empty or absent directory with --dir, on a disk with 100 MiB free",
+            )
         };
         match &args.dir {
-            None => tempfile::Builder::new().prefix("starminer-demo-").tempdir().map(Self::Temporary).map_err(|error| unusable(&error)),
+            None => tempfile::Builder::new()
+                .prefix("starminer-demo-")
+                .tempdir()
+                .map(Self::Temporary)
+                .map_err(|error| unusable(&error)),
             Some(dir) => {
                 std::fs::create_dir_all(dir).map_err(|error| unusable(&error))?;
                 let dir = dir.canonicalize().map_err(|error| unusable(&error))?;

@@ -42,7 +42,16 @@ impl Network {
         let port = free_port()?;
         let coordinator = dir.join("coordinator");
         let listen = format!("127.0.0.1:{port}");
-        starminer(&["coordinator", "init", &text(&coordinator), "--name", NAME, "--listen", &listen, "--software-tee"])?;
+        starminer(&[
+            "coordinator",
+            "init",
+            &text(&coordinator),
+            "--name",
+            NAME,
+            "--listen",
+            &listen,
+            "--software-tee",
+        ])?;
         network.spawn("coordinator", &["coordinator", "run", &text(&coordinator)])?;
         network.wait_ready("coordinator")?;
 
@@ -204,7 +213,10 @@ fn starminer(args: &[&str]) -> Result<(), Failure> {
 }
 
 fn free_port() -> Result<u16, Failure> {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map(|address| address.port()).map_err(|error| local(&error))
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| local(&error))
 }
 
 fn local(error: &std::io::Error) -> Failure {

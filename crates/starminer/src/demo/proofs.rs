@@ -114,7 +114,8 @@ pub struct Flip {
 pub fn flip_one_bit(receipt: &Path, trust: &Path) -> Result<Flip, Failure> {
     let bytes = fs::read(receipt).map_err(|error| local(receipt, &error))?;
     let trust = Home::read_network(trust).map_err(|error| home_failure(&error))?;
-    let report = find(&bytes, b"\"report\"").and_then(|at| find(&bytes[at..], b"\"payload\": \"").map(|offset| at + offset + 12));
+    let report = find(&bytes, b"\"report\"")
+        .and_then(|at| find(&bytes[at..], b"\"payload\": \"").map(|offset| at + offset + 12));
     let start = report.unwrap_or(bytes.len() / 2) + 200;
     for byte in start..bytes.len() {
         let mut flipped = bytes.clone();

@@ -13,7 +13,9 @@ use serde_json::json;
 use starminer_attester::{Attester as _, SimulatedRoot};
 use starminer_receipt::*;
 use starminer_requester::{Home, JobPlan, Requester};
-use starminer_tls::{Acceptor, AllowedPeers, Clock as _, IdentityKey, RotatingCertificate, Rotation, Side, SystemClock};
+use starminer_tls::{
+    Acceptor, AllowedPeers, Clock as _, IdentityKey, RotatingCertificate, Rotation, Side, SystemClock,
+};
 use starminer_verify::*;
 use starminer_wire::*;
 use zeroize::Zeroizing;
@@ -90,7 +92,8 @@ impl Evil {
         });
         let clock = Arc::new(SystemClock);
         let key = Arc::new(IdentityKey::from_seed(evil.identity.seed()).unwrap());
-        let certificate = RotatingCertificate::new(key, Side::Server, Rotation::default(), clock.unix_seconds()).unwrap();
+        let certificate =
+            RotatingCertificate::new(key, Side::Server, Rotation::default(), clock.unix_seconds()).unwrap();
         let acceptor = Arc::new(Acceptor::new(Arc::new(certificate), AllowedPeers::Any, clock).unwrap());
         let served = Arc::clone(&evil);
         tokio::spawn(async move {
@@ -129,7 +132,8 @@ impl Evil {
         let trust = self.trust();
         let home = Home::open(dir).unwrap();
         let identity = Arc::new(IdentityKey::load_or_create(&home.identity_path()).unwrap());
-        let client = starminer_client::CoordinatorClient::connect_as(&self.address, trust.coordinator.key.0, &identity).unwrap();
+        let client =
+            starminer_client::CoordinatorClient::connect_as(&self.address, trust.coordinator.key.0, &identity).unwrap();
         Requester::start(client, home, trust, &Zeroizing::new(*identity.seed()), Arc::new(|_| {}), now).unwrap()
     }
 
@@ -149,7 +153,10 @@ impl Evil {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_string();
-        let after = request.uri().query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok()));
+        let after = request
+            .uri()
+            .query()
+            .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok()));
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let value = if path.contains("/blobs/") {
             json!({ "stored_bytes": 0, "complete": true })
@@ -234,7 +241,8 @@ impl Evil {
 
     fn feed(&self, after: u64) -> serde_json::Value {
         let state = self.state.lock().unwrap();
-        let changed = state.tasks.iter().filter(|(_, task)| task.changed > after && !task.granted && task.denied.is_empty());
+        let changed =
+            state.tasks.iter().filter(|(_, task)| task.changed > after && !task.granted && task.denied.is_empty());
         let attempts = changed.map(|(id, task)| AttemptView {
             task: *id,
             attempt: Attempt(1),

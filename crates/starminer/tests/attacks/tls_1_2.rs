@@ -23,5 +23,8 @@ fn tls_1_2_is_refused() {
     assert!(said.contains("alert protocol version"), "{said}");
     let said = s_client(&network.address, "-tls1_3").unwrap();
     assert!(said.contains("TLSv1.3"), "the control does speak: {said}");
-    assert!(said.contains("certificate required") || said.contains("alert"), "without an identity it gets no further: {said}");
+    assert!(
+        said.contains("certificate required") || said.contains("alert"),
+        "without an identity it gets no further: {said}"
+    );
 }

@@ -51,8 +51,12 @@ fn damaged_files_open_to_nothing() {
         }
     }
     must(["key", "new", "--secret", &text(&at("other"))]);
-    let output = starminer(["vault", "open", "--key-file", &text(&at("other")), &text(&at("sealed")), &text(&at("never"))]);
+    let output =
+        starminer(["vault", "open", "--key-file", &text(&at("other")), &text(&at("sealed")), &text(&at("never"))]);
     assert_eq!(output.status.code(), Some(1), "another key");
-    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("part")).collect();
+    let left: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("part"))
+        .collect();
     assert!(left.is_empty(), "nothing half-written stays: {left:?}");
 }

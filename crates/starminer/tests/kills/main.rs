@@ -66,7 +66,8 @@ fn kill_and_restart(victim: &'static str, nodes: usize, must_complete: bool) {
         };
         let outcome = runtime().block_on(async {
             let requester = network.requester_with("requester", events);
-            let job = network.wasm_job(example("wordcount/wordcount.wasm"), &[("notes.txt", b"to be or not to be\n".repeat(100))]);
+            let job = network
+                .wasm_job(example("wordcount/wordcount.wasm"), &[("notes.txt", b"to be or not to be\n".repeat(100))]);
             let out = network.path("requester").join(kill_at);
             let task = match requester.submit(&job, None, None).await {
                 Ok(task) => task,
@@ -106,7 +107,17 @@ fn client() {
     for kill_at in ["submitted", "leased", "proved", "logged", "released"] {
         let out = home.join(format!("out-{kill_at}"));
         let mut child = Command::new(program())
-            .args(["run", "--wasm", &text(&wasm), "-i", &text(&input), "-o", &text(&out), "--accept-simulated", support::ROOT_NAME])
+            .args([
+                "run",
+                "--wasm",
+                &text(&wasm),
+                "-i",
+                &text(&input),
+                "-o",
+                &text(&out),
+                "--accept-simulated",
+                support::ROOT_NAME,
+            ])
             .args(["--home", &text(&home)])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

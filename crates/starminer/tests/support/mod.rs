@@ -37,7 +37,12 @@ pub fn starminer<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -
 /// Runs a command that must succeed.
 pub fn must<I: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = I>) -> Output {
     let output = starminer(args);
-    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     output
 }
 
@@ -61,7 +66,7 @@ pub struct Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for (_, child) in self.processes.get_mut().unwrap() {
+        for child in self.processes.get_mut().unwrap().values_mut() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -226,7 +231,10 @@ impl Network {
         fields.accepted_simulated_roots = trust.simulated_root_ids().collect();
         JobPlan {
             workload: InputSource::Bytes(workload.into()),
-            inputs: inputs.iter().map(|(name, bytes)| ((*name).to_string(), InputSource::Bytes(Bytes::from(bytes.clone())))).collect(),
+            inputs: inputs
+                .iter()
+                .map(|(name, bytes)| ((*name).to_string(), InputSource::Bytes(Bytes::from(bytes.clone()))))
+                .collect(),
             wasm: Some(WasmManifest::default()),
             onnx: None,
             determinism: Determinism::Native,
