@@ -72,23 +72,42 @@ impl Json {
 
     /// Value number `index`, this one being 0 and the others in the order of the text.
     pub fn nth(&mut self, index: usize) -> Option<&mut Self> {
-        if index == 0 {
+        let mut left = index;
+        self.walk(&mut left)
+    }
+
+    fn walk(&mut self, left: &mut usize) -> Option<&mut Self> {
+        if *left == 0 {
             return Some(self);
         }
-        let mut left = index - 1;
-        let children: Vec<&mut Self> = match self {
-            Self::Scalar(_) => return None,
-            Self::Array(items) => items.iter_mut().collect(),
-            Self::Object(members) => members.iter_mut().map(|(_, value)| value).collect(),
-        };
-        for child in children {
-            let count = child.count();
-            if left < count {
-                return child.nth(left);
-            }
-            left -= count;
+        *left -= 1;
+        match self {
+            Self::Scalar(_) => None,
+            Self::Array(items) => items.iter_mut().find_map(|item| item.walk(left)),
+            Self::Object(members) => members.iter_mut().find_map(|(_, value)| value.walk(left)),
         }
-        None
+    }
+
+    /// Length in bytes and number of every string, in the order of the text.
+    #[must_use]
+    pub fn strings(&self) -> Vec<(usize, usize)> {
+        let (mut found, mut number) = (Vec::new(), 0);
+        self.collect_strings(&mut number, &mut found);
+        found
+    }
+
+    fn collect_strings(&self, number: &mut usize, found: &mut Vec<(usize, usize)>) {
+        if let Self::Scalar(text) = self
+            && text.starts_with('"')
+        {
+            found.push((text.len(), *number));
+        }
+        *number += 1;
+        match self {
+            Self::Scalar(_) => {}
+            Self::Array(items) => items.iter().for_each(|item| item.collect_strings(number, found)),
+            Self::Object(members) => members.iter().for_each(|(_, value)| value.collect_strings(number, found)),
+        }
     }
 }
 
@@ -183,6 +202,7 @@ mod tests {
         assert_eq!(json.nth(6).unwrap().to_text(), r#""\u00e9""#);
         assert_eq!(json.nth(8).unwrap().to_text(), "-0.50");
         assert_eq!(json.nth(9), None);
+        assert_eq!(json.strings(), [(8, 6)]);
         assert_eq!(Json::parse(b" [ 1 , 2 ] ").unwrap().to_text(), "[1,2]");
     }
 

@@ -198,8 +198,7 @@ fn mutate_json(random: &mut Random, mut json: Json, others: &[&[u8]], nesting: u
     });
     // Large base64 strings hold most of what there is to find; do not let a crowd of small members hide them.
     let index = random.below(count);
-    let index =
-        if nesting > 0 && random.once_in(3) { heaviest_string(random, &mut json).unwrap_or(index) } else { index };
+    let index = if nesting > 0 && random.once_in(3) { heaviest_string(random, &json).unwrap_or(index) } else { index };
     let Some(place) = json.nth(index) else { return json };
     match place {
         _ if random.once_in(8) => *place = Json::Scalar((*random.choose(&SCALARS)).to_owned()),
@@ -224,13 +223,9 @@ fn mutate_json(random: &mut Random, mut json: Json, others: &[&[u8]], nesting: u
 }
 
 /// One of the longest strings, by its place in the tree.
-fn heaviest_string(random: &mut Random, json: &mut Json) -> Option<usize> {
-    let mut lengths: Vec<(usize, usize)> = (0..json.count())
-        .filter_map(|index| match json.nth(index) {
-            Some(Json::Scalar(text)) if text.len() > 100 => Some((text.len(), index)),
-            _ => None,
-        })
-        .collect();
+fn heaviest_string(random: &mut Random, json: &Json) -> Option<usize> {
+    let mut lengths = json.strings();
+    lengths.retain(|(length, _)| *length > 100);
     lengths.sort_unstable_by(|a, b| b.cmp(a));
     lengths.truncate(16);
     (!lengths.is_empty()).then(|| random.choose(&lengths).1)

@@ -141,11 +141,11 @@ impl Ledger {
                 version: self.version + 1,
                 size: batch.size(),
                 note: signed.as_str().to_owned(),
+                open_run,
             },
             signed,
             entries,
             runs,
-            open_run,
             batch,
         })
     }

@@ -147,10 +147,13 @@ impl std::fmt::Debug for Writer {
     }
 }
 
+/// What a command gets.
+type CommandResult = Result<Answer, Refused>;
+
 /// Who waits for a group, with what they get if it becomes durable.
 #[derive(Default)]
 struct Waiting {
-    commands: Vec<(oneshot::Sender<Result<Answer, Refused>>, Result<Answer, Refused>)>,
+    commands: Vec<(oneshot::Sender<CommandResult>, CommandResult)>,
     blobs: Vec<oneshot::Sender<Result<(), Refused>>>,
     sweeps: Vec<oneshot::Sender<Result<Committed, Refused>>>,
 }

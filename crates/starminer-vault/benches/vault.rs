@@ -1,11 +1,12 @@
-//! What the vault's formats cost over the cipher itself, and how `vault seal` from file to file compares with `cp` and `age`.
+//! What the vault's formats cost over the cipher itself, and how `vault seal` from file to file compares with `cp`
+//! and `age`.
 //!
-//! Machines are noisy, so that only ratios count: all sides run in turn, round after round, and the median of the rounds'
-//! ratios is printed beside what it must reach. From file to file that verdict is on the ratio of the fastest rounds, and
-//! the median stands beside it.
+//! Machines are noisy, so that only ratios count: all sides run in turn, round after round, and the median of the
+//! rounds' ratios is printed beside what it must reach. From file to file that verdict is on the ratio of the fastest
+//! rounds, and the median stands beside it.
 //!
-//! `--quick` shows that everything runs, on small sizes; the words `memory`, `scratch` and `file` choose parts. Files lie
-//! in /dev/shm where there is one. `age` is Debian's package; without it its row is left out, with a word.
+//! `--quick` shows that everything runs, on small sizes; the words `memory`, `scratch` and `file` choose parts. Files
+//! lie in /dev/shm where there is one. `age` is Debian's package; without it its row is left out, with a word.
 
 #![allow(clippy::unwrap_used)]
 
@@ -118,8 +119,8 @@ fn verdict(reached: bool) -> &'static str {
     if reached { "reached" } else { "MISSED" }
 }
 
-/// Seal and open on one core against raw AES-256-GCM over chunks of the same size, each in place or from buffer to buffer
-/// as the raw side it is held against: the memory they touch is the same.
+/// Seal and open on one core against raw AES-256-GCM over chunks of the same size, each in place or from buffer to
+/// buffer as the raw side it is held against: the memory they touch is the same.
 fn in_memory(sizes: &Sizes) {
     println!("in memory, one core, {} MiB, against raw AES-256-GCM", sizes.memory >> 20);
     for log2 in [16, 18, 20] {
@@ -342,8 +343,8 @@ fn file_to_file(sizes: &Sizes) {
         let ratio = time_ratio(&times[at], &times[0]);
         println!("  {:28} {:6.2} GB/s  {ratio:5.2} x the time of cp", side.name, speed(sizes.file, &times[at]));
     }
-    // These take half a second each, in which something else always runs. It only ever adds time, so that the fastest of
-    // the rounds is what the goals are held against.
+    // These take half a second each, in which something else always runs. It only ever adds time, so that the fastest
+    // of the rounds is what the goals are held against.
     let of_cp = best(&times[1]) / best(&times[0]);
     let typical = time_ratio(&times[1], &times[0]);
     println!(
@@ -352,8 +353,9 @@ fn file_to_file(sizes: &Sizes) {
     );
     if let Some(age) = times.get(5) {
         let faster = best(age) / best(&times[1]);
+        let typical = time_ratio(age, &times[1]);
         println!(
-            "  age / vault seal, fastest of each: {faster:.2} x its time (at least 2: {})",
+            "  vault seal / age: {faster:.2} x its speed, fastest of each (at least 2: {}); median {typical:.2}",
             verdict(faster >= 2.0)
         );
     }

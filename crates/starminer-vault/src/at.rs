@@ -1,7 +1,7 @@
 //! Byte stores that are read and written at offsets: what the formats need of a file, and no more.
 //!
-//! Methods take `&self`, as `pread` and `pwrite` do, so that several threads can work on one store. Nothing here opens a
-//! path or knows a name.
+//! Methods take `&self`, as `pread` and `pwrite` do, so that several threads can work on one store. Nothing here
+//! opens a path or knows a name.
 
 use std::fs::File;
 use std::io;

@@ -2,8 +2,8 @@
 //!
 //! HKDF-SHA256 (RFC 5869) with the random salt of the object or opening as its salt, and as its info a label and the
 //! length-prefixed context. A key exists for one purpose, one task, one name and one salt; two that differ in any of
-//! these are independent. Beside each encryption key stands a *key commitment*, because AES-GCM alone lets one ciphertext
-//! be opened under two keys.
+//! these are independent. Beside each encryption key stands a *key commitment*, because AES-GCM alone lets one
+//! ciphertext be opened under two keys.
 //!
 //! Deliberately not here: randomness, storage of secrets, and passwords (the secret is uniformly random).
 
@@ -37,8 +37,8 @@ pub struct TaskSecret {
 }
 
 impl TaskSecret {
-    /// Takes 32 bytes that a cryptographic generator made. The argument's own copy is wiped; copies that the caller made
-    /// on the way are the caller's to wipe.
+    /// Takes 32 bytes that a cryptographic generator made. The argument's own copy is wiped; copies that the caller
+    /// made on the way are the caller's to wipe.
     pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
         let secret = Self { bytes: Box::new(Zeroizing::new(bytes)) };
         bytes.zeroize();
@@ -99,8 +99,8 @@ impl Purpose {
     }
 }
 
-/// Commits to a plaintext without revealing anything about it: HMAC-SHA256, under a key derived from the task's secret, of
-/// a label and the plaintext's SHA-256. Whoever has the secret can check it; nobody else can test a guess.
+/// Commits to a plaintext without revealing anything about it: HMAC-SHA256, under a key derived from the task's
+/// secret, of a label and the plaintext's SHA-256. Whoever has the secret can check it; nobody else can test a guess.
 ///
 /// `label` says what the plaintext is, e.g. `input/data.csv`. `plain_sha256` is the digest of the whole plaintext.
 /// (`specs/vault.md`, section 2.3)

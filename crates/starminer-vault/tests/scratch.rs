@@ -667,8 +667,8 @@ fn a_crash_at_any_write_leaves_the_old_or_the_new_checkpoint() {
     }
 }
 
-/// The store fails for a while and the machine does not die: the scratch must neither lose nor mix anything, and a crash
-/// afterwards must find a complete checkpoint, be it one whose publication was reported as failed.
+/// The store fails for a while and the machine does not die: the scratch must neither lose nor mix anything, and a
+/// crash afterwards must find a complete checkpoint, be it one whose publication was reported as failed.
 #[test]
 fn a_store_that_fails_for_a_while_spoils_nothing() {
     let whole = Disk::default();

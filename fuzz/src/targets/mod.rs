@@ -127,6 +127,12 @@ fn line_and_rest(data: &[u8]) -> (Option<&str>, &[u8]) {
     (std::str::from_utf8(&data[..end]).ok(), data.get(end + 1..).unwrap_or_default())
 }
 
+/// A directory of this thread's, in memory where there is such a place: thousands of files are written and synced.
+fn scratch_directory() -> tempfile::TempDir {
+    let in_memory = tempfile::tempdir_in("/dev/shm");
+    in_memory.or_else(|_| tempfile::tempdir()).expect("a temporary directory")
+}
+
 /// Gives `check` the path of a file with these bytes, readable by its owner alone. The file is this thread's, and is written
 /// again each time.
 fn with_file<T>(data: &[u8], check: impl FnOnce(&Path) -> T) -> T {
@@ -134,7 +140,7 @@ fn with_file<T>(data: &[u8], check: impl FnOnce(&Path) -> T) -> T {
         static DIRECTORY: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
     }
     DIRECTORY.with_borrow_mut(|directory| {
-        let directory = directory.get_or_insert_with(|| tempfile::tempdir().expect("a temporary directory"));
+        let directory = directory.get_or_insert_with(scratch_directory);
         let path = directory.path().join("input");
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).expect("a file");

@@ -6,7 +6,9 @@ use std::path::{Component, Path};
 use std::sync::OnceLock;
 
 use starminer_receipt::{Base64Bytes, Envelope, Outcome as Ended, Report, RunDetails, Signed, TaskSpec};
-use starminer_requester::{Journal, JournalError, JournalKey, JournalRecord, OpenedResult, OutputsError, TaskStart};
+use starminer_requester::{
+    Durability, Journal, JournalError, JournalKey, JournalRecord, OpenedResult, OutputsError, TaskStart,
+};
 use starminer_verify::TaskId;
 
 use crate::Outcome;
@@ -41,12 +43,8 @@ fn records() -> Vec<JournalRecord> {
         output_dir: Some("out".into()),
         detached: false,
     };
-    let ledger = story().records.iter().take(1).cloned().map(JournalRecord::Ledger);
-    [JournalRecord::Start(start), JournalRecord::Submitted]
-        .into_iter()
-        .chain(ledger)
-        .chain([JournalRecord::Finished])
-        .collect()
+    let ledger = story().records.iter().take(2).cloned().map(JournalRecord::Ledger);
+    std::iter::once(JournalRecord::Start(start)).chain(ledger).collect()
 }
 
 pub fn journal(data: &[u8]) -> Outcome {
@@ -54,7 +52,7 @@ pub fn journal(data: &[u8]) -> Outcome {
         static DIRECTORY: RefCell<Option<tempfile::TempDir>> = const { RefCell::new(None) };
     }
     DIRECTORY.with_borrow_mut(|directory| {
-        let directory = directory.get_or_insert_with(|| tempfile::tempdir().expect("a temporary directory")).path();
+        let directory = directory.get_or_insert_with(super::scratch_directory).path();
         let file = directory.join(format!("{TASK}.journal"));
         fs::write(&file, data).expect("room for the input");
         let opened = Journal::open(directory, &key(), TASK);
@@ -130,7 +128,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
     let Some(JournalRecord::Start(start)) = records.next() else { unreachable!("it begins with its start") };
     let mut journal = Journal::create(directory.path(), &key(), TASK, start).expect("room for a journal");
     for record in records {
-        journal.append(&record).expect("room for a record");
+        journal.append(&record, Durability::Eventual).expect("room for a record");
     }
     let bytes = fs::read(directory.path().join(format!("{TASK}.journal"))).expect("it was just written");
     let cut = bytes[..bytes.len() - 5].to_vec();

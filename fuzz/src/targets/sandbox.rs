@@ -57,7 +57,13 @@ pub fn channel(data: &[u8]) -> Outcome {
 pub fn in_force(data: &[u8]) -> Outcome {
     match InForce::decode(data) {
         Ok(found) => {
-            assert_eq!(InForce::decode(&found.encode()).as_ref(), Ok(&found));
+            // A reason is text for people: once written it is one line, and stays as it is from then on.
+            let written = found.encode();
+            let again = InForce::decode(&written).expect("what was written can be read");
+            assert_eq!(again.encode(), written);
+            for protection in Protection::ALL {
+                assert_eq!(again.state(protection).is_in_force(), found.state(protection).is_in_force());
+            }
             assert_eq!(found.iter().count(), Protection::ALL.len());
             let states = Protection::ALL.map(|protection| found.state(protection).is_in_force());
             Outcome::accepted(states)

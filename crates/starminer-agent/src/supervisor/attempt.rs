@@ -59,7 +59,7 @@ impl Told {
 /// What is known once the process has made its keys and the device has signed.
 #[derive(Clone)]
 struct Bound {
-    binding: Binding,
+    binding: Arc<Binding>,
     evidence: Arc<Vec<u8>>,
 }
 
@@ -480,7 +480,7 @@ impl<U: Upstream> Driver<U> {
         self.beside.spawn(async move {
             let made = tokio::time::timeout(EVIDENCE_TIMEOUT, shared.evidences.make(binding.clone(), sandbox)).await;
             match made {
-                Ok(Ok(evidence)) => Done::Evidence(Bound { binding, evidence: Arc::new(evidence) }),
+                Ok(Ok(evidence)) => Done::Evidence(Bound { binding: Arc::new(binding), evidence: Arc::new(evidence) }),
                 Ok(Err(error)) => Done::Event(Event::Failed(node("node.no-evidence", error.to_string()))),
                 Err(_) => {
                     Done::Event(Event::Failed(node("node.no-evidence", "the device did not sign in time".into())))
@@ -568,7 +568,7 @@ impl<U: Upstream> Driver<U> {
     fn closing(&self) -> Option<Closing> {
         let bound = self.bound.as_ref()?;
         let sandbox = self.process.as_ref().map(|process| sandbox_items(process.in_force()))?;
-        Some(Closing { binding: bound.binding.clone(), sandbox })
+        Some(Closing { binding: Arc::clone(&bound.binding), sandbox })
     }
 
     fn spawn_publication(&mut self, publication: Publication, fallback: Option<Publication>) {
@@ -587,7 +587,7 @@ impl<U: Upstream> Driver<U> {
 }
 
 struct Closing {
-    binding: Binding,
+    binding: Arc<Binding>,
     sandbox: Vec<starminer_verify::PostureItem<starminer_verify::SandboxMeasure>>,
 }
 
@@ -646,7 +646,7 @@ impl Publication {
             purpose: Purpose::ClosingTask,
             subject: Some(self.report.digest()),
             tls_key: shared.upstream.tls_key(),
-            ..closing.binding.clone()
+            ..closing.binding.as_ref().clone()
         };
         let made = tokio::time::timeout(EVIDENCE_TIMEOUT, shared.evidences.make(binding, closing.sandbox.clone()));
         made.await.ok()?.ok()

@@ -148,20 +148,22 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
     tracing::info!(node = %node, boot = %shared.boot, places, "the node starts");
     let readmit = Arc::new(Notify::new());
     let mut shutdown = pin!(shutdown);
-    {
+    let valid_until = {
         let admission = admission::admit(&shared);
         tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            valid_until = admission => {
-                admitted();
-                // Aborted with the set when this function returns.
-                let mut renewal = JoinSet::new();
-                renewal.spawn(admission::renew(Arc::clone(&shared), valid_until, Arc::clone(&readmit)));
-                Feed::new(shared, places as usize, readmit).run(shutdown).await;
-                drop(renewal);
-            }
+            () = &mut shutdown => None,
+            valid_until = admission => Some(valid_until),
         }
+    };
+    if let Some(valid_until) = valid_until {
+        admitted();
+        let mut renewal = JoinSet::new();
+        renewal.spawn(admission::renew(Arc::clone(&shared), valid_until, Arc::clone(&readmit)));
+        Feed::new(Arc::clone(&shared), places as usize, readmit).run(shutdown).await;
+        renewal.shutdown().await;
     }
+    // What does not end in time ends with this process.
+    let _ = tokio::time::timeout(STOP_GRACE, shared.pool.close()).await;
     Ok(())
 }
 

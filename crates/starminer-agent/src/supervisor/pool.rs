@@ -29,7 +29,7 @@ pub(crate) struct NoProcess;
 #[derive(Debug)]
 pub(crate) struct Pool {
     ready: Mutex<mpsc::Receiver<TaskHandle>>,
-    _starters: JoinSet<()>,
+    starters: Mutex<JoinSet<()>>,
 }
 
 impl Pool {
@@ -41,7 +41,7 @@ impl Pool {
         for _ in 0..STARTERS.min(warm.max(1)) {
             starters.spawn(keep_starting(program.clone(), limits, sender.clone()));
         }
-        Arc::new(Self { ready: Mutex::new(ready), _starters: starters })
+        Arc::new(Self { ready: Mutex::new(ready), starters: Mutex::new(starters) })
     }
 
     /// Takes a process, waiting for one if none is ready.
@@ -61,6 +61,17 @@ impl Pool {
         };
         tokio::time::timeout(TAKE_TIMEOUT, take).await.unwrap_or(Err(NoProcess))
     }
+
+    /// Starts no more processes, and waits until those that nobody took have ended.
+    pub(crate) async fn close(&self) {
+        let mut ready = self.ready.lock().await;
+        ready.close();
+        while let Some(process) = ready.recv().await {
+            process.end().await;
+        }
+        let mut starters = self.starters.lock().await;
+        while starters.join_next().await.is_some() {}
+    }
 }
 
 async fn keep_starting(program: Program, limits: ProcessLimits, ready: mpsc::Sender<TaskHandle>) {
@@ -69,13 +80,16 @@ async fn keep_starting(program: Program, limits: ProcessLimits, ready: mpsc::Sen
         match TaskHandle::start(program.clone(), limits).await {
             Ok(process) => {
                 backoff = BACKOFF.0;
-                if ready.send(process).await.is_err() {
-                    return;
+                if let Err(mpsc::error::SendError(process)) = ready.send(process).await {
+                    return process.end().await;
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "a task process could not be started");
-                tokio::time::sleep(backoff).await;
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = ready.closed() => return,
+                }
                 backoff = (backoff * 2).min(BACKOFF.1);
             }
         }

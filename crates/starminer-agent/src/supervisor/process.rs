@@ -156,6 +156,17 @@ impl TaskHandle {
     }
 }
 
+impl TaskHandle {
+    /// Kills it and waits until it is gone.
+    pub(crate) async fn end(mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            // It fails where somebody else has reaped it, and then it is gone as well.
+            let _ = process.exited().await;
+        }
+    }
+}
+
 /// Killing and reaping a process with much memory takes a while: not on a thread of the runtime.
 impl Drop for TaskHandle {
     fn drop(&mut self) {

@@ -427,6 +427,13 @@ impl Process {
         self.process.wait().unwrap()
     }
 
+    /// Closes the channel, whereupon the process ends.
+    pub fn leave(self) -> Exit {
+        let Self { mut process, channel, .. } = self;
+        drop(channel);
+        process.wait().unwrap()
+    }
+
     /// Ciphertext of the outputs.
     pub fn sealed_outputs(&self) -> Vec<Vec<u8>> {
         self.outputs.iter().map(bytes_of).collect()

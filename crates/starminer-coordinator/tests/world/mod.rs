@@ -92,7 +92,7 @@ impl World {
         Self { dir: tempfile::tempdir().unwrap(), trust, root, coordinator, config }
     }
 
-    fn log_signer() -> LogSigner {
+    pub fn log_signer() -> LogSigner {
         LogSigner::from_seed(KeyName::parse(ORIGIN).unwrap(), &[0x22; 32])
     }
 

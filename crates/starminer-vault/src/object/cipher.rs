@@ -1,4 +1,5 @@
-//! One object's key at work on single chunks (`specs/vault.md`, section 3.2): nonces, associated data, and nothing else.
+//! One object's key at work on single chunks (`specs/vault.md`, section 3.2): nonces, associated data, and nothing
+//! else.
 
 use crate::keys::{CommittedKey, NAME_BYTES_MAX, Salt, TAG_LEN, TaskSecret};
 use crate::object::ObjectContext;
@@ -59,14 +60,16 @@ impl ChunkCipher {
         tag.copy_from_slice(&self.key.seal_to(nonce(index, position), &self.header, plain, body));
     }
 
-    /// Opens a chunk in place, leaving its plaintext in front of the tag; wipes it and refuses when it is not authentic.
+    /// Opens a chunk in place, leaving its plaintext in front of the tag; wipes it and refuses when it is not
+    /// authentic.
     pub(crate) fn open_in_place(&self, index: u64, position: Position, slot: &mut [u8]) -> Result<(), OpenError> {
         let (body, tag) = split_tag_mut(slot);
         let opened = self.key.open_in_place(nonce(index, position), &self.header, tag, body);
         verdict(opened, index, position)
     }
 
-    /// Opens a chunk from `slot` into `plain`, which is shorter by a tag; wipes `plain` and refuses when it is not authentic.
+    /// Opens a chunk from `slot` into `plain`, which is shorter by a tag; wipes `plain` and refuses when it is not
+    /// authentic.
     pub(crate) fn open_to(
         &self,
         index: u64,

@@ -88,8 +88,8 @@ const STRIDE: usize = 16 * blake3::CHUNK_LEN;
 /// BLAKE3 of the object as far as it was seen, or nothing.
 pub(crate) struct ContentHasher(Option<Box<Aligned>>);
 
-/// Feeds BLAKE3 whole strides. Tags and header put everything off its borders, and each piece that begins or ends within a
-/// stride would be hashed in narrow steps at a fraction of the speed.
+/// Feeds BLAKE3 whole strides. Tags and header put everything off its borders, and each piece that begins or ends
+/// within a stride would be hashed in narrow steps at a fraction of the speed.
 struct Aligned {
     hasher: blake3::Hasher,
     started: [u8; STRIDE],

@@ -1,4 +1,5 @@
-//! Why an object could not be sealed or opened. Codes are stable; messages are for people and never carry key or plaintext.
+//! Why an object could not be sealed or opened. Codes are stable; messages are for people and never carry key or
+//! plaintext.
 
 use std::io;
 
@@ -37,7 +38,8 @@ impl SealError {
     }
 }
 
-/// Why an object was refused, or could not be opened. No byte of a refused chunk was given out; earlier chunks may have been.
+/// Why an object was refused, or could not be opened. No byte of a refused chunk was given out; earlier chunks may
+/// have been.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// The caller's name for the object is one that no object has.

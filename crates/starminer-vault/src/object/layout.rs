@@ -4,8 +4,8 @@ use crate::keys::TAG_LEN;
 use crate::object::GROUP_BYTES;
 use crate::object::header::HEADER_LEN;
 
-/// Most chunks an object may have. With chunks of 1 MiB one key then encrypts at most 2^48 AES blocks, which keeps GCM's
-/// distinguishing advantage below 2^-32.
+/// Most chunks an object may have. With chunks of 1 MiB one key then encrypts at most 2^48 AES blocks, which keeps
+/// GCM's distinguishing advantage below 2^-32.
 pub const MAX_CHUNKS: u64 = 1 << 32;
 
 /// Plaintext bytes of a chunk: a power of two from 4 KiB to 1 MiB.

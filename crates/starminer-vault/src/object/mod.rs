@@ -1,16 +1,17 @@
 //! Objects: write-once sealed byte strings (`specs/vault.md`, section 3).
 //!
-//! A header of 80 bytes, then chunks of AES-256-GCM in a STREAM construction: the chunk's number and whether it is the
-//! last one are its nonce, the header its associated data, and the header commits to the key, which depends on task, name
-//! and purpose. What is cut, extended, reordered, spliced or opened under anything else is refused before one byte of
-//! the bad chunk is given out.
+//! A header of 80 bytes, then chunks of AES-256-GCM in a STREAM construction: the chunk's number and whether it is
+//! the last one are its nonce, the header its associated data, and the header commits to the key, which depends on
+//! task, name and purpose. What is cut, extended, reordered, spliced or opened under anything else is refused before
+//! one byte of the bad chunk is given out.
 //!
 //! - Whole objects in memory: [`seal_bytes`], [`open_bytes`], and without allocation [`seal_into`], [`open_into`].
 //! - Streams of unknown length: [`seal_stream`], [`open_stream`].
 //! - Files, on several threads: [`parallel`].
 //! - Random access: [`ObjectReader`]. Own schemes of sealing: [`ObjectSealer`].
 //!
-//! Not here: hiding the length of the plaintext, compression, and updates in place (that is what [`crate::scratch`] is for).
+//! Not here: hiding the length of the plaintext, compression, and updates in place (that is what [`crate::scratch`]
+//! is for).
 
 mod cipher;
 mod digests;
@@ -39,7 +40,8 @@ use crate::keys::Purpose;
 pub struct ObjectContext<'a> {
     /// The task it belongs to.
     pub task: [u8; 16],
-    /// Its name within the task, at most [`crate::keys::NAME_BYTES_MAX`] bytes, e.g. `input/data.csv`. Compared as bytes.
+    /// Its name within the task, at most [`crate::keys::NAME_BYTES_MAX`] bytes, e.g. `input/data.csv`. Compared as
+    /// bytes.
     pub name: &'a str,
     /// What it is for.
     pub purpose: Purpose,

@@ -60,11 +60,11 @@ impl<R: ReadAt> ObjectReader<R> {
         self.len() == 0
     }
 
-    /// Reads plaintext from `offset` on until `buf` is full or the object ends; returns how much it was, 0 at or past the end.
+    /// Reads plaintext from `offset` on until `buf` is full or the object ends; returns how much it was, 0 at or past
+    /// the end.
     ///
-    /// # Errors
-    /// [`OpenError::Chunk`] or [`OpenError::End`] when a chunk that is needed is not authentic (no byte of it is then in
-    /// `buf`), [`OpenError::Source`] when it cannot be read.
+    /// # Errors [`OpenError::Chunk`] or [`OpenError::End`] when a chunk that is needed is not authentic (no byte of
+    /// it is then in `buf`), [`OpenError::Source`] when it cannot be read.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, OpenError> {
         let available = self.len().saturating_sub(offset);
         let wanted = usize::try_from(available).map_or(buf.len(), |rest| rest.min(buf.len()));
@@ -77,7 +77,8 @@ impl<R: ReadAt> ObjectReader<R> {
             let rest = &mut buf[filled..wanted];
             let chunk_len = self.layout.chunk_plain_len(index);
             filled += if start == 0 && rest.len() >= chunk_len && !cache.holds(index) {
-                // A whole chunk goes straight to the caller: a long sequential read neither copies nor flushes the cache.
+                // A whole chunk goes straight to the caller: a long sequential read neither copies nor flushes the
+                // cache.
                 self.open_chunk(&mut cache.sealed, index, &mut rest[..chunk_len])?;
                 chunk_len
             } else {

@@ -109,8 +109,8 @@ impl ChunkRange<'_> {
         }
     }
 
-    /// Seals in place. `slots` is laid out as the sealed range: the plaintext of each chunk with room for its tag behind
-    /// it. Panics when its length is not [`ChunkRange::sealed_len`].
+    /// Seals in place. `slots` is laid out as the sealed range: the plaintext of each chunk with room for its tag
+    /// behind it. Panics when its length is not [`ChunkRange::sealed_len`].
     pub fn seal_in_place(self, slots: &mut [u8]) {
         assert_eq!(slots.len(), self.sealed_len(), "room for the range");
         let size = self.sealer.layout.chunk_size();

@@ -135,7 +135,8 @@ fn fill_slots(source: &mut impl Read, slots: &mut [u8], chunk_bytes: usize, prob
     let mut filled = Filled { chunks: 0, sealed_len: 0, end: Position::Inner };
     for slot in slots.chunks_exact_mut(chunk_bytes + TAG_LEN) {
         let got = probe.fill(source, &mut slot[..chunk_bytes])?;
-        // An empty chunk exists only as the single one of an empty object: the probe has seen a byte of any later group.
+        // An empty chunk exists only as the single one of an empty object: the probe has seen a byte of any later
+        // group.
         if got > 0 || filled.chunks == 0 {
             filled.chunks += 1;
             filled.sealed_len += got + TAG_LEN;

@@ -1,8 +1,8 @@
 //! Making a scratch durable, and finding it again (`specs/vault.md`, section 4.5).
 //!
-//! A checkpoint writes pages and directory into slots that no checkpoint on disk names, waits for them, then writes the
-//! superblock that is not the newest, and waits again. The store therefore always has a complete checkpoint: the last one
-//! until the superblock is down, the new one from then on.
+//! A checkpoint writes pages and directory into slots that no checkpoint on disk names, waits for them, then writes
+//! the superblock that is not the newest, and waits again. The store therefore always has a complete checkpoint: the
+//! last one until the superblock is down, the new one from then on.
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -21,9 +21,9 @@ impl<S: PageStore> Scratch<S> {
     /// Makes everything written so far durable, atomically, and returns the checkpoint's place in the order of all.
     /// Whoever wants a rollback refused remembers it where the store's owner cannot take it back.
     ///
-    /// # Errors
-    /// [`ScratchError::Store`], [`ScratchError::KeyExhausted`], [`ScratchError::SequenceExhausted`]. The last checkpoint
-    /// then still stands or, if the failure came as the new one was published, the new one may; the scratch stays usable.
+    /// # Errors [`ScratchError::Store`], [`ScratchError::KeyExhausted`], [`ScratchError::SequenceExhausted`]. The
+    /// last checkpoint then still stands or, if the failure came as the new one was published, the new one may; the
+    /// scratch stays usable.
     pub fn checkpoint(&mut self) -> Result<Sequence, ScratchError> {
         for place in self.cache.dirty() {
             self.write_back(place)?;
@@ -98,14 +98,13 @@ impl<S: PageStore> Scratch<S> {
         self.store.sync().map_err(perhaps)
     }
 
-    /// Opens the newest checkpoint in `store`, refusing one that is older than `at_least` (`Sequence::default()` accepts
-    /// any) and one that this attempt or a later one has made.
+    /// Opens the newest checkpoint in `store`, refusing one that is older than `at_least` (`Sequence::default()`
+    /// accepts any) and one that this attempt or a later one has made.
     ///
     /// Superblocks, directory and the presence of every page are proven before it returns; the pages themselves when
     /// they are read. Nothing is written. An attempt that reopens must have a higher number than every one before.
     ///
-    /// # Errors
-    /// [`ScratchError`]; the store is as before.
+    /// # Errors [`ScratchError`]; the store is as before.
     pub fn reopen(
         store: S,
         secret: &TaskSecret,

@@ -128,11 +128,10 @@ pub(crate) fn parse(
     Ok(Directory { openings, next_file, files })
 }
 
-/// Parses `bytes` as a directory of a store of a million slots, for fuzzing: it must refuse or accept and do nothing else.
-/// Returns how many files there are.
+/// Parses `bytes` as a directory of a store of a million slots, for fuzzing: it must refuse or accept and do nothing
+/// else. Returns how many files there are.
 ///
-/// # Errors
-/// [`ScratchError::Malformed`], [`ScratchError::Truncated`].
+/// # Errors [`ScratchError::Malformed`], [`ScratchError::Truncated`].
 pub fn parse_directory(mut bytes: &[u8]) -> Result<usize, ScratchError> {
     let bounds = Bounds { slots_end: 1 << 20, generation: u64::MAX };
     let len = bytes.len() as u64;

@@ -106,10 +106,9 @@ impl<S: PageStore> Scratch<S> {
 
     /// Reads from `offset` on until `buf` is full or the file ends; returns how much it was. Holes read as zeros.
     ///
-    /// # Errors
-    /// [`ScratchError::Page`] or [`ScratchError::Truncated`] when the store does not have the page that was written last
-    /// (no byte of it is then in `buf`), [`ScratchError::NoSuchFile`], [`ScratchError::Store`], and since a dirty page
-    /// may have to make room, [`ScratchError::KeyExhausted`].
+    /// # Errors [`ScratchError::Page`] or [`ScratchError::Truncated`] when the store does not have the page that was
+    /// written last (no byte of it is then in `buf`), [`ScratchError::NoSuchFile`], [`ScratchError::Store`], and
+    /// since a dirty page may have to make room, [`ScratchError::KeyExhausted`].
     pub fn read(&mut self, id: FileId, offset: u64, buf: &mut [u8]) -> Result<usize, ScratchError> {
         let available = self.len(id)?.saturating_sub(offset);
         let wanted = usize::try_from(available).map_or(buf.len(), |rest| rest.min(buf.len()));
@@ -379,7 +378,8 @@ impl Sealing {
         Ok(PageRef { slot, generation, tag })
     }
 
-    /// Opens a page into `plain`; what is not the page that the table names is refused, and `plain` then holds none of it.
+    /// Opens a page into `plain`; what is not the page that the table names is refused, and `plain` then holds none
+    /// of it.
     pub(super) fn open(
         &mut self,
         store: &impl PageStore,

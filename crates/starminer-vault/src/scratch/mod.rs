@@ -1,12 +1,13 @@
 //! Scratch: the files a task has open for writing, encrypted in one backing store (`specs/vault.md`, section 4).
 //!
-//! Pages of 64 KiB, each sealed whenever it leaves the cache, under a key of this opening and a generation number that is
-//! never used twice; the table of generations stays in memory. A page that was altered, moved or put back from before
-//! is refused. [`Scratch::checkpoint`] makes all of it durable at once: whatever write the machine dies in, the store holds
-//! the last checkpoint or the new one. [`Scratch::reopen`] refuses one older than the caller remembers.
+//! Pages of 64 KiB, each sealed whenever it leaves the cache, under a key of this opening and a generation number
+//! that is never used twice; the table of generations stays in memory. A page that was altered, moved or put back
+//! from before is refused. [`Scratch::checkpoint`] makes all of it durable at once: whatever write the machine dies
+//! in, the store holds the last checkpoint or the new one. [`Scratch::reopen`] refuses one older than the caller
+//! remembers.
 //!
-//! One store holds all files, so that a sandboxed process needs a single descriptor. Names and directories of files are
-//! the caller's; a scratch knows them by [`FileId`].
+//! One store holds all files, so that a sandboxed process needs a single descriptor. Names and directories of files
+//! are the caller's; a scratch knows them by [`FileId`].
 //!
 //! Not here: hiding which slots are written when, detecting a rollback nobody remembers the sequence of, and
 //! concurrency (a scratch has one user at a time).
@@ -63,16 +64,16 @@ pub struct ScratchContext<'a> {
 pub struct Opening {
     /// Fresh random bytes: the key of every page that this opening seals derives from them.
     pub salt: Salt,
-    /// The attempt's number, which grows with every opening. It leads the sequence of this opening's checkpoints, so that
-    /// none that an earlier attempt left behind, acknowledged or not, can pass for a later one.
+    /// The attempt's number, which grows with every opening. It leads the sequence of this opening's checkpoints, so
+    /// that none that an earlier attempt left behind, acknowledged or not, can pass for a later one.
     pub attempt: u32,
 }
 
 /// Bounds of a scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScratchOptions {
-    /// Most bytes that all files may hold together, counted in whole pages; holes are free. The store itself can grow to
-    /// twice as much between checkpoints, plus the tables (36 bytes a page).
+    /// Most bytes that all files may hold together, counted in whole pages; holes are free. The store itself can grow
+    /// to twice as much between checkpoints, plus the tables (36 bytes a page).
     pub limit_bytes: u64,
     /// Plaintext pages kept in memory, at least one.
     pub cache_pages: usize,
@@ -84,14 +85,16 @@ impl Default for ScratchOptions {
     }
 }
 
-/// A file of a scratch. Numbers start at 1, so that the first file created can hold the caller's names, and are never reused.
+/// A file of a scratch. Numbers start at 1, so that the first file created can hold the caller's names, and are never
+/// reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u64);
 
 /// What stands for the directory where a page names its file.
 pub(crate) const DIRECTORY: FileId = FileId(0);
 
-/// Where a checkpoint stands in the order of all of its scratch's: the attempt in the upper half, its count in the lower.
+/// Where a checkpoint stands in the order of all of its scratch's: the attempt in the upper half, its count in the
+/// lower.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
 

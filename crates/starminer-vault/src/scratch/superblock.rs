@@ -1,5 +1,5 @@
-//! The two places of which one always holds the newest checkpoint (`specs/vault.md`, section 4.3): a header in clear, and
-//! behind it the sealed root, which lists the pages of the directory.
+//! The two places of which one always holds the newest checkpoint (`specs/vault.md`, section 4.3): a header in clear,
+//! and behind it the sealed root, which lists the pages of the directory.
 
 use crate::keys::{CommittedKey, KEY_LEN, SALT_LEN, TAG_LEN};
 use crate::scratch::error::ScratchError;

@@ -190,8 +190,8 @@ pub fn store_image() -> (Vec<u8>, [Sequence; 2]) {
 }
 
 /// What `store_image` does, in words.
-pub const STORE_HISTORY: &str = "Secret 32 x 11, task 16 x 22, name work, salt 32 x 33, attempt 1. File 1: page 0 all a0, \
-     page 1 all a1; checkpoint; page 0 all b0; checkpoint. Slots: 0 and 1 superblocks, 2 page 0 before, 3 page 1, 4 \
+pub const STORE_HISTORY: &str = "Secret 32 x 11, task 16 x 22, name work, salt 32 x 33, attempt 1. File 1: page 0 all \
+     a0, page 1 all a1; checkpoint; page 0 all b0; checkpoint. Slots: 0 and 1 superblocks, 2 page 0 before, 3 page 1, 4 \
      directory before, 5 page 0, 6 directory.";
 
 /// Byte `i` is `(i + i / 256) mod 251`.
