@@ -164,7 +164,7 @@ fn mutate_bytes(random: &mut Random, mut bytes: Vec<u8>, others: &[&[u8]]) -> Ve
 fn overwrite_integer(random: &mut Random, bytes: &mut [u8], at: usize) {
     let mut integer = *random.choose(&INTEGERS);
     if random.once_in(3) {
-        integer = integer.wrapping_add(random.next() % 5).wrapping_sub(2);
+        integer = integer.wrapping_add(random.next_u64() % 5).wrapping_sub(2);
     }
     let width = 1 << random.below(4);
     let big_endian = &integer.to_be_bytes()[8 - width..];

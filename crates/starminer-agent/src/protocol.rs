@@ -102,7 +102,7 @@ pub enum FromTask {
     Started,
     /// Asks for files to seal outputs into.
     OutputsWanted {
-        /// How many, 1 to [`MAX_OUTPUTS`] over the whole task.
+        /// How many, 1 to `MAX_OUTPUTS` over the whole task.
         count: u32,
     },
     /// The end: the signed report. The process exits.

@@ -8,7 +8,10 @@ use std::time::Duration;
 use hyper::Method;
 use starminer_client::{CoordinatorClient, RequestBody};
 use starminer_coordinator::Config;
-use starminer_log::{Replay, SignedCheckpoint, TILE_WIDTH, TileSet, VerifiedCheckpoint, bundles_between, inclusion_reads, prove_inclusion};
+use starminer_log::{
+    Replay, SignedCheckpoint, TILE_WIDTH, TileSet, VerifiedCheckpoint, bundles_between, inclusion_reads,
+    prove_inclusion,
+};
 use starminer_receipt::{EntryKind, LogEntry};
 use starminer_verify::Digest;
 use world::{Party, World, cancel, submit, upload};
@@ -59,7 +62,12 @@ async fn an_auditor_reads_the_same_log_before_and_after_a_restart() {
     assert_eq!(entries[0].statement, Digest::of(world.trust.encode().unwrap().as_bytes()));
     assert!(entries.windows(2).all(|pair| pair[0].at <= pair[1].at), "time goes back");
     assert!(entries[1].at >= before);
-    assert!(entries[1..].iter().zip([EntryKind::Submitted, EntryKind::Cancelled].iter().cycle()).all(|(entry, kind)| entry.kind == *kind));
+    assert!(
+        entries[1..]
+            .iter()
+            .zip([EntryKind::Submitted, EntryKind::Cancelled].iter().cycle())
+            .all(|(entry, kind)| entry.kind == *kind)
+    );
 
     running.kill();
     running = world.start();

@@ -216,12 +216,7 @@ impl Requester {
         let memory = Arc::new(LogMemory::new(network.log_key().clone(), remembered));
         let trust = ReleaserTrust::from_network(&network, Endorsements::none()).map_err(|error| {
             let remedy = "name fewer simulated roots in network.toml";
-            RequesterError::Refused(Refusal::new(
-                Party::Requester,
-                "network.too-many-roots",
-                error.to_string(),
-                remedy,
-            ))
+            RequesterError::Refused(Refusal::new(Party::Requester, "network.too-many-roots", error.to_string(), remedy))
         })?;
         let mut open = HashMap::new();
         let mut records = Vec::new();

@@ -121,13 +121,16 @@ async fn swap_checkpoint(connection: &mut SqliteConnection, checkpoint: &Checkpo
         .bind(signed(checkpoint.version))
         .bind(signed(checkpoint.size))
         .bind(&checkpoint.note)
+        .bind(&checkpoint.open_run)
     } else {
-        sqlx::query("UPDATE checkpoint SET version = $1, size = $2, note = $3, hashes = $4 WHERE id = 1 AND version = $5")
-            .bind(signed(checkpoint.version))
-            .bind(signed(checkpoint.size))
-            .bind(&checkpoint.note)
-            .bind(&checkpoint.open_run)
-            .bind(signed(expected))
+        sqlx::query(
+            "UPDATE checkpoint SET version = $1, size = $2, note = $3, hashes = $4 WHERE id = 1 AND version = $5",
+        )
+        .bind(signed(checkpoint.version))
+        .bind(signed(checkpoint.size))
+        .bind(&checkpoint.note)
+        .bind(&checkpoint.open_run)
+        .bind(signed(expected))
     };
     let done = query.execute(connection).await.map_err(CommitError::from_sqlx)?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(CommitError::Conflict { expected }) }

@@ -57,7 +57,7 @@ table! {
     "log-proofs", 10_000, log::proofs, "two sizes and a JSON proof, under checkpoints of any size that the log signs";
     "log-fork", 10_000, log::fork, "JSON of a fork; what verifies are two roots of one size";
 
-    "verify-evidence", 20_000, verify::evidence, "evidence; only the world's own verifies";
+    "verify-evidence", 10_000, verify::evidence, "evidence; only the world's own verifies";
     "verify-report", 20_000, verify::report, "the report of a software TEE, under the root it names itself";
     "verify-appraise", 5_000, verify::appraise_claims, "JSON of claims, policy and reference values, attested and appraised";
     "verify-policy", 20_000, verify::policy, "JSON of a policy; reads back as itself";
@@ -85,7 +85,7 @@ table! {
     "tls-texts", 20_000, tls::texts, "a text as identity and as channel-binding proof; one spelling each";
     "tls-chain", 1_500, tls::chain, "certificates of a server in a real handshake; only its own chain is taken";
 
-    "broker-evidence", 10_000, broker::evidence, "evidence for a decision and of a broker; only the world's own is good for either";
+    "broker-evidence", 4_000, broker::evidence, "evidence for a decision and of a broker; only the world's own is good for either";
     "broker-logged", 5_000, broker::logged, "JSON of an entry and its proof; only the release's own lets it be granted";
     "broker-ledger", 2_000, broker::ledger, "JSON of a journal, signed again; what was granted or denied stays so";
     "broker-deposit", 4_000, broker::deposit, "JSON of a deposit; only the one for this spec and broker opens";

@@ -83,7 +83,7 @@ fn run_onnx(model: &[u8], table: &[u8]) -> OnnxOutcome {
 
 /// The end of a run, which is never the host's fault; what a run that completed wrote has a line for each row.
 fn check_onnx(mut outcome: OnnxOutcome) -> Outcome {
-    assert_eq!(outcome.fs.used_bytes() > QUOTA_BYTES, false);
+    assert!(outcome.fs.used_bytes() <= QUOTA_BYTES);
     match &outcome.end {
         RunEnd::Completed { .. } => {
             let mut text = String::new();

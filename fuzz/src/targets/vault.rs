@@ -75,7 +75,7 @@ pub fn object(data: &[u8]) -> Outcome {
         let mut buffer = [0; 5000];
         let mut all = true;
         for _ in 0..4 {
-            let offset = random.next() % (reader.len() + 10);
+            let offset = random.next_u64() % (reader.len() + 10);
             match reader.read_at(offset, &mut buffer) {
                 Ok(count) => assert!(is_plaintext(&buffer[..count], offset)),
                 Err(OpenError::Chunk { .. } | OpenError::End) => all = false,

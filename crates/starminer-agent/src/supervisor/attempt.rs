@@ -68,6 +68,8 @@ enum Done {
     Event(Event),
     Objects(Vec<File>),
     Evidence(Bound),
+    /// With closing evidence, where it could be had.
+    Delivered(Option<Vec<u8>>),
 }
 
 /// Runs one attempt to its end.
@@ -102,6 +104,7 @@ pub(crate) async fn drive<U: Upstream>(
         outputs: Vec::new(),
         started: None,
         reported: None,
+        closing: None,
         exit: None,
         killed: false,
         stopping: false,
@@ -133,7 +136,9 @@ struct Driver<U: Upstream> {
     owner_cache_open: bool,
     outputs: Vec<File>,
     started: Option<(Instant, starminer_verify::UnixTime)>,
-    reported: Option<(Signed<Report>, Times)>,
+    reported: Option<(Arc<Signed<Report>>, Times)>,
+    /// Evidence over the process's report.
+    closing: Option<Vec<u8>>,
     exit: Option<Exit>,
     killed: bool,
     stopping: bool,
@@ -341,7 +346,7 @@ impl<U: Upstream> Driver<U> {
             ended_at: now(),
             wall_ms: u64::try_from(started.0.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
-        self.reported = Some((report, times));
+        self.reported = Some((Arc::new(report), times));
         self.on(Event::TaskReported).await;
         Ok(())
     }
@@ -356,6 +361,10 @@ impl<U: Upstream> Driver<U> {
             Ok(Done::Evidence(bound)) => {
                 self.bound = Some(bound);
                 self.on(Event::EvidenceMade).await;
+            }
+            Ok(Done::Delivered(closing)) => {
+                self.closing = closing;
+                self.on(Event::Delivered).await;
             }
             Err(error) => {
                 tracing::error!(%error, "a defect of this program");
@@ -423,6 +432,7 @@ impl<U: Upstream> Driver<U> {
                 }
                 None
             }
+            Command::Deliver => self.deliver(),
             Command::PublishTaskReport => self.publish_task_report(),
             Command::PublishAgentReport(refusal) => {
                 tracing::warn!(check = refusal.check(), reason = refusal.reason(), "the agent reports a failure");
@@ -522,40 +532,74 @@ impl<U: Upstream> Driver<U> {
         None
     }
 
+    /// Beside the process's own end, which takes about as long.
+    fn deliver(&mut self) -> Option<Event> {
+        let (report, _) = self.reported.clone()?;
+        let (shared, closing) = (Arc::clone(&self.shared), self.closing());
+        let outputs = std::mem::take(&mut self.outputs);
+        self.beside.spawn(async move {
+            let close = close(&shared, closing.as_ref(), report.digest());
+            match tokio::join!(upload(&shared, &report, &outputs), close) {
+                (Ok(()), closing) => Done::Delivered(closing),
+                (Err(error), _) => {
+                    tracing::warn!(%error, "an output was not uploaded");
+                    let reason = "the outputs could not be delivered".into();
+                    Done::Event(Event::Failed(node("node.outputs-lost", reason)))
+                }
+            }
+        });
+        None
+    }
+
     fn publish_task_report(&mut self) -> Option<Event> {
         let (Some((report, times)), Some(exit)) = (self.reported.clone(), self.exit) else {
             return Some(Event::Published);
         };
-        let publication = Publication {
-            statement: reports::countersign(
-                &self.spec,
-                &self.lease,
-                report.digest(),
-                Seen { exit, killed: self.killed },
-                times,
-                &self.shared.agent,
-            ),
-            uploads: std::mem::take(&mut self.outputs),
-            report,
-            closing: self.closing(),
-        };
-        let fallback = self.failure(node("node.outputs-lost", "the outputs could not be delivered".into()));
-        self.spawn_publication(publication, fallback);
+        let seen = Seen { exit, killed: self.killed };
+        let statement = reports::countersign(&self.spec, &self.lease, report.digest(), seen, times, &self.shared.agent);
+        let closing = self.closing.take();
+        self.publish(async move {
+            ReportRequest {
+                report: report.envelope().clone(),
+                agent_statement: statement,
+                closing_evidence: closing.map(Base64Bytes),
+            }
+        });
         None
     }
 
     fn publish_agent_report(&mut self, refusal: Refusal) -> Option<Event> {
-        let Some(publication) = self.failure(refusal) else { return Some(Event::Published) };
-        self.spawn_publication(publication, None);
+        let evidence = self.bound.as_ref().map(|bound| Digest::of(&bound.evidence));
+        let sandbox = self.sandbox_names();
+        let Some(report) =
+            reports::failure(&self.spec, &self.lease, evidence, self.grant, sandbox, refusal, &self.shared.agent)
+        else {
+            return Some(Event::Published);
+        };
+        let (shared, closing) = (Arc::clone(&self.shared), self.closing());
+        self.publish(async move {
+            let closing = close(&shared, closing.as_ref(), report.digest()).await;
+            ReportRequest {
+                report: report.into_envelope(),
+                agent_statement: None,
+                closing_evidence: closing.map(Base64Bytes),
+            }
+        });
         None
     }
 
-    fn failure(&self, refusal: Refusal) -> Option<Publication> {
-        let evidence = self.bound.as_ref().map(|bound| Digest::of(&bound.evidence));
-        let sandbox = self.sandbox_names();
-        let report =
-            reports::failure(&self.spec, &self.lease, evidence, self.grant, sandbox, refusal, &self.shared.agent)?;
-        Some(Publication { report, statement: None, uploads: Vec::new(), closing: self.closing() })
+    fn publish(&mut self, request: impl Future<Output = ReportRequest> + Send + 'static) {
+        let (shared, task, attempt) = (Arc::clone(&self.shared), self.spec.task, self.lease.attempt);
+        let until = self.ends + REPORT_GRACE;
+        self.beside.spawn(async move {
+            let request = request.await;
+            match repeat(until, || shared.upstream.report(task, attempt, request.clone())).await {
+                Ok(accepted) => tracing::info!(state = accepted.state.name(), "the report was taken"),
+                // Fenced off, or refused for good: whoever has the task now reports it.
+                Err(error) => tracing::warn!(%error, "the report was not taken"),
+            }
+            Done::Event(Event::Published)
+        });
     }
 
     fn sandbox_names(&self) -> Vec<String> {
@@ -570,20 +614,6 @@ impl<U: Upstream> Driver<U> {
         let sandbox = self.process.as_ref().map(|process| sandbox_items(process.in_force()))?;
         Some(Closing { binding: Arc::clone(&bound.binding), sandbox })
     }
-
-    fn spawn_publication(&mut self, publication: Publication, fallback: Option<Publication>) {
-        let (shared, task, attempt) = (Arc::clone(&self.shared), self.spec.task, self.lease.attempt);
-        let until = self.ends + REPORT_GRACE;
-        self.beside.spawn(async move {
-            if let Err(NotDelivered) = publication.publish(&shared, task, attempt, until).await
-                && let Some(fallback) = fallback
-            {
-                tracing::warn!("outputs could not be delivered; the agent reports that instead");
-                let _ = fallback.publish(&shared, task, attempt, until).await;
-            }
-            Done::Event(Event::Published)
-        });
-    }
 }
 
 struct Closing {
@@ -591,66 +621,26 @@ struct Closing {
     sandbox: Vec<starminer_verify::PostureItem<starminer_verify::SandboxMeasure>>,
 }
 
-/// A report on its way out.
-struct Publication {
-    report: Signed<Report>,
-    statement: Option<Envelope>,
-    uploads: Vec<File>,
-    closing: Option<Closing>,
+/// Uploads what the report lists. A report whose outputs are not all there must not go out.
+async fn upload<U: Upstream>(shared: &Shared<U>, report: &Report, files: &[File]) -> Result<(), ClientError> {
+    for (object, file) in report.predicate.outputs.iter().zip(files) {
+        let source = upload_source(file, object.sealed_bytes).map_err(ClientError::Local)?;
+        shared.upstream.upload(object.content_id, object.sealed_bytes, source).await?;
+    }
+    Ok(())
 }
 
-/// An output did not get to the coordinator, so the report that lists it must not either.
-struct NotDelivered;
-
-impl Publication {
-    async fn publish<U: Upstream>(
-        self,
-        shared: &Shared<U>,
-        task: TaskId,
-        attempt: Attempt,
-        until: Instant,
-    ) -> Result<(), NotDelivered> {
-        let (delivered, closing) = tokio::join!(self.upload(shared), self.close(shared));
-        delivered?;
-        let request = ReportRequest {
-            report: self.report.envelope().clone(),
-            agent_statement: self.statement.clone(),
-            closing_evidence: closing.map(Base64Bytes),
-        };
-        match repeat(until, || shared.upstream.report(task, attempt, request.clone())).await {
-            Ok(accepted) => tracing::info!(state = accepted.state.name(), "the report was taken"),
-            // Fenced off, or refused for good: whoever has the task now reports it.
-            Err(error) => tracing::warn!(%error, "the report was not taken"),
-        }
-        Ok(())
-    }
-
-    async fn upload<U: Upstream>(&self, shared: &Shared<U>) -> Result<(), NotDelivered> {
-        for (object, file) in self.report.predicate.outputs.iter().zip(&self.uploads) {
-            let uploaded = match upload_source(file, object.sealed_bytes) {
-                Ok(source) => shared.upstream.upload(object.content_id, object.sealed_bytes, source).await,
-                Err(error) => Err(ClientError::Local(error)),
-            };
-            if let Err(error) = uploaded {
-                tracing::warn!(%error, "an output was not uploaded");
-                return Err(NotDelivered);
-            }
-        }
-        Ok(())
-    }
-
-    /// Evidence that boot, keys and posture are what they were. Without it the receipt says so.
-    async fn close<U: Upstream>(&self, shared: &Shared<U>) -> Option<Vec<u8>> {
-        let closing = self.closing.as_ref()?;
-        let binding = Binding {
-            purpose: Purpose::ClosingTask,
-            subject: Some(self.report.digest()),
-            tls_key: shared.upstream.tls_key(),
-            ..closing.binding.as_ref().clone()
-        };
-        let made = tokio::time::timeout(EVIDENCE_TIMEOUT, shared.evidences.make(binding, closing.sandbox.clone()));
-        made.await.ok()?.ok()
-    }
+/// Evidence over a report: boot, keys and posture are what they were. Without it the receipt says so.
+async fn close<U: Upstream>(shared: &Shared<U>, closing: Option<&Closing>, report: Digest) -> Option<Vec<u8>> {
+    let closing = closing?;
+    let binding = Binding {
+        purpose: Purpose::ClosingTask,
+        subject: Some(report),
+        tls_key: shared.upstream.tls_key(),
+        ..closing.binding.as_ref().clone()
+    };
+    let made = shared.evidences.make(binding, closing.sandbox.clone());
+    tokio::time::timeout(EVIDENCE_TIMEOUT, made).await.ok()?.ok()
 }
 
 /// Repeats a call until it is answered with yes or no, or the time is over.

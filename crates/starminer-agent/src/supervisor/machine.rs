@@ -46,6 +46,8 @@ pub(crate) enum Event {
     GrantRefused,
     /// The process reported.
     TaskReported,
+    /// The outputs of its report are with the coordinator, and closing evidence was asked for.
+    Delivered,
     /// The process is gone; how far it had come is `phase`.
     ProcessExited { status: ExitStatus, phase: Phase },
     /// Something went wrong that ends the attempt.
@@ -81,6 +83,8 @@ pub(crate) enum Command {
     Timer(Timer),
     /// Kill the process.
     Kill,
+    /// Upload the outputs that the report lists, and make closing evidence over it.
+    Deliver,
     /// Publish the process's report.
     PublishTaskReport,
     /// Publish a report of the agent's own.
@@ -104,8 +108,11 @@ pub(crate) enum Timer {
 enum Stage {
     Preparing,
     Running,
-    /// Reported; its process is ending.
-    Leaving,
+    /// Reported; its process is ending and its outputs are on their way.
+    Leaving {
+        exited: bool,
+        delivered: bool,
+    },
     Publishing,
     Over,
 }
@@ -167,9 +174,12 @@ impl Machine {
             }
             // What else comes now belongs to a process that was given up or has said what it had to say.
             (Stage::Publishing, _) => Vec::new(),
-            (Stage::Leaving, Event::ProcessExited { .. }) => self.publish(Command::PublishTaskReport),
-            (Stage::Leaving, Event::TimerFired) => vec![Command::Kill],
-            (Stage::Leaving, _) => Vec::new(),
+            (Stage::Leaving { delivered, .. }, Event::ProcessExited { .. }) => self.leave(true, delivered),
+            (Stage::Leaving { exited, .. }, Event::Delivered) => self.leave(exited, true),
+            (Stage::Leaving { .. }, Event::TimerFired) => vec![Command::Kill],
+            // What still can fail is the delivery.
+            (Stage::Leaving { .. }, Event::Failed(refusal)) => self.fail(refusal),
+            (Stage::Leaving { .. }, _) => Vec::new(),
             (Stage::Preparing | Stage::Running, Event::Failed(refusal)) => self.fail(refusal),
             (Stage::Preparing | Stage::Running, Event::Stopping) => self.fail(stopping()),
             (Stage::Preparing, Event::ProcessExited { .. }) if !self.keys_made && self.processes < MAX_PROCESSES => {
@@ -180,8 +190,8 @@ impl Machine {
                 self.fail(fault_of_exit(status, phase))
             }
             (Stage::Preparing | Stage::Running, Event::TaskReported) => {
-                self.stage = Stage::Leaving;
-                vec![Command::Timer(Timer::After(EXIT_TIMEOUT))]
+                self.stage = Stage::Leaving { exited: false, delivered: false };
+                vec![Command::Deliver, Command::Timer(Timer::After(EXIT_TIMEOUT))]
             }
             (Stage::Running, Event::TimerFired) => self.fail(wall_limit()),
             (Stage::Running, _) => Vec::new(),
@@ -251,6 +261,14 @@ impl Machine {
             commands.push(Command::Timer(Timer::After(GRANT_TIMEOUT)));
         }
         commands
+    }
+
+    fn leave(&mut self, exited: bool, delivered: bool) -> Vec<Command> {
+        if exited && delivered {
+            return self.publish(Command::PublishTaskReport);
+        }
+        self.stage = Stage::Leaving { exited, delivered };
+        if exited { vec![Command::Timer(Timer::Off)] } else { Vec::new() }
     }
 
     fn fail(&mut self, refusal: Refusal) -> Vec<Command> {
@@ -353,6 +371,7 @@ mod tests {
             Command::Timer(Timer::After(_)) => "timer".into(),
             Command::Timer(Timer::AfterWallLimit(_)) => "wall".into(),
             Command::Kill => "kill".into(),
+            Command::Deliver => "deliver".into(),
             Command::PublishTaskReport => "task-report".into(),
             Command::PublishAgentReport(refusal) => format!("agent-report:{}", refusal.check()),
             Command::Finish => "finish".into(),
@@ -376,10 +395,18 @@ mod tests {
             (EvidenceMade, "evidence"),
             (GrantHere, "grant timer"),
             (GrantTaken, "wall"),
-            (TaskReported, "timer"),
+            (TaskReported, "deliver timer"),
+            (Delivered, ""),
             (exited(GOOD, Phase::Reported), "off task-report"),
             (Published, "finish"),
             (Fenced, ""),
+        ]);
+        // The process is gone before its outputs are delivered.
+        check(&[
+            (Begin, "lease timer fetch"),
+            (TaskReported, "deliver timer"),
+            (exited(GOOD, Phase::Reported), "off"),
+            (Delivered, "off task-report"),
         ]);
         // The challenge is there before the keys, the grant before the objects.
         check(&[
@@ -476,8 +503,8 @@ mod tests {
         use Event::*;
         check(&[
             (Begin, "lease timer fetch"),
-            (TaskReported, "timer"),
-            (Failed(silent()), ""),
+            (TaskReported, "deliver timer"),
+            (Delivered, ""),
             (Stopping, ""),
             (TimerFired, "kill"),
             (exited(ExitStatus::Signal(9), Phase::Reported), "off task-report"),
@@ -488,9 +515,24 @@ mod tests {
     }
 
     #[test]
+    fn outputs_that_are_lost_take_their_report_with_them() {
+        use Event::*;
+        let lost = || Failed(Refusal::new(Party::Node, "node.outputs-lost", "c", "d"));
+        check(&[
+            (Begin, "lease timer fetch"),
+            (TaskReported, "deliver timer"),
+            (exited(GOOD, Phase::Reported), "off"),
+            (lost(), "kill off agent-report:node.outputs-lost"),
+            (Delivered, ""),
+            (Published, "finish"),
+        ]);
+    }
+
+    #[test]
     fn a_fenced_attempt_reports_nothing_whenever_it_comes() {
         use Event::*;
-        let steps = [Begin, KeysMade, Challenged, ObjectsHere, EvidenceMade, GrantHere, GrantTaken, TaskReported];
+        let steps =
+            [Begin, KeysMade, Challenged, ObjectsHere, EvidenceMade, GrantHere, GrantTaken, TaskReported, Delivered];
         for length in 0..=steps.len() {
             let mut machine = Machine::new();
             for event in &steps[..length] {

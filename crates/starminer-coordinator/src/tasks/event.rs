@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, Grant,
-    Lease, LogEntry, ReleaseStatement, Report, Signed, Statement, TaskSpec,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EntryKind, Envelope,
+    EnvelopeError, Grant, Lease, LogEntry, ReleaseStatement, Report, Signed, Statement, TaskSpec,
 };
 use starminer_store::EventRow;
 use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};

@@ -33,8 +33,10 @@ fn an_altered_output_is_never_given_out() {
         let out = network.path("requester").join("out");
         let refused = requester.collect(view.clone(), &out).await.unwrap_err();
         assert!(refused.to_string().contains("not the one"), "{refused}");
-        let written: Vec<_> =
-            files_below(&[out.clone()]).into_iter().filter(|file| !text(file).ends_with(".receipt")).collect();
+        let written: Vec<_> = files_below(std::slice::from_ref(&out))
+            .into_iter()
+            .filter(|file| !text(file).ends_with(".receipt"))
+            .collect();
         assert!(written.is_empty(), "{written:?}");
 
         // The task stays open; when the disk is right again, so is the result.
