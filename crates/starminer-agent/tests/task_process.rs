@@ -6,7 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use starminer_receipt::{Determinism, Envelope, OnnxManifest, Outcome, OutputName, WasmGrants};
+use starminer_agent::testing::{FromTask, ToTask};
+use starminer_receipt::{Determinism, Envelope, OnnxManifest, Outcome, OutputName, Report, WasmGrants};
+use starminer_sandbox::ExitStatus;
 use starminer_verify::Party;
 use support::{Job, OpenedResult, Process, SealedJob, World, example, grant_in, lease_in, open_result, run, run_in};
 
@@ -326,4 +328,25 @@ fn a_result_key_that_is_none_is_reported() {
     let Outcome::Failed { refusal } = &report.predicate.outcome else { panic!("completed") };
     assert_eq!((refusal.party(), refusal.check()), (Party::Requester, "task.result-key"));
     assert!(report.predicate.output_secret.is_none() && report.predicate.outputs.is_empty());
+}
+
+/// A process without memory for its own work ends by a fault and reports nothing; the agent then does
+/// (`supervisor::machine::fault_of_exit`).
+#[test]
+fn a_process_without_memory_ends_by_a_fault() {
+    let world = World::new();
+    let sealed = world.seal(&Job::wasm(example("wordcount/wordcount.wasm")));
+    let mut process = Process::start_with(24 << 20);
+    let (lease, keys) = lease_in(&world, &sealed, &mut process, 1);
+    grant_in(&world, &sealed, &lease, &keys, &mut process);
+    loop {
+        match process.try_receive() {
+            Some((FromTask::CompiledWanted { .. }, _)) => process.send(&ToTask::Compiled { found: None }, &[]),
+            Some((FromTask::Report { report }, _)) => panic!("it had enough: {:?}", report.open::<Report>()),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let status = process.exit().status;
+    assert!(matches!(status, ExitStatus::Signal(libc::SIGSEGV | libc::SIGABRT)), "{status:?}");
 }

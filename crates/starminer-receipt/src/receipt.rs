@@ -67,7 +67,7 @@ pub struct LoggedEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Receipt {
-    /// [`FORMAT`].
+    /// `starminer-receipt/1`.
     pub format: String,
     /// `SIMULATED` where the evidence does not chain to a maker's root; for people who open the file. Verification derives it anew.
     pub stamp: String,

@@ -12,9 +12,7 @@ use std::time::Duration;
 use starminer_client::ClientError;
 use starminer_receipt::{Base64Bytes, ChallengeStatement, Envelope, Lease, Report, Signed, TaskSpec};
 use starminer_sandbox::Exit;
-use starminer_verify::{
-    Attempt, Binding, Digest, Party, PostureState, PublicKey, Purpose, Refusal, Suite, TaskId, TaskKey,
-};
+use starminer_verify::{Binding, Digest, Party, PostureState, PublicKey, Purpose, Refusal, Suite, TaskKey};
 use starminer_wire::{AttemptView, EvidenceRequest, ReportRequest};
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -326,7 +326,11 @@ pub struct Process {
 
 impl Process {
     pub fn start() -> Self {
-        let limits = ProcessLimits { data_bytes: 2 << 30, file_bytes: 4 << 30 };
+        Self::start_with(2 << 30)
+    }
+
+    pub fn start_with(data_bytes: u64) -> Self {
+        let limits = ProcessLimits { data_bytes, file_bytes: 4 << 30 };
         let (process, channel) =
             TaskProcess::spawn(&Program::At(AGENT.into()), limits.arguments(), Stderr::Inherit).unwrap();
         let mut started = Self {
