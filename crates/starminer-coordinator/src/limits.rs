@@ -155,3 +155,66 @@ impl Drop for Reservation<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ME: PublicKey = PublicKey([1; 32]);
+    const OTHER: PublicKey = PublicKey([2; 32]);
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate_to_each_identity_alone() {
+        let buckets = Buckets::new(10, 3);
+        for _ in 0..3 {
+            buckets.take_one(ME, 0).unwrap();
+        }
+        let refused = buckets.take_one(ME, 0).unwrap_err();
+        assert_eq!((refused.code(), refused.retry_after_ms), ("rate.requests", Some(100)));
+        buckets.take_one(OTHER, 0).unwrap();
+        assert_eq!(buckets.take_one(ME, 40).unwrap_err().retry_after_ms, Some(60));
+        buckets.take_one(ME, 100).unwrap();
+        assert!(buckets.take_one(ME, 100).is_err());
+        // A pause fills it up to the burst and no further.
+        for _ in 0..3 {
+            buckets.take_one(ME, 1_000_000).unwrap();
+        }
+        assert!(buckets.take_one(ME, 1_000_000).is_err());
+        // A clock that goes back earns nothing.
+        assert!(buckets.take_one(ME, 0).is_err());
+    }
+
+    #[test]
+    fn who_takes_more_than_there_is_waits_for_it() {
+        let buckets = Buckets::new(1000, 1000);
+        assert_eq!(buckets.take(ME, 1000, 0), Duration::ZERO);
+        assert_eq!(buckets.take(ME, 500, 0), Duration::from_millis(500));
+        assert_eq!(buckets.take(ME, 500, 500), Duration::from_millis(500));
+        assert_eq!(buckets.take(ME, u64::MAX, 500), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_memory_of_buckets_is_bounded() {
+        let buckets = Buckets::new(1, 1);
+        for number in 0..REMEMBERED as u64 + 10 {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            buckets.take_one(PublicKey(key), number).unwrap();
+        }
+        assert_eq!(buckets.buckets.lock().unwrap().len(), REMEMBERED);
+    }
+
+    #[test]
+    fn quotas_count_what_is_kept_and_what_is_on_its_way() {
+        let quotas = Quotas::new(100, [([1; 32], 40)]);
+        let first = quotas.reserve([1; 32], 50).unwrap();
+        assert_eq!(quotas.reserve([1; 32], 20).unwrap_err().code(), "blob.quota");
+        drop(first);
+        quotas.reserve([1; 32], 60).unwrap().keep();
+        assert!(quotas.reserve([1; 32], 1).is_err());
+        quotas.give_back([1; 32], 100);
+        quotas.reserve([1; 32], 100).unwrap().keep();
+        assert!(quotas.reserve([2; 32], u64::MAX).is_err());
+    }
+}

@@ -113,3 +113,45 @@ impl Drop for Poll {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct SetClock(AtomicU64);
+
+    impl Clock for SetClock {
+        fn now(&self) -> Now {
+            let mono_ms = self.0.load(Ordering::Relaxed);
+            Now { wall: UnixTime(1_000_000 + mono_ms), mono_ms }
+        }
+    }
+
+    #[test]
+    fn whoever_polls_is_there_and_is_lost_some_time_after() {
+        let clock = Arc::new(SetClock::default());
+        let as_clock: Arc<dyn Clock> = clock.clone();
+        let presence = Arc::new(Presence::new(100, clock.now()));
+        let node = NodeId(PublicKey([1; 32]));
+        let at = |ms: u64| {
+            clock.0.store(ms, Ordering::Relaxed);
+            clock.now()
+        };
+        // Never seen: the time since the start counts.
+        assert!(presence.lost([node].into_iter(), at(99)).is_empty());
+        assert_eq!(presence.lost([node].into_iter(), at(100)), [node]);
+        let (first, second) = (presence.poll(node.0, &as_clock), presence.poll(node.0, &as_clock));
+        drop(first);
+        assert!(presence.lost([node].into_iter(), at(5_000)).is_empty(), "one poll goes on");
+        assert!(presence.is_present(&node.0, at(5_000)));
+        drop(second);
+        assert!(presence.lost([node].into_iter(), at(5_099)).is_empty());
+        assert_eq!(presence.present(at(5_099)), [node.0]);
+        assert_eq!(presence.lost([node].into_iter(), at(5_100)), [node]);
+        assert!(presence.present(at(5_100)).is_empty());
+        assert_eq!(presence.seen_at(&node.0, at(9_000)), Some(UnixTime(1_005_000)));
+    }
+}

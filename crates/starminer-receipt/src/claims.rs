@@ -11,7 +11,7 @@ use std::fmt;
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
     AttestationResult, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, NodeId,
-    Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verified, appraise, verify,
+    Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement};
@@ -297,6 +297,7 @@ impl Verifier<'_> {
         let evidence = run.as_ref().and_then(|run| self.attestation(run));
         let report = self.report(&spec, lease.as_ref(), &entries, evidence.as_ref());
         self.ending(&spec, lease.as_ref(), &entries, evidence.as_ref(), report.as_ref());
+        self.unexamined();
         self.order(&entries);
         self.witnesses(checkpoint.as_ref());
         self.claim("chain-anchor", ClaimVerdict::NotClaimed, Voucher::Chain, "no chain anchors this checkpoint");
@@ -568,16 +569,15 @@ impl Verifier<'_> {
     fn reference_values(&mut self, run: &Run<'_>, verified: &Verified) {
         let Some(trust) = self.trust else { return };
         let own = appraise(verified, &trust.reference_values, &run.spec.policy);
-        match own.decision() {
-            Decision::Meets => {
-                let statement = "the agent's measurement is one that your trust file names";
-                self.claim("reference-values", ClaimVerdict::Proven, Voucher::Verifier, statement);
-            }
-            Decision::Fails(_) => {
-                let statement =
-                    "the agent's measurement is not one that your trust file names; the requester's spec alone does";
-                self.claim("reference-values", ClaimVerdict::Unanchored, Voucher::Requester, statement);
-            }
+        // The measurement alone: evidence that was rightly denied for something else may still be of a known agent.
+        let is_named = own.checks().iter().any(|check| check.name() == MEASUREMENT && check.verdict() == Verdict::Pass);
+        if is_named {
+            let statement = "the agent's measurement is one that your trust file names";
+            self.claim("reference-values", ClaimVerdict::Proven, Voucher::Verifier, statement);
+        } else {
+            let statement =
+                "the agent's measurement is not one that your trust file names; the requester's spec alone does";
+            self.claim("reference-values", ClaimVerdict::Unanchored, Voucher::Requester, statement);
         }
     }
 
@@ -754,6 +754,26 @@ impl Verifier<'_> {
         self.verdict.valid_then = before;
     }
 
+    /// Refutes what the receipt has and no check came to: with the lease left out, anything could stand for the evidence.
+    fn unexamined(&mut self) {
+        let receipt = self.receipt;
+        let examined = |verdict: &ReceiptVerdict, name| verdict.claims.iter().any(|claim| claim.name == name);
+        let parts = [
+            ("challenge", receipt.challenge.is_some()),
+            ("evidence", receipt.evidence.is_some()),
+            ("release", receipt.release.is_some()),
+            ("grant", receipt.grant.is_some()),
+            // The release examines it; it is no claim of its own.
+            ("attestation-result", receipt.attestation_result.is_some() && receipt.release.is_none()),
+        ];
+        for (name, present) in parts {
+            if present && !examined(&self.verdict, name) {
+                let statement = "it is in this receipt, but what it rests on is missing or broken";
+                self.claim(name, ClaimVerdict::Refuted, Voucher::Nobody, statement);
+            }
+        }
+    }
+
     fn order(&mut self, entries: &Entries) {
         let last = entries.0.iter().filter_map(|(_, entry)| entry.attempt).max();
         let rank = |kind: EntryKind| match kind {
@@ -830,6 +850,8 @@ struct Run<'a> {
     entries: &'a Entries,
 }
 
+/// The appraisal's check of the agent's measurement against reference values.
+const MEASUREMENT: &str = "device.measurement";
 /// The code of a refusal for a root that is not among the anchors.
 const ROOT_UNKNOWN: &str = "evidence.root-unknown";
 
