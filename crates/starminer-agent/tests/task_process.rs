@@ -336,13 +336,15 @@ fn a_result_key_that_is_none_is_reported() {
 fn a_process_without_memory_ends_by_a_fault() {
     let world = World::new();
     let sealed = world.seal(&Job::wasm(example("wordcount/wordcount.wasm")));
-    let mut process = Process::start_with(24 << 20);
+    let mut process = Process::start_with(8 << 20);
     let (lease, keys) = lease_in(&world, &sealed, &mut process, 1);
     grant_in(&world, &sealed, &lease, &keys, &mut process);
     loop {
         match process.try_receive() {
             Some((FromTask::CompiledWanted { .. }, _)) => process.send(&ToTask::Compiled { found: None }, &[]),
             Some((FromTask::Report { report }, _)) => panic!("it had enough: {:?}", report.open::<Report>()),
+            // Whoever asks for files to put outputs into has run the program.
+            Some((FromTask::OutputsWanted { .. }, _)) => panic!("it had enough to run"),
             Some(_) => {}
             None => break,
         }

@@ -4,12 +4,18 @@ use std::process::{Command, Stdio};
 
 use crate::support::Network;
 
+/// What openssl says until the server hangs up. Its input is kept open: it would leave at the end of it, perhaps before the server's alert.
 fn s_client(address: &str, version: &str) -> Option<String> {
-    let output = Command::new("openssl")
+    let mut client = Command::new("openssl")
         .args(["s_client", "-connect", address, version, "-alpn", "h2"])
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .ok()?;
+    let input = client.stdin.take();
+    let output = client.wait_with_output().ok()?;
+    drop(input);
     Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
@@ -23,8 +29,5 @@ fn tls_1_2_is_refused() {
     assert!(said.contains("alert protocol version"), "{said}");
     let said = s_client(&network.address, "-tls1_3").unwrap();
     assert!(said.contains("TLSv1.3"), "the control does speak: {said}");
-    assert!(
-        said.contains("certificate required") || said.contains("alert"),
-        "without an identity it gets no further: {said}"
-    );
+    assert!(said.contains("alert certificate required"), "without an identity it gets no further: {said}");
 }
