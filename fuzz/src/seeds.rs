@@ -244,7 +244,14 @@ fn wire_messages(all: &mut Vec<Seed>) {
     let feed = wire::NodeFeedRequest { epoch: 1, after: 2, wait_ms: 30_000, free_places: 1, boot: world::BOOT };
     let network = wire::NetworkInfo { network: NETWORK, build: "fuzz".into(), now: NOW, brokers: vec![request.broker] };
     let messages: [(&str, Vec<u8>); 16] = [
-        ("submit", json_of(&wire::SubmitRequest { spec: lease.clone(), deposit: Some(deposit.clone()) })),
+        (
+            "submit",
+            json_of(&wire::SubmitRequest {
+                spec: lease.clone(),
+                deposit: Some(deposit.clone()),
+                objects: vec![Base64Bytes(vec![7; 16])],
+            }),
+        ),
         ("feed", json_of(&wire::FeedResponse { epoch: 1, version: 2, attempts: vec![view] })),
         ("node-feed", json_of(&feed)),
         ("task-view", json_of(&task_view)),

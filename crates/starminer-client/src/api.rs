@@ -20,8 +20,8 @@ use starminer_verify::{Attempt, Digest, TaskId};
 use starminer_wire::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest,
     BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EvidenceRequest, FeedResponse, FeedRole,
-    GrantRequest, LogProof, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse,
-    ReportRequest, SubmitRequest, TaskView, paths,
+    GrantRequest, LogChain, LogProof, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest,
+    ReleaseResponse, ReportRequest, SubmitRequest, TaskView, paths,
 };
 
 use crate::error::ClientError;
@@ -140,6 +140,15 @@ impl CoordinatorClient {
     /// [`ClientError`].
     pub async fn task(&self, task: &TaskId, after: u64, wait_ms: u64) -> Result<TaskView, ClientError> {
         let path = format!("{}?after={after}&wait_ms={wait_ms}", paths::task(task));
+        self.get(&path, CALL_TIMEOUT + Duration::from_millis(wait_ms)).await
+    }
+
+    /// A task of one's own, once it has ended or `wait_ms` have passed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn task_end(&self, task: &TaskId, wait_ms: u64) -> Result<TaskView, ClientError> {
+        let path = format!("{}?until=ended&wait_ms={wait_ms}", paths::task(task));
         self.get(&path, CALL_TIMEOUT + Duration::from_millis(wait_ms)).await
     }
 
@@ -321,6 +330,16 @@ impl CoordinatorClient {
     /// [`ClientError`].
     pub async fn consistency(&self, from: u64) -> Result<LogProof, ClientError> {
         self.get(&format!("{}?from={from}", paths::LOG_CONSISTENCY), CALL_TIMEOUT).await
+    }
+
+    /// That the log only grew from each of these sizes to the next, and from the last to its latest checkpoint. `sizes` ascend; at most
+    /// [`starminer_wire::MAX_CHAIN_SIZES`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn log_chain(&self, sizes: &[u64]) -> Result<LogChain, ClientError> {
+        let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
+        self.get(&format!("{}?sizes={}", paths::LOG_CHAIN, sizes.join(",")), CALL_TIMEOUT).await
     }
 
     /// How much of a blob the coordinator has.

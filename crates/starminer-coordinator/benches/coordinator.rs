@@ -266,7 +266,7 @@ async fn api_life(
 ) {
     let blob = world::upload(ours, 400).await;
     let spec = world::sign(world.spec(requester, &blob), requester);
-    ours.submit(&SubmitRequest { spec: spec.envelope().clone(), deposit: None }).await.unwrap();
+    ours.submit(&SubmitRequest { spec: spec.envelope().clone(), deposit: None, objects: Vec::new() }).await.unwrap();
     let view = loop {
         let view = leases.recv().await.unwrap();
         if view.task == spec.task {

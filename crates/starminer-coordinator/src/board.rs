@@ -1,8 +1,8 @@
 //! What is published: tasks and feeds as of the last durable batch, and who waits for the next.
 //!
 //! The writer puts things up after they are durable; handlers only look. Feeds are level-triggered: an attempt appears in the feed
-//! of its releaser and of its node with its whole state, each time it changed, under the version of its last change (one more than
-//! the log index of the entry). Not here: decisions.
+//! of its releaser and of its node with its whole state, each time something changed that they act upon, under the version of that
+//! change (one more than the log index of the entry). Not here: decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -46,7 +46,23 @@ struct Posted {
 #[derive(Debug, Default)]
 struct Feed {
     by_version: BTreeMap<u64, (TaskId, Attempt)>,
+    /// Under which version an attempt is listed above.
+    by_attempt: HashMap<(TaskId, Attempt), u64>,
     changed: Arc<Notify>,
+}
+
+impl Feed {
+    fn list(&mut self, attempt: (TaskId, Attempt), version: u64) {
+        self.unlist(attempt);
+        self.by_version.insert(version, attempt);
+        self.by_attempt.insert(attempt, version);
+    }
+
+    fn unlist(&mut self, attempt: (TaskId, Attempt)) {
+        if let Some(version) = self.by_attempt.remove(&attempt) {
+            self.by_version.remove(&version);
+        }
+    }
 }
 
 /// What changed in a feed.
@@ -185,16 +201,13 @@ impl State {
             self.queue.insert(queue_key(task));
         }
         for record in &task.attempts {
-            let before = old.as_ref().and_then(|old| old.attempt(record.attempt)).map(|before| before.version);
-            if before == Some(record.version) {
-                continue;
-            }
+            let before = old.as_ref().and_then(|old| Some((&**old, old.attempt(record.attempt)?)));
             for key in feed_keys(task, record) {
-                let feed = self.feeds.entry(key).or_default();
-                if let Some(before) = before {
-                    feed.by_version.remove(&before);
+                if before.is_some_and(|before| !concerns(key.0, before, (task, record))) {
+                    continue;
                 }
-                feed.by_version.insert(record.version, (task.id, record.attempt));
+                let feed = self.feeds.entry(key).or_default();
+                feed.list((task.id, record.attempt), record.version);
                 wake.push(feed.changed.clone());
             }
         }
@@ -215,7 +228,7 @@ impl State {
             self.forgotten = self.forgotten.max(record.version);
             for key in feed_keys(task, record) {
                 if let Some(feed) = self.feeds.get_mut(&key) {
-                    feed.by_version.remove(&record.version);
+                    feed.unlist((task.id, record.attempt));
                 }
             }
         }
@@ -234,6 +247,15 @@ fn queue_key(task: &Task) -> (std::cmp::Reverse<starminer_receipt::Sensitivity>,
 
 fn feed_keys(task: &Task, record: &AttemptRecord) -> [FeedKey; 2] {
     [(FeedRole::Releaser, task.spec.releaser), (FeedRole::Node, record.node.0)]
+}
+
+/// Whether a role acts upon what changed. A releaser answers leases and evidence, a node challenges and grants; both, the end.
+fn concerns(role: FeedRole, before: (&Task, &AttemptRecord), after: (&Task, &AttemptRecord)) -> bool {
+    let seen = |(task, record): (&Task, &AttemptRecord)| match role {
+        FeedRole::Releaser => (is_over(task, record), record.evidence.is_some(), false),
+        FeedRole::Node => (is_over(task, record), record.challenge.is_some(), record.grant.is_some()),
+    };
+    seen(before) != seen(after)
 }
 
 fn is_over(task: &Task, record: &AttemptRecord) -> bool {

@@ -13,7 +13,7 @@ use starminer_log::{
 use starminer_receipt::Base64Bytes;
 use starminer_store::{Database, EventRow, HASHES_PER_RUN, HashRun};
 use starminer_verify::Party;
-use starminer_wire::{LogProof, LoggedEntryParts, ProblemStatus};
+use starminer_wire::{LogChain, LogProof, LoggedEntryParts, ProblemStatus};
 
 use crate::ledger::{Prepared, hash_at};
 use crate::refused::Refused;
@@ -213,6 +213,19 @@ impl LogReader {
         let head = self.head();
         let consistency = self.consistency(from, head.size).await?;
         Ok(LogProof { checkpoint: head.note.to_string(), entry: None, inclusion: None, consistency: Some(consistency) })
+    }
+
+    /// That the log only grew from each size to the next, and from the last to the latest checkpoint. `sizes` ascend.
+    ///
+    /// # Errors
+    /// As [`Self::consistency`].
+    pub async fn chain(&self, sizes: &[u64]) -> Result<LogChain, Refused> {
+        let head = self.head();
+        let mut steps = Vec::with_capacity(sizes.len());
+        for (older, newer) in sizes.iter().zip(sizes.iter().skip(1).chain([&head.size])) {
+            steps.push(self.consistency(*older, *newer).await?);
+        }
+        Ok(LogChain { checkpoint: head.note.to_string(), steps })
     }
 
     async fn entry(&self, index: u64) -> Result<Vec<u8>, Refused> {

@@ -51,8 +51,8 @@ pub enum Fatal {
 /// A job for the writer.
 #[derive(Debug)]
 pub enum Job {
-    /// A command of the state machine.
-    Command(Box<Command>, oneshot::Sender<Result<Answer, Refused>>),
+    /// A command of the state machine, with complete blobs that become durable with it, or not at all.
+    Command(Box<Command>, Vec<BlobRow>, oneshot::Sender<Result<Answer, Refused>>),
     /// A blob that is complete.
     Blob(BlobRow, oneshot::Sender<Result<(), Refused>>),
     /// Blobs that are not needed any more.
@@ -81,8 +81,16 @@ impl WriterHandle {
     /// # Errors
     /// The command's refusal; `storage.*` when it did not become durable; `coordinator.busy`.
     pub async fn execute(&self, command: Command) -> Result<Answer, Refused> {
+        self.execute_with(command, Vec::new()).await
+    }
+
+    /// Carries out a command and keeps the blobs that came with it, durably; a refused command keeps none.
+    ///
+    /// # Errors
+    /// As [`Self::execute`].
+    pub async fn execute_with(&self, command: Command, blobs: Vec<BlobRow>) -> Result<Answer, Refused> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Command(Box::new(command), reply)).await?;
+        self.send(Job::Command(Box::new(command), blobs, reply)).await?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -207,8 +215,11 @@ impl Writer {
         }
         for job in group.drain(..) {
             match job {
-                Job::Command(command, reply) => {
+                Job::Command(command, blobs, reply) => {
                     let result = self.tasks.execute(*command, now);
+                    if result.is_ok() {
+                        batch.blobs.extend(blobs);
+                    }
                     waiting.commands.push((reply, result));
                 }
                 Job::Blob(row, reply) => {

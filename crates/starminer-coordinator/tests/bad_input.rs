@@ -174,7 +174,7 @@ async fn wrong_statements() {
     let (requester, other, node) = (Party::new(1), Party::new(5), world.node(2));
     let (ours, others, theirs) = (running.client(&requester), running.client(&other), running.client(&node.party));
     let blob = upload(&ours, 100).await;
-    let request = |envelope: Envelope| SubmitRequest { spec: envelope, deposit: None };
+    let request = |envelope: Envelope| SubmitRequest { spec: envelope, deposit: None, objects: Vec::new() };
     let good = sign(world.spec(&requester, &blob), &requester);
 
     // Signed by the right key, sent by another identity.
@@ -374,7 +374,7 @@ async fn limits_of_an_identity() {
         submit(&ours, world.spec(&party, &blob), &party).await;
     }
     let spec = sign(world.spec(&party, &blob), &party);
-    let request = SubmitRequest { spec: spec.into_envelope(), deposit: None };
+    let request = SubmitRequest { spec: spec.into_envelope(), deposit: None, objects: Vec::new() };
     assert_eq!(code(ours.submit(&request).await), "task.too-many-open");
     let put = |seed: u8, total: u64| format!("/v1/blobs/{}?offset=0&total={total}", Digest([seed; 32]));
     let part = || RequestBody::Bytes(Bytes::from_static(&[1; 10]));

@@ -315,7 +315,7 @@ async fn a_broker_is_asked_for_evidence_and_gets_deposits() {
     let mut spec = world.spec(&requester, &blob);
     spec.releaser = broker.key();
     let spec = sign(spec, &requester);
-    let mut request = SubmitRequest { spec: spec.envelope().clone(), deposit: None };
+    let mut request = SubmitRequest { spec: spec.envelope().clone(), deposit: None, objects: Vec::new() };
     assert_eq!(code(ours.submit(&request).await), "submit.deposit-missing");
     let deposit =
         starminer_wire::Deposit { broker_evidence: starminer_verify::Digest([1; 32]), secret: world::sealed_secret() };

@@ -32,7 +32,7 @@ async fn killed_after_every_step_a_task_still_completes() {
     let (spec, _) = submit(&running.client(&requester), world.spec(&requester, &blob), &requester).await;
     running = restart(running);
     // Submitted again: the same task.
-    let again = SubmitRequest { spec: spec.envelope().clone(), deposit: None };
+    let again = SubmitRequest { spec: spec.envelope().clone(), deposit: None, objects: Vec::new() };
     assert_eq!(running.client(&requester).submit(&again).await.unwrap().state, TaskState::Queued);
     let views = node.poll(&running.client(&node.party), 1, 2000).await;
     let mut life = Life::begin(&spec, &views[0], &requester, &node);
@@ -186,7 +186,7 @@ async fn every_commit_fails_once_and_nothing_is_lost_or_done_twice() {
         node.admit(&theirs).await;
         let blob = upload(&ours, 100).await;
         let spec = sign(world.spec(&requester, &blob), &requester);
-        let request = SubmitRequest { spec: spec.envelope().clone(), deposit: None };
+        let request = SubmitRequest { spec: spec.envelope().clone(), deposit: None, objects: Vec::new() };
         macro_rules! twice {
             ($call:expr) => {{
                 storage.plan([fault]);
@@ -253,7 +253,8 @@ async fn two_coordinators_on_one_database_do_not_both_go_on() {
     submit(&ours, world.spec(&requester, &blob), &requester).await;
     let theirs = second.client(&requester);
     let spec = sign(world.spec(&requester, &blob), &requester);
-    let refused = theirs.submit(&SubmitRequest { spec: spec.envelope().clone(), deposit: None }).await;
+    let refused =
+        theirs.submit(&SubmitRequest { spec: spec.envelope().clone(), deposit: None, objects: Vec::new() }).await;
     assert!(refused.is_err());
     let ended = second.ended().await.unwrap_err();
     assert!(ended.contains("cannot go on"), "{ended}");

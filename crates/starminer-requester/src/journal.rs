@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starminer_broker::LedgerRecord;
@@ -112,11 +113,29 @@ pub enum Durability {
     Eventual,
 }
 
+/// A record that is written and not durable yet.
+#[derive(Debug)]
+#[must_use = "the record is not durable before it is synced"]
+pub struct Unsynced {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Unsynced {
+    /// Waits until it is durable. Blocks for as long as the disk takes.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`]; whether the record is durable is then not known.
+    pub fn sync(self) -> Result<(), JournalError> {
+        self.file.sync_data().map_err(|source| JournalError::Io { path: self.path, source })
+    }
+}
+
 /// The journal of one task.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     key: JournalKey,
     task: TaskId,
     records: usize,
@@ -162,8 +181,11 @@ impl Journal {
         let path = Self::file_path(dir, &task);
         let io = |source| JournalError::Io { path: path.clone(), source };
         let file = OpenOptions::new().create_new(true).read(true).append(true).mode(0o600).open(&path).map_err(io)?;
+        let file = Arc::new(file);
         let mut journal = Self { path: path.clone(), file, key: key.clone(), task, records: 0, bytes: 0 };
-        journal.append(&JournalRecord::Start(start), Durability::Durable)?;
+        if let Some(unsynced) = journal.append(&JournalRecord::Start(start), Durability::Durable)? {
+            unsynced.sync()?;
+        }
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         Ok(journal)
     }
@@ -199,6 +221,7 @@ impl Journal {
             file.sync_all().map_err(io)?;
         }
         file.seek(io::SeekFrom::End(0)).map_err(io)?;
+        let file = Arc::new(file);
         let journal = Self { path, file, key: key.clone(), task, records: records.len(), bytes: offset as u64 };
         Ok((journal, records))
     }
@@ -232,11 +255,11 @@ impl Journal {
         std::fs::remove_file(&self.path).map_err(io)
     }
 
-    /// Appends a record; it is durable when this returns, if it has to be.
+    /// Appends a record. One that has to be durable is so once what comes back is synced, and with it all before it.
     ///
     /// # Errors
     /// [`JournalError::Io`], [`JournalError::TooLong`]. What a failed write left behind is taken back, so that a later one is not lost behind it.
-    pub fn append(&mut self, record: &JournalRecord, durability: Durability) -> Result<(), JournalError> {
+    pub fn append(&mut self, record: &JournalRecord, durability: Durability) -> Result<Option<Unsynced>, JournalError> {
         let plain = Zeroizing::new(
             serde_json::to_vec(record)
                 .map_err(|error| JournalError::Io { path: self.path.clone(), source: io::Error::other(error) })?,
@@ -254,18 +277,17 @@ impl Journal {
         let mut framed = Vec::with_capacity(sealed.len() + 4);
         framed.extend_from_slice(&length.to_be_bytes());
         framed.extend_from_slice(&sealed);
-        let written = self.file.write_all(&framed).and_then(|()| match durability {
-            Durability::Durable => self.file.sync_data(),
-            Durability::Eventual => Ok(()),
-        });
-        if let Err(source) = written {
+        if let Err(source) = (&*self.file).write_all(&framed) {
             // Best effort: if this fails, too, the torn record is cut off when the journal is next opened.
             let _ = self.file.set_len(self.bytes);
             return Err(JournalError::Io { path: self.path.clone(), source });
         }
         self.bytes += framed.len() as u64;
         self.records += 1;
-        Ok(())
+        Ok(match durability {
+            Durability::Durable => Some(Unsynced { path: self.path.clone(), file: Arc::clone(&self.file) }),
+            Durability::Eventual => None,
+        })
     }
 }
 

@@ -19,7 +19,7 @@ mod requester;
 mod secrets;
 
 pub use home::{Home, HomeError};
-pub use journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart};
+pub use journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart, Unsynced};
 pub use outputs::{OpenedOutput, OpenedResult, OutputsError};
 pub use plan::{InputSource, JobPlan, PlanError, PreparedTask, SealedBlob};
 pub use progress::{Event, EventSink};

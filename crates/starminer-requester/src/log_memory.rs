@@ -1,8 +1,8 @@
 //! The client's memory of the public log: a fork or a rollback shows.
 //!
 //! With several releases under way, answers come with checkpoints that are proven consistent with what was remembered when
-//! the question was asked, not with each other. Those that could not be joined at once are kept and joined by a later
-//! consistency proof; two that cannot be joined are the proof of a fork.
+//! the question was asked, not with each other. Those that could not be joined at once are kept, and joined by one later answer that
+//! shows all of them on one chain; two that cannot be joined are the proof of a fork.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,10 +10,11 @@ use starminer_log::{
     Advance, AdvanceError, ConsistencyProof, LogKey, Remembered, SignedCheckpoint, VerifiedCheckpoint,
 };
 use starminer_verify::{Party, Refusal};
-use starminer_wire::LogProof;
+use starminer_wire::{LogChain, LogProof, MAX_CHAIN_SIZES};
 
-/// Most checkpoints that wait to be joined; past that the next release waits for a join.
-const MAX_UNJOINED: usize = 256;
+/// Most checkpoints that wait to be joined: more than releases that can be under way at once, each of which waits for a join first
+/// when many are kept.
+const MAX_UNJOINED: usize = 1024;
 
 /// What a client remembers of the log.
 #[derive(Debug)]
@@ -49,10 +50,7 @@ impl LogMemory {
         asked_from: Option<&Remembered>,
         proof: &LogProof,
     ) -> Result<VerifiedCheckpoint, Refusal> {
-        let checkpoint = SignedCheckpoint::parse(proof.checkpoint.as_bytes())
-            .map_err(|error| fault("log.checkpoint-malformed", &error.to_string()))?
-            .verify(&self.key)
-            .map_err(|error| fault("log.checkpoint-unsigned", &error.to_string()))?;
+        let checkpoint = self.verify(&proof.checkpoint)?;
         let consistency = proof.consistency.clone().unwrap_or_else(ConsistencyProof::empty);
         if let Some(asked_from) = asked_from {
             advance(&mut asked_from.clone(), checkpoint.clone(), &consistency)?;
@@ -86,35 +84,55 @@ impl LogMemory {
         Ok(checkpoint)
     }
 
-    /// A checkpoint that still has to be joined: ask for consistency from its size, then give the answer to [`Self::join`].
-    pub(crate) fn unjoined(&self) -> Option<VerifiedCheckpoint> {
-        self.state().unjoined.last().cloned()
+    /// How many checkpoints still have to be joined.
+    pub(crate) fn unjoined(&self) -> usize {
+        self.state().unjoined.len()
     }
 
-    /// Joins a kept checkpoint: the log's newest checkpoint continues it, and the remembered one as well.
-    pub(crate) fn join(
-        &self,
-        kept: &VerifiedCheckpoint,
-        from_kept: &LogProof,
-        asked_from: &Remembered,
-        from_latest: &LogProof,
-    ) -> Result<(), Refusal> {
-        let newest = self.take(Some(asked_from), from_latest)?;
-        let again = SignedCheckpoint::parse(from_kept.checkpoint.as_bytes())
+    /// What has to be on one chain: the remembered checkpoint and some kept ones, smallest first, one of each size. Ask for a chain of their
+    /// sizes, then give the answer to [`Self::join`].
+    pub(crate) fn to_join(&self) -> Vec<VerifiedCheckpoint> {
+        let state = self.state();
+        let mut wanted: Vec<VerifiedCheckpoint> =
+            state.latest.iter().map(|latest| latest.checkpoint().clone()).collect();
+        wanted.extend(state.unjoined.iter().take(MAX_CHAIN_SIZES - 1).cloned());
+        wanted.sort_unstable_by_key(VerifiedCheckpoint::size);
+        wanted
+    }
+
+    /// Joins checkpoints: the log only grew from each to the next, and from the last to its newest.
+    pub(crate) fn join(&self, wanted: &[VerifiedCheckpoint], chain: &LogChain) -> Result<(), Refusal> {
+        let newest = self.verify(&chain.checkpoint)?;
+        if chain.steps.len() != wanted.len() {
+            return Err(fault("log.chain-length", "the answer has more or fewer proofs than were asked for"));
+        }
+        for ((older, newer), step) in wanted.iter().zip(wanted.iter().skip(1).chain([&newest])).zip(&chain.steps) {
+            advance(&mut Remembered::first(older.clone()), newer.clone(), step)?;
+        }
+        let mut state = self.state();
+        state.unjoined.retain(|kept| wanted.iter().all(|joined| joined.size() != kept.size()));
+        match &mut state.latest {
+            // Somebody moved it meanwhile, by a proof of its own: how the two stand to each other is not known yet.
+            Some(latest) if wanted.iter().all(|joined| joined.size() != latest.checkpoint().size()) => {
+                if latest.checkpoint().size() != newest.size() {
+                    state.unjoined.push(newest);
+                } else if latest.checkpoint().root() != newest.root() {
+                    return Err(fault("log.fork", "two checkpoints of one size have different roots"));
+                }
+            }
+            latest => {
+                *latest = Some(Remembered::first(newest));
+                state.changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn verify(&self, checkpoint: &str) -> Result<VerifiedCheckpoint, Refusal> {
+        SignedCheckpoint::parse(checkpoint.as_bytes())
             .map_err(|error| fault("log.checkpoint-malformed", &error.to_string()))?
             .verify(&self.key)
-            .map_err(|error| fault("log.checkpoint-unsigned", &error.to_string()))?;
-        let consistency = from_kept.consistency.clone().unwrap_or_else(ConsistencyProof::empty);
-        advance(&mut Remembered::first(kept.clone()), again.clone(), &consistency)?;
-        let mut state = self.state();
-        // The two answers may be of different moments; what matters is that each kept one is known to be continued by something kept.
-        if again.size() != newest.size() {
-            state.unjoined.push(again);
-        } else if again.root() != newest.root() {
-            return Err(fault("log.fork", "two checkpoints of one size have different roots"));
-        }
-        state.unjoined.retain(|other| other.size() != kept.size());
-        Ok(())
+            .map_err(|error| fault("log.checkpoint-unsigned", &error.to_string()))
     }
 
     /// The remembered checkpoint, if it changed since it was last taken for keeping.

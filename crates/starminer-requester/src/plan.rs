@@ -180,6 +180,17 @@ pub(crate) struct Parties<'a> {
 }
 
 impl JobPlan {
+    /// Whether sealing it takes less than a moment: little, and all of it in memory.
+    pub(crate) fn is_small(&self) -> bool {
+        const MOST: usize = 256 * 1024;
+        let sources = self.inputs.iter().map(|(_, source)| source).chain([&self.workload]);
+        let lengths = sources.map(|source| match source {
+            InputSource::Bytes(bytes) => bytes.len(),
+            InputSource::File(_) => MOST,
+        });
+        lengths.fold(0, usize::saturating_add) < MOST
+    }
+
     fn check(&self) -> Result<EngineKind, PlanError> {
         if self.inputs.len() > MAX_INPUTS {
             return Err(PlanError::TooManyInputs { count: self.inputs.len() });

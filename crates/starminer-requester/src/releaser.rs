@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust};
 use starminer_client::{ClientError, CoordinatorClient};
+use starminer_log::VerifiedCheckpoint;
 use starminer_receipt::{Base64Bytes, Lease, NetworkTrust, Signed, SigningKey, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{Attempt, NetworkId, Party, Refusal, TaskId, UnixTime, Verdict};
@@ -16,6 +17,7 @@ use starminer_wire::{
     AttemptView, ChallengeRequest, DenyRequest, FeedRole, GrantRequest, MAX_POLL_WAIT_MS, ReleaseRequest, TaskState,
 };
 
+use crate::journal::Unsynced;
 use crate::log_memory::LogMemory;
 use crate::progress::Event;
 use crate::secrets::{random_bytes, random_secret};
@@ -26,6 +28,11 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Most attempts that are worked on at once.
 const MAX_WORKING: usize = 512;
+
+/// How often checkpoints that concurrent answers brought are joined.
+const JOIN_EVERY: Duration = Duration::from_secs(1);
+/// With this many kept, a release waits until they are joined.
+const JOIN_AT: usize = 64;
 
 /// A task secret for one attempt.
 pub type AttemptSecret = TaskSecret;
@@ -58,11 +65,11 @@ pub trait ReleaserHost: Send + Sync + 'static {
     /// A refusal denies the attempt.
     fn trust(&self, spec: &TaskSpec) -> Result<ReleaserTrust, Refusal>;
 
-    /// Makes a record durable.
+    /// Keeps a record. What comes back, if anything, is to be made durable before the step that it records is taken.
     ///
     /// # Errors
     /// In words; the step is then not taken.
-    fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<(), String>;
+    fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<Option<Unsynced>, String>;
 
     /// Hears what happens.
     fn event(&self, event: Event);
@@ -102,6 +109,7 @@ pub struct Releaser<H> {
     ledger: Mutex<Ledger>,
     memory: Arc<LogMemory>,
     working: Mutex<HashSet<Work>>,
+    joining: tokio::sync::Mutex<()>,
 }
 
 impl<H> std::fmt::Debug for Releaser<H> {
@@ -119,7 +127,16 @@ impl<H: ReleaserHost> Releaser<H> {
         ledger: Ledger,
         memory: Arc<LogMemory>,
     ) -> Self {
-        Self { client, signer, network, host, ledger: Mutex::new(ledger), memory, working: Mutex::default() }
+        Self {
+            client,
+            signer,
+            network,
+            host,
+            ledger: Mutex::new(ledger),
+            memory,
+            working: Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
+        }
     }
 
     /// A releaser without memory of earlier starts, for a broker: its keys are as young as this process.
@@ -144,10 +161,21 @@ impl<H: ReleaserHost> Releaser<H> {
     pub async fn run(self: &Arc<Self>) -> ReleaserError {
         let (mut epoch, mut after, mut backoff) = (0, 0, MIN_BACKOFF);
         let (failed, mut failures) = tokio::sync::mpsc::channel::<ReleaserError>(1);
+        let mut joins = tokio::time::interval(JOIN_EVERY);
+        joins.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let feed = tokio::select! {
-                feed = self.client.feed(FeedRole::Releaser, epoch, after, MAX_POLL_WAIT_MS) => feed,
-                Some(error) = failures.recv() => return error,
+            let poll = self.client.feed(FeedRole::Releaser, epoch, after, MAX_POLL_WAIT_MS);
+            tokio::pin!(poll);
+            let feed = loop {
+                tokio::select! {
+                    feed = &mut poll => break feed,
+                    Some(error) = failures.recv() => return error,
+                    _ = joins.tick() => match self.join_checkpoints().await {
+                        Err(StepError::Stop(error)) => return error,
+                        // Tried again at the next tick, and before too many are kept.
+                        Err(_) | Ok(()) => {}
+                    },
+                }
             };
             let feed = match feed {
                 Ok(feed) => feed,
@@ -235,12 +263,15 @@ impl<H: ReleaserHost> Releaser<H> {
         }
     }
 
-    /// Makes a record durable; when that fails, nothing may be sent and the releaser stops.
-    fn record(&self, task: &TaskId, record: Option<LedgerRecord>) -> Result<(), StepError> {
-        match record {
-            Some(record) => {
-                self.host.record(task, record).map_err(|error| StepError::Stop(ReleaserError::Journal(error)))
-            }
+    /// Keeps a record, and makes it durable where it has to be; when that fails, nothing more may be sent and the releaser stops.
+    async fn record(&self, task: &TaskId, record: Option<LedgerRecord>) -> Result<(), StepError> {
+        let Some(record) = record else { return Ok(()) };
+        let stop = |error: String| StepError::Stop(ReleaserError::Journal(error));
+        match self.host.record(task, record).map_err(stop)? {
+            Some(unsynced) => tokio::task::spawn_blocking(move || unsynced.sync())
+                .await
+                .map_err(|error| stop(error.to_string()))?
+                .map_err(|error| stop(error.to_string())),
             None => Ok(()),
         }
     }
@@ -254,7 +285,7 @@ impl<H: ReleaserHost> Releaser<H> {
             let now = self.host.now();
             self.ledger().challenge(context, &self.signer, random_bytes(), now).map_err(StepError::Refused)?
         };
-        self.record(&view.task, record)?;
+        self.record(&view.task, record).await?;
         let request = ChallengeRequest { challenge: challenge.into_envelope() };
         self.client.challenge(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
         self.host.event(Event::Challenged { task: view.task, node: context.lease.node, attempt: view.attempt });
@@ -265,7 +296,7 @@ impl<H: ReleaserHost> Releaser<H> {
         let now = self.host.now();
         let (decision, record) =
             self.ledger().deny(context, None, vec![refusal], false, &self.signer, now).map_err(StepError::Refused)?;
-        self.record(&context.spec.task, record)?;
+        self.record(&context.spec.task, record).await?;
         self.send_denial(decision, context).await
     }
 
@@ -299,10 +330,15 @@ impl<H: ReleaserHost> Releaser<H> {
             let now = self.host.now();
             self.ledger().decide(context, evidence, &trust, &self.signer, now).map_err(StepError::Refused)?
         };
-        self.record(&view.task, record)?;
+        // The release may be announced while the approval is on its way to the disk: a release that is forgotten costs the attempt, since
+        // the coordinator takes one for each. The grant may not go before both are done.
+        let recorded = self.record(&view.task, record);
         let approved = match decision {
             Decision::Release(approved) => *approved,
-            denial @ Decision::Deny(_) => return self.send_denial(denial, context).await,
+            denial @ Decision::Deny(_) => {
+                recorded.await?;
+                return self.send_denial(denial, context).await;
+            }
         };
         let result = approved.result();
         self.host.event(Event::Appraised {
@@ -313,12 +349,17 @@ impl<H: ReleaserHost> Releaser<H> {
             checks_passed: result.checks().iter().filter(|check| check.verdict() == Verdict::Pass).count(),
         });
 
+        while self.memory.unjoined() >= JOIN_AT {
+            self.join_checkpoints().await?;
+        }
         let remembered = self.memory.remembered();
         let request = ReleaseRequest {
             release: approved.release().envelope().clone(),
             remembered_size: remembered.as_ref().map_or(0, |remembered| remembered.checkpoint().size()),
         };
-        let response = self.client.release(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
+        let (recorded, response) = tokio::join!(recorded, self.client.release(&view.task, view.attempt, &request));
+        recorded?;
+        let response = response.map_err(StepError::Client)?;
         let checkpoint = self.memory.take(remembered.as_ref(), &response.proof).map_err(StepError::lying)?;
         let (Some(entry), Some(inclusion)) = (&response.proof.entry, &response.proof.inclusion) else {
             return Err(StepError::lying(Refusal::new(
@@ -347,12 +388,12 @@ impl<H: ReleaserHost> Releaser<H> {
                 .map_err(StepError::Refused)?
         };
         drop(secret);
-        self.record(&view.task, record)?;
+        self.record(&view.task, record).await?;
         let digest = grant.digest();
         let request = GrantRequest { grant: grant.into_envelope(), attestation_result };
         self.client.grant(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
         self.host.event(Event::Granted { task: view.task, grant: digest });
-        self.join_checkpoints().await
+        Ok(())
     }
 
     /// The attestation result of a grant that was made before a crash: the ledger kept it with the release.
@@ -370,15 +411,33 @@ impl<H: ReleaserHost> Releaser<H> {
     }
 
     /// Joins checkpoints that concurrent answers brought: a fork shows here.
-    async fn join_checkpoints(&self) -> Result<(), StepError> {
-        while let Some(kept) = self.memory.unjoined() {
-            let Some(remembered) = self.memory.remembered() else { return Ok(()) };
-            let from_kept = self.client.consistency(kept.size()).await.map_err(StepError::Client)?;
-            let from_latest =
-                self.client.consistency(remembered.checkpoint().size()).await.map_err(StepError::Client)?;
-            self.memory.join(&kept, &from_kept, &remembered, &from_latest).map_err(StepError::lying)?;
+    /// Joins what is kept, when nothing is under way any more; a coordinator that cannot be asked leaves the memory as it is.
+    ///
+    /// # Errors
+    /// The coordinator was caught lying.
+    pub(crate) async fn settle(&self) -> Result<(), ReleaserError> {
+        match self.join_checkpoints().await {
+            Err(StepError::Stop(error)) => Err(error),
+            Err(_) | Ok(()) => Ok(()),
         }
-        Ok(())
+    }
+
+    async fn join_checkpoints(&self) -> Result<(), StepError> {
+        // One at a time: who waits here finds them joined.
+        let _joining = self.joining.lock().await;
+        let wanted = self.memory.to_join();
+        if self.memory.unjoined() == 0 {
+            return Ok(());
+        }
+        let sizes: Vec<u64> = wanted.iter().map(VerifiedCheckpoint::size).collect();
+        match self.client.log_chain(&sizes).await {
+            Ok(chain) => self.memory.join(&wanted, &chain).map_err(StepError::lying),
+            // It signed a checkpoint of that size, and now it has none.
+            Err(ClientError::Refused { refusal, .. }) if refusal.check() == "log.size-unknown" => {
+                Err(StepError::lying(refusal))
+            }
+            Err(error) => Err(StepError::Client(error)),
+        }
     }
 }
 

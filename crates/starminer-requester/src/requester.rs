@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use starminer_broker::{Ledger, LedgerRecord, ReleaserTrust, seal_deposit, verify_broker_evidence};
 use starminer_client::{ClientError, CoordinatorClient, UploadSource};
 use starminer_receipt::{
-    CancelStatement, Envelope, KemPrivateKey, NetworkTrust, Outcome, ReceiptVerdict, Report, RunDetails, Signed,
-    Signer as _, SigningKey, TaskSpec,
+    Base64Bytes, CancelStatement, Envelope, KemPrivateKey, NetworkTrust, Outcome, ReceiptVerdict, Report, RunDetails,
+    Signed, Signer as _, SigningKey, TaskSpec,
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{Challenge, Endorsements, Party, Policy, PublicKey, Refusal, SandboxMeasure, TaskId, UnixTime};
 use starminer_wire::{
-    AttemptView, BrokerEvidenceRequest, CancelRequest, Deposit, MAX_POLL_WAIT_MS, SubmitRequest, TaskView,
+    AttemptView, BrokerEvidenceRequest, CancelRequest, Deposit, MAX_ATTACHED_BYTES, MAX_POLL_WAIT_MS, SubmitRequest,
+    TaskView,
 };
 use zeroize::Zeroizing;
 
 use crate::home::{Home, HomeError, replace_file};
-use crate::journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart};
+use crate::journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart, Unsynced};
 use crate::log_memory::LogMemory;
 use crate::outputs::{OpenedOutput, OpenedResult, OutputsError};
 use crate::plan::{InputSource, JobPlan, Parties, PlanError, PreparedTask, SealedBlob};
@@ -143,7 +144,7 @@ impl ReleaserHost for RequesterHost {
         Ok(self.trust.clone())
     }
 
-    fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<(), String> {
+    fn record(&self, task: &TaskId, record: LedgerRecord) -> Result<Option<Unsynced>, String> {
         let mut open = self.open();
         let task = open.get_mut(task).ok_or("the task is not open")?;
         // An approval must never be forgotten: it is the one release of its attempt. A lost challenge leaves evidence unanswered; a lost
@@ -175,9 +176,10 @@ pub struct Requester {
     journal_key: JournalKey,
     host: Arc<RequesterHost>,
     memory: Arc<LogMemory>,
-    releaser: tokio::task::JoinHandle<()>,
+    releaser: Arc<Releaser<RequesterHost>>,
+    releasing: tokio::task::JoinHandle<()>,
     stopped: tokio::sync::watch::Receiver<Option<String>>,
-    remembered_at: Mutex<Option<Instant>>,
+    remembered_at: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Requester {
@@ -188,7 +190,7 @@ impl std::fmt::Debug for Requester {
 
 impl Drop for Requester {
     fn drop(&mut self) {
-        self.releaser.abort();
+        self.releasing.abort();
         if let Some(remembered) = self.memory.take_changed()
             && let Err(error) = self.home.remember(&remembered)
         {
@@ -240,8 +242,9 @@ impl Requester {
             Arc::clone(&memory),
         ));
         let (stop, stopped) = tokio::sync::watch::channel(None);
-        let releaser = tokio::spawn(async move {
-            let error = releaser.run().await;
+        let running = Arc::clone(&releaser);
+        let releasing = tokio::spawn(async move {
+            let error = running.run().await;
             let _ = stop.send(Some(error.to_string()));
         });
         Ok(Self {
@@ -253,8 +256,9 @@ impl Requester {
             host,
             memory,
             releaser,
+            releasing,
             stopped,
-            remembered_at: Mutex::default(),
+            remembered_at: tokio::sync::Mutex::default(),
         })
     }
 
@@ -282,8 +286,9 @@ impl Requester {
         let parties =
             Parties { network: self.network.network, requester: &self.signer, releaser: broker.unwrap_or(own) };
         let now = (self.host.clock)();
-        let prepared =
-            tokio::task::block_in_place(|| plan.prepare(parties, &self.home.staging_dir(), now, &self.host.events))?;
+        let prepare = || plan.prepare(parties, &self.home.staging_dir(), now, &self.host.events);
+        // Handing the thread's other work over costs more than sealing what is small.
+        let prepared = if plan.is_small() { prepare() } else { tokio::task::block_in_place(prepare) }?;
         let task = prepared.spec.task;
         let deposit = match &verified_broker {
             Some(verified) => Some(Deposit {
@@ -302,8 +307,10 @@ impl Requester {
             output_dir: output_dir.clone(),
             detached: deposit.is_some(),
         };
-        let journal = Journal::create(&self.home.journal_dir(), &self.journal_key, task, start)?;
-        let request = SubmitRequest { spec: spec.envelope().clone(), deposit };
+        let (journal_dir, journal_key) = (self.home.journal_dir(), self.journal_key.clone());
+        let journal = blocking(move || Journal::create(&journal_dir, &journal_key, task, start)).await?;
+        let (attached, blobs) = attach(blobs);
+        let request = SubmitRequest { spec: spec.envelope().clone(), deposit, objects: attached };
         let secret = request.deposit.is_none().then_some(secret);
         self.host.open().insert(task, Open { secret, result_seed, spec, journal, output_dir });
         let result = self.upload_and_submit(&blobs, &request).await;
@@ -386,7 +393,7 @@ impl Requester {
     /// # Errors
     /// The coordinator refuses, or was caught lying; not being reachable is waited out.
     pub async fn wait(&self, task: &TaskId) -> Result<TaskView, RequesterError> {
-        let (mut after, mut backoff) = (0, BACKOFF.0);
+        let mut backoff = BACKOFF.0;
         let mut stopped = self.stopped.clone();
         loop {
             if let Some(reason) = stopped.borrow().clone() {
@@ -398,7 +405,7 @@ impl Requester {
                 ));
             }
             let view = tokio::select! {
-                view = self.client.task(task, after, MAX_POLL_WAIT_MS) => view,
+                view = self.client.task_end(task, MAX_POLL_WAIT_MS) => view,
                 _ = stopped.changed() => continue,
             };
             match view {
@@ -406,7 +413,7 @@ impl Requester {
                     (self.host.events)(Event::Ended { task: *task, state: view.state.name() });
                     return Ok(view);
                 }
-                Ok(view) => (after, backoff) = (view.version, BACKOFF.0),
+                Ok(_) => backoff = BACKOFF.0,
                 Err(error @ ClientError::Refused { .. }) if !error.is_transient() => return Err(error.into()),
                 Err(error) => {
                     tracing::debug!(%error, "waiting for the coordinator");
@@ -442,8 +449,11 @@ impl Requester {
         let (receipt, verdict) = receipt_from_parts(parts, &self.network, (self.host.clock)());
         fs::create_dir_all(output_dir).map_err(|source| RequesterError::Receipt { path: output_dir.into(), source })?;
         let receipt_path = output_dir.join(format!("{task}.receipt"));
-        tokio::task::block_in_place(|| replace_file(&receipt_path, &receipt.encode()))
-            .map_err(|source| RequesterError::Receipt { path: receipt_path.clone(), source })?;
+        let (path, bytes) = (receipt_path.clone(), receipt.encode());
+        blocking(move || {
+            replace_file(&path, &bytes).map_err(|source| RequesterError::Receipt { path: path.clone(), source })
+        })
+        .await?;
 
         let report = receipt.report.clone().and_then(|report| report.open::<Report>().ok());
         let (mut outputs, mut details) = (Vec::new(), None);
@@ -456,7 +466,10 @@ impl Requester {
             details = Some(opened.details.clone());
         }
         self.finish(&task)?;
-        self.remember_when_due()?;
+        if self.host.open().is_empty() {
+            self.releaser.settle().await?;
+        }
+        self.remember_when_due().await?;
         let outcome = report.map(|report| report.predicate.outcome.clone());
         Ok(TaskOutcome { task, view, outcome, details, outputs, receipt_path, verdict })
     }
@@ -494,15 +507,17 @@ impl Requester {
     }
 
     /// Keeps the last checkpoint, at most once a second: one that a crash loses was seen by nobody else either.
-    fn remember_when_due(&self) -> Result<(), RequesterError> {
-        let mut last = self.remembered_at.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn remember_when_due(&self) -> Result<(), RequesterError> {
+        // Whoever finds somebody else at it has nothing to add.
+        let Ok(mut last) = self.remembered_at.try_lock() else { return Ok(()) };
         if last.is_some_and(|last| last.elapsed() < REMEMBER_EVERY) {
             return Ok(());
         }
         *last = Some(Instant::now());
         // Under the lock: two writers of one file would trip over each other.
         if let Some(remembered) = self.memory.take_changed() {
-            tokio::task::block_in_place(|| self.home.remember(&remembered))?;
+            let home = self.home.clone();
+            blocking(move || home.remember(&remembered)).await?;
         }
         Ok(())
     }
@@ -561,6 +576,31 @@ impl Requester {
         let open = self.host.open().remove(task);
         Ok(open.map_or(Ok(()), |open| open.journal.remove())?)
     }
+}
+
+/// Does what waits for the disk where nobody else waits for the thread.
+async fn blocking<T: Send + 'static, E: Into<RequesterError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, RequesterError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(error) => Err(refused(Party::Requester, "client.stopping", &error.to_string(), "try again")),
+    }
+}
+
+/// Parts what is small enough to come along with the spec from what is uploaded before.
+fn attach(blobs: Vec<SealedBlob>) -> (Vec<Base64Bytes>, Vec<SealedBlob>) {
+    let (mut attached, mut uploaded, mut room) = (Vec::new(), Vec::new(), MAX_ATTACHED_BYTES);
+    for blob in blobs {
+        match &blob.source {
+            InputSource::Bytes(bytes) if bytes.len() <= room => {
+                room -= bytes.len();
+                attached.push(Base64Bytes(bytes.to_vec()));
+            }
+            _ => uploaded.push(blob),
+        }
+    }
+    (attached, uploaded)
 }
 
 /// Opens the journal of a task that is not finished.

@@ -11,8 +11,8 @@ mod problem;
 pub use messages::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus,
     BrokerEvidenceRequest, BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit, EvidenceRequest,
-    FeedResponse, FeedRole, GrantRequest, LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeSummary,
-    ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskState, TaskView,
+    FeedResponse, FeedRole, GrantRequest, LogChain, LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest,
+    NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskState, TaskView,
 };
 pub use problem::{Problem, ProblemStatus};
 
@@ -26,3 +26,7 @@ pub const MAX_POLL_WAIT_MS: u64 = 30_000;
 pub const MAX_BLOB_BYTES: u64 = 1 << 40;
 /// Most views in one feed response; the rest follow at the next poll.
 pub const MAX_FEED_VIEWS: usize = 128;
+/// Most bytes of sealed objects that may come along with a submission, all together.
+pub const MAX_ATTACHED_BYTES: usize = 128 * 1024;
+/// Most sizes that one request for a chain of consistency proofs may name.
+pub const MAX_CHAIN_SIZES: usize = 128;

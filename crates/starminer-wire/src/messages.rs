@@ -38,6 +38,9 @@ pub struct SubmitRequest {
     /// For a broker; absent when the requester releases itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deposit: Option<Deposit>,
+    /// Small sealed objects of the spec that come along instead of being uploaded before; [`crate::MAX_ATTACHED_BYTES`] together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<Base64Bytes>,
 }
 
 /// Where a task stands.
@@ -229,6 +232,16 @@ pub struct LogProof {
     pub inclusion: Option<InclusionProof>,
     /// That the log continues the one of the size that was asked.
     pub consistency: Option<ConsistencyProof>,
+}
+
+/// That the log only grew from each of several sizes to the next, and from the last of them to the latest checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogChain {
+    /// The latest checkpoint, a signed note.
+    pub checkpoint: String,
+    /// One proof for each size that was asked for: to the next size, the last to the checkpoint.
+    pub steps: Vec<ConsistencyProof>,
 }
 
 /// Where a release went in the log.

@@ -27,6 +27,9 @@ pub const BROKER_ANSWERS: &str = "/v1/broker/answers";
 pub const LOG: &str = "/v1/log";
 /// `GET ?from=`: consistency proof from a tree size to the latest checkpoint → [`LogProof`](crate::LogProof).
 pub const LOG_CONSISTENCY: &str = "/v1/log/consistency";
+/// `GET ?sizes=`: consistency proofs from each of several tree sizes to the next, ascending and parted by commas, and to the latest
+/// checkpoint → [`LogChain`](crate::LogChain).
+pub const LOG_CHAIN: &str = "/v1/log/chain";
 
 /// `PUT ?offset=&total=` appends ciphertext, `GET` reads it (with `Range`).
 #[must_use]

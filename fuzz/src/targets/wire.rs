@@ -27,6 +27,7 @@ pub fn messages(data: &[u8]) -> Outcome {
         FeedResponse,
         FeedRole,
         GrantRequest,
+        LogChain,
         LogProof,
         LoggedEntryParts,
         NetworkInfo,

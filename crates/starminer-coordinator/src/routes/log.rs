@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use starminer_log::TilePath;
 use starminer_verify::Party;
-use starminer_wire::{LogProof, ProblemStatus};
+use starminer_wire::{LogChain, LogProof, MAX_CHAIN_SIZES, ProblemStatus};
 
 use crate::refused::Refused;
 use crate::server::{Identity, Json, Params, Query};
@@ -31,6 +31,28 @@ pub(super) async fn consistency(
     Query(query): Query<FromQuery>,
 ) -> Result<Json<LogProof>, Refused> {
     shared.log.continuation(query.from).await.map(Json)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SizesQuery {
+    sizes: String,
+}
+
+pub(super) async fn chain(
+    State(shared): State<Arc<Shared>>,
+    Identity(_): Identity,
+    Query(query): Query<SizesQuery>,
+) -> Result<Json<LogChain>, Refused> {
+    let malformed = || {
+        let reason = format!("sizes are at most {MAX_CHAIN_SIZES} ascending numbers, parted by commas");
+        Refused::malformed("log.sizes", reason)
+    };
+    let sizes: Vec<u64> = query.sizes.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| malformed())?;
+    if sizes.len() > MAX_CHAIN_SIZES || !sizes.is_sorted() {
+        return Err(malformed());
+    }
+    shared.log.chain(&sizes).await.map(Json)
 }
 
 pub(super) async fn tile(

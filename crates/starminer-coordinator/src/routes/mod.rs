@@ -52,6 +52,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(wire::LOG, get(log::checkpoint))
         .route("/v1/log/checkpoint", get(log::checkpoint))
         .route(wire::LOG_CONSISTENCY, get(log::consistency))
+        .route(wire::LOG_CHAIN, get(log::chain))
         .route("/v1/log/tile/{*path}", get(log::tile))
         .fallback(no_such_endpoint)
         .method_not_allowed_fallback(no_such_method)

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use axum::extract::State;
 use serde::Deserialize;
 use starminer_receipt::{Base64Bytes, CancelStatement, EntryKind, EnvelopeError, TaskSpec};
-use starminer_verify::{Party, TaskId};
-use starminer_wire::{Accepted, CancelRequest, ProblemStatus, ReceiptParts, SubmitRequest, TaskView};
+use starminer_store::BlobRow;
+use starminer_verify::{Digest, Party, PublicKey, TaskId};
+use starminer_wire::{
+    Accepted, CancelRequest, MAX_ATTACHED_BYTES, ProblemStatus, ReceiptParts, SubmitRequest, TaskView,
+};
 
 use super::{open, poll, poll_wait};
 use crate::board::task_view;
+use crate::limits::Reservation;
 use crate::log_reader::storage;
 use crate::refused::Refused;
 use crate::server::{Identity, Json, Params, Query};
@@ -44,11 +48,63 @@ pub(super) async fn submit(
     if request.deposit.as_ref().is_some_and(|deposit| !deposit.secret.is_well_formed()) {
         return Err(deposit_refused("submit.deposit-malformed", "the deposit is not a sealed secret"));
     }
-    let pin = shared.hold_blobs("submit.blob-missing", Party::Requester, objects_of(&spec)).await?;
-    let answer = shared.writer.execute(Command::Submit { spec, deposit: request.deposit.map(Arc::new) }).await?;
+    let attached = Attached::take(&shared, peer, &spec, request.objects).await?;
+    let elsewhere = objects_of(&spec).filter(|(id, _)| !attached.has(id));
+    let pin = shared.hold_blobs("submit.blob-missing", Party::Requester, elsewhere).await?;
+    let command = Command::Submit { spec, deposit: request.deposit.map(Arc::new) };
+    let answer = shared.writer.execute_with(command, attached.rows).await?;
     drop(pin);
+    for ((id, size_bytes), reservation) in attached.reservations {
+        reservation.keep();
+        shared.known_blobs.add(id, size_bytes);
+    }
     let task = answer.task.ok_or_else(Refused::internal)?;
     Ok(Json(view(&shared, &task)))
+}
+
+/// Sealed objects that came along with a spec: they become durable in the same commit, so that a small job needs no uploads.
+struct Attached<'s> {
+    rows: Vec<BlobRow>,
+    /// Id and length of each, with the bytes set aside for it.
+    reservations: Vec<(([u8; 32], u64), Reservation<'s>)>,
+}
+
+impl<'s> Attached<'s> {
+    /// Every object has to be one of the spec's, by content and length.
+    async fn take(
+        shared: &'s Shared,
+        peer: PublicKey,
+        spec: &TaskSpec,
+        objects: Vec<Base64Bytes>,
+    ) -> Result<Self, Refused> {
+        if objects.iter().map(|object| object.0.len()).sum::<usize>() > MAX_ATTACHED_BYTES {
+            let reason = format!("at most {MAX_ATTACHED_BYTES} bytes of objects may come along with a spec");
+            return Err(attached_refused(ProblemStatus::TooLarge, "submit.objects-too-large", reason));
+        }
+        let mut attached = Self { rows: Vec::new(), reservations: Vec::new() };
+        let stored_at = shared.clock.now().wall.as_millis();
+        for Base64Bytes(bytes) in objects {
+            let (id, size_bytes) = (Digest(*blake3::hash(&bytes).as_bytes()), bytes.len() as u64);
+            if !objects_of(spec).any(|object| object == (id, size_bytes)) {
+                let reason = format!("object {id} came along, and the spec has no such object");
+                return Err(attached_refused(ProblemStatus::Refused, "submit.object-unexpected", reason));
+            }
+            if attached.has(&id) || shared.blob_size(&id).await?.is_some() {
+                continue;
+            }
+            attached.reservations.push(((id.0, size_bytes), shared.quotas.reserve(peer.0, size_bytes)?));
+            attached.rows.push(BlobRow { id: id.0, owner: peer.0, size_bytes, stored_at, body: Some(bytes) });
+        }
+        Ok(attached)
+    }
+
+    fn has(&self, id: &Digest) -> bool {
+        self.rows.iter().any(|row| row.id == id.0)
+    }
+}
+
+fn attached_refused(status: ProblemStatus, check: &'static str, reason: String) -> Refused {
+    Refused::of(status, Party::Requester, check, reason, "upload the spec's objects, and submit the spec without them")
 }
 
 fn deposit_refused(check: &'static str, reason: &'static str) -> Refused {
@@ -72,6 +128,19 @@ pub(super) struct FollowQuery {
     after: u64,
     #[serde(default)]
     wait_ms: u64,
+    #[serde(default)]
+    until: Until,
+}
+
+/// What a follower waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Until {
+    /// A version past `after`.
+    #[default]
+    Changed,
+    /// The end, whatever happens before it.
+    Ended,
 }
 
 pub(super) async fn follow(
@@ -90,7 +159,7 @@ pub(super) async fn follow(
     }
     let look = || {
         let now = shared.board.task(&id).unwrap_or_else(|| task.clone());
-        let enough = now.version > query.after || now.ending.is_some();
+        let enough = now.ending.is_some() || (query.until == Until::Changed && now.version > query.after);
         (now, enough)
     };
     let task = poll(&shared, poll_wait(query.wait_ms), &changed, look).await;

@@ -339,7 +339,10 @@ pub fn sign<T: starminer_receipt::Statement>(statement: T, party: &Party) -> Sig
 
 pub async fn submit(client: &CoordinatorClient, spec: TaskSpec, requester: &Party) -> (Signed<TaskSpec>, TaskView) {
     let signed = sign(spec, requester);
-    let view = client.submit(&SubmitRequest { spec: signed.envelope().clone(), deposit: None }).await.unwrap();
+    let view = client
+        .submit(&SubmitRequest { spec: signed.envelope().clone(), deposit: None, objects: Vec::new() })
+        .await
+        .unwrap();
     (signed, view)
 }
 

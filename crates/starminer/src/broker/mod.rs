@@ -16,7 +16,7 @@ use starminer_attester::{Attester as _, HostTree, SimulatedRoot, SoftwareTee, me
 use starminer_broker::{DepositError, LedgerRecord, ReleaserTrust, open_deposit};
 use starminer_client::CoordinatorClient;
 use starminer_receipt::{KemPrivateKey, NetworkTrust, Signed, SigningKey, TaskSpec};
-use starminer_requester::{Event, Home, Releaser, ReleaserHost, random_bytes, random_secret};
+use starminer_requester::{Event, Home, Releaser, ReleaserHost, Unsynced, random_bytes, random_secret};
 use starminer_sandbox::Locked;
 use starminer_tls::IdentityKey;
 use starminer_vault::TaskSecret;
@@ -93,8 +93,8 @@ impl ReleaserHost for BrokerHost {
     }
 
     /// Nothing to keep: the key that a restarted broker would need to release again is gone with this process.
-    fn record(&self, _: &TaskId, _: LedgerRecord) -> Result<(), String> {
-        Ok(())
+    fn record(&self, _: &TaskId, _: LedgerRecord) -> Result<Option<Unsynced>, String> {
+        Ok(None)
     }
 
     fn event(&self, event: Event) {

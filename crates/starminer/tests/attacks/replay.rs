@@ -22,7 +22,7 @@ fn replayed_statements_change_nothing() {
         let stranger = network.client(&stranger);
         let before = requester.client().receipt(&task).await.unwrap();
 
-        let spec = SubmitRequest { spec: receipt.spec.clone(), deposit: None };
+        let spec = SubmitRequest { spec: receipt.spec.clone(), deposit: None, objects: Vec::new() };
         let view = requester.client().submit(&spec).await.unwrap();
         assert!(view.state.is_final(), "the same spec again is the same task, which has ended");
         assert!(matches!(stranger.submit(&spec).await, Err(ClientError::Refused { .. })), "another identity's spec");
