@@ -15,6 +15,7 @@ mod evil;
 mod evil_node;
 mod forged;
 mod forked_log;
+mod late_report;
 mod lying_coordinator;
 mod lying_node;
 mod replay;
