@@ -28,9 +28,10 @@ use std::sync::Arc;
 
 use starminer_attester::{SELF_EXECUTABLE, SoftwareTee, measure_executable};
 use starminer_client::{CoordinatorClient, Transport};
+use starminer_receipt::SigningKey;
 use starminer_sandbox::{Program, harden_supervisor};
 use starminer_tls::{Clock, Connector, IdentityKey, PeerIdentity, RotatingCertificate, Rotation, Side, SystemClock};
-use starminer_verify::{BootId, NodeId, PublicKey};
+use starminer_verify::BootId;
 
 pub use config::{AgentConfig, CONFIG_FILE, NodeLimits, init, new_software_tee, software_tee_settings};
 pub use error::AgentError;
@@ -72,7 +73,7 @@ pub async fn run(
         upstream,
         network: trust.network,
         coordinator: trust.coordinator.key,
-        node: NodeId(PublicKey(identity.public())),
+        identity: SigningKey::from_seed(&zeroize::Zeroizing::new(*identity.seed())),
         device: Arc::new(device),
         program: Program::Itself,
         data_dir: config.data_dir,

@@ -10,15 +10,15 @@ use std::fmt;
 
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
-    AttestationResult, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, NodeId,
-    Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
+    AttestationResult, Challenge, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose,
+    NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement};
 use crate::entry::{EntryKind, LogEntry};
 use crate::network::NetworkTrust;
 use crate::receipt::Receipt;
-use crate::report::{AgentStatement, Outcome, Report, ReportAuthor};
+use crate::report::{AgentStatement, Outcome, Report, ReportAuthor, ReportPredicate};
 use crate::spec::TaskSpec;
 use crate::statements::{CancelStatement, ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement};
 
@@ -63,6 +63,8 @@ pub enum Voucher {
     TaskProcess,
     /// The attested agent.
     Agent,
+    /// The node's own key, which the lease names, before it had proven itself.
+    Node,
     /// The public log.
     Log,
     /// Witnesses of the log.
@@ -86,6 +88,7 @@ impl Voucher {
             Self::Hardware => "hardware",
             Self::TaskProcess => "task process",
             Self::Agent => "agent",
+            Self::Node => "node",
             Self::Log => "log",
             Self::Witnesses => "witnesses",
             Self::Chain => "chain",
@@ -451,7 +454,9 @@ impl Verifier<'_> {
         };
         self.verdict.log_time = log_time;
         let then = log_time.unwrap_or(challenge.issued_at);
-        let verified = self.evidence(run, evidence_bytes, &challenge, then, release.is_some())?;
+        let issued_at = release.as_ref().map_or(challenge.issued_at, |release| issued_by_log(release, then));
+        let challenge = (challenge.challenge, issued_at);
+        let verified = self.evidence(run, evidence_bytes, challenge, then, release.is_some())?;
         if release.is_some() {
             self.grant(run, &verified, release.as_ref());
         }
@@ -462,14 +467,14 @@ impl Verifier<'_> {
         &mut self,
         run: &Run<'_>,
         bytes: &[u8],
-        challenge: &ChallengeStatement,
+        (challenge, challenge_issued_at): (Challenge, UnixTime),
         then: UnixTime,
         released: bool,
     ) -> Option<Verified> {
         let expected = Expected {
             network: run.spec.network,
-            challenge: challenge.challenge,
-            challenge_issued_at: challenge.issued_at,
+            challenge,
+            challenge_issued_at,
             purpose: ExpectedPurpose::Task { spec: run.spec.digest(), attempt: run.lease.attempt },
             node: run.lease.node,
             boot: Expect::Any,
@@ -874,6 +879,16 @@ fn verify_at(bytes: &[u8], expected: &Expected, anchors: &TrustAnchors, now: Uni
     verify(evidence, &Context { expected: expected.clone(), endorsements: &endorsements, trust_anchors: anchors, now })
 }
 
+/// When the challenge was issued, on the log's clock: as long before the release was logged as, by the releaser's clock, the decision came
+/// after the challenge. The two clocks are never compared, so that a coordinator whose clock is wrong refutes nobody's receipt.
+fn issued_by_log(release: &ReleaseStatement, logged_at: UnixTime) -> UnixTime {
+    match release.decided_at.since(release.challenge_issued_at) {
+        Some(age) => UnixTime(logged_at.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))),
+        // Decided before it was asked for: no age is right.
+        None => UnixTime(u64::MAX),
+    }
+}
+
 fn release_links(
     release: &ReleaseStatement,
     run: &Run<'_>,
@@ -907,8 +922,11 @@ fn release_links(
 
 /// Who vouches for a report, by what it says itself; that the right key signed is checked in [`report_links`].
 fn report_voucher(report: Option<&Envelope>) -> Voucher {
-    let author = report.and_then(|report| report.clone().open::<Report>().ok()).map(|report| report.predicate.author);
-    match author {
+    let report = report.and_then(|report| report.clone().open::<Report>().ok());
+    match report.as_ref().map(|report| report.predicate.author) {
+        Some(ReportAuthor::Agent) if report.as_ref().is_some_and(|report| report.predicate.evidence.is_none()) => {
+            Voucher::Node
+        }
         Some(ReportAuthor::Task) => Voucher::TaskProcess,
         Some(ReportAuthor::Agent) => Voucher::Agent,
         Some(ReportAuthor::Releaser) => Voucher::Releaser,
@@ -954,7 +972,12 @@ fn report_links(
                 return Err("the report names another grant".into());
             }
             let Some(evidence) = evidence else {
-                return Err("no verified evidence binds the key that signed it".into());
+                let claims_nothing = said.evidence.is_none() && said.grant.is_none() && said.outputs.is_empty();
+                let failed = matches!(said.outcome, Outcome::Failed { .. });
+                if said.author != ReportAuthor::Agent || !claims_nothing || !failed || said.signer != lease.node.0 {
+                    return Err("no verified evidence binds the key that signed it".into());
+                }
+                return Ok(summary("the node that the lease names, before it had proven itself,", said));
             };
             let (key, by) = if said.author == ReportAuthor::Task {
                 if said.evidence.is_none() || said.grant.is_none() {
@@ -970,12 +993,16 @@ fn report_links(
             by
         }
     };
-    Ok(match &said.outcome {
+    Ok(summary(by, said))
+}
+
+fn summary(by: &str, said: &ReportPredicate) -> String {
+    match &said.outcome {
         Outcome::Completed => format!("{by} reports: completed, {} outputs", said.outputs.len()),
         Outcome::Failed { refusal } => {
             format!("{by} reports: failed, {} ({}): {}", refusal.check(), refusal.party().name(), refusal.reason())
         }
-    })
+    }
 }
 
 /// A log time for people.

@@ -282,14 +282,7 @@ impl Requester {
             Some(broker) => Some(self.verify_broker(broker, plan).await?),
             None => None,
         };
-        let own = self.signer.public_key();
-        let parties =
-            Parties { network: self.network.network, requester: &self.signer, releaser: broker.unwrap_or(own) };
-        let now = (self.host.clock)();
-        let prepare = || plan.prepare(parties, &self.home.staging_dir(), now, &self.host.events);
-        // Handing the thread's other work over costs more than sealing what is small.
-        let prepared = if plan.is_small() { prepare() } else { tokio::task::block_in_place(prepare) }?;
-        let task = prepared.spec.task;
+        let prepared = self.prepare(plan, broker)?;
         let deposit = match &verified_broker {
             Some(verified) => Some(Deposit {
                 broker_evidence: verified.evidence_digest(),
@@ -299,7 +292,44 @@ impl Requester {
             }),
             None => None,
         };
+        self.submit_sealed(prepared, deposit, output_dir).await
+    }
+
+    /// Seals a job under a fresh task secret and signs its spec, for this requester to release or, with `broker`, for that one. Nothing is
+    /// sent yet.
+    ///
+    /// # Errors
+    /// [`RequesterError::Plan`].
+    pub fn prepare(&self, plan: &JobPlan, broker: Option<PublicKey>) -> Result<PreparedTask, RequesterError> {
+        let releaser = broker.unwrap_or_else(|| self.signer.public_key());
+        let parties = Parties { network: self.network.network, requester: &self.signer, releaser };
+        let now = (self.host.clock)();
+        let staging = self.home.staging_dir();
+        let prepare = || plan.prepare(parties, &staging, now, &self.host.events);
+        // Handing the thread's other work over costs more than sealing what is small.
+        Ok(if plan.is_small() { prepare() } else { tokio::task::block_in_place(prepare) }?)
+    }
+
+    /// Uploads and submits what [`Self::prepare`] sealed for this requester to release.
+    ///
+    /// # Errors
+    /// Every variant of [`RequesterError`] but those of results.
+    pub async fn submit_prepared(
+        &self,
+        prepared: PreparedTask,
+        output_dir: Option<PathBuf>,
+    ) -> Result<TaskId, RequesterError> {
+        self.submit_sealed(prepared, None, output_dir).await
+    }
+
+    async fn submit_sealed(
+        &self,
+        prepared: PreparedTask,
+        deposit: Option<Deposit>,
+        output_dir: Option<PathBuf>,
+    ) -> Result<TaskId, RequesterError> {
         let PreparedTask { spec, secret, result_seed, blobs } = prepared;
+        let task = spec.task;
         let start = TaskStart {
             spec: spec.envelope().clone(),
             secret: secret.expose().to_vec().into(),

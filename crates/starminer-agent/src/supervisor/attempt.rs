@@ -569,8 +569,9 @@ impl<U: Upstream> Driver<U> {
     fn publish_agent_report(&mut self, refusal: Refusal) -> Option<Event> {
         let evidence = self.bound.as_ref().map(|bound| Digest::of(&bound.evidence));
         let sandbox = self.sandbox_names();
-        let Some(report) =
-            reports::failure(&self.spec, &self.lease, evidence, self.grant, sandbox, refusal, &self.shared.agent)
+        // Without evidence nothing binds the agent's key, and the lease binds the node's.
+        let key = if evidence.is_some() { &self.shared.agent } else { &self.shared.identity };
+        let Some(report) = reports::failure(&self.spec, &self.lease, evidence, self.grant, sandbox, refusal, key)
         else {
             return Some(Event::Published);
         };

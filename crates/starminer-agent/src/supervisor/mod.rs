@@ -75,8 +75,8 @@ pub struct Parts<U> {
     pub network: NetworkId,
     /// Whose leases count.
     pub coordinator: PublicKey,
-    /// Who this node is.
-    pub node: NodeId,
+    /// Who this node is: what it says before it has proven itself is signed with the key that its lease names.
+    pub identity: SigningKey,
     /// What makes evidence; it fixes the boot.
     pub device: Arc<dyn Attester>,
     /// What becomes a task process.
@@ -96,6 +96,8 @@ pub(crate) struct Shared<U> {
     pub upstream: U,
     pub network: NetworkId,
     pub node: NodeId,
+    /// Signs what is said while no evidence binds the agent's key.
+    pub identity: SigningKey,
     pub boot: BootId,
     /// Signs what the agent vouches for; made at this start, gone with it.
     pub agent: SigningKey,
@@ -123,8 +125,9 @@ impl<U> Shared<U> {
 /// # Errors
 /// What keeps it from starting; nothing that happens later.
 pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let Parts { upstream, network, coordinator, node, device, program, data_dir, places, limits, admitted } = parts;
+    let Parts { upstream, network, coordinator, identity, device, program, data_dir, places, limits, admitted } = parts;
     let jobs = JobDir::take(&data_dir)?;
+    let node = NodeId(identity.public_key());
     let seed = Zeroizing::new(crate::random::bytes::<32>()?);
     let process_limits = ProcessLimits {
         data_bytes: limits.memory_bytes.saturating_add(PROCESS_DATA_BYTES),
@@ -136,6 +139,7 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         upstream,
         network,
         node,
+        identity,
         boot: device.boot(),
         agent: SigningKey::from_seed(&seed),
         evidences: Evidences::new(device, HostTree::machine()),

@@ -73,7 +73,7 @@ fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A report of a run that did not report itself. It claims nothing about what was opened: only the process knew.
+/// A report of a run that did not report itself, signed with the agent's key, or with the node's where no evidence binds that one. It claims nothing about what was opened: only the process knew.
 pub(crate) fn failure(
     spec: &Signed<TaskSpec>,
     lease: &Signed<Lease>,
@@ -81,11 +81,11 @@ pub(crate) fn failure(
     grant: Option<Digest>,
     sandbox: Vec<String>,
     refusal: Refusal,
-    agent: &SigningKey,
+    key: &SigningKey,
 ) -> Option<Signed<Report>> {
     let predicate = ReportPredicate {
         author: ReportAuthor::Agent,
-        signer: agent.public_key(),
+        signer: key.public_key(),
         network: spec.network,
         task: spec.task,
         spec: spec.digest(),
@@ -103,5 +103,5 @@ pub(crate) fn failure(
         sealed_details: None,
         sandbox,
     };
-    Envelope::sign(Report::new(predicate), agent).ok()
+    Envelope::sign(Report::new(predicate), key).ok()
 }

@@ -586,7 +586,7 @@ pub fn parts(world: &World, line: Line, data_dir: &Path, places: u32) -> Parts<L
         upstream: line,
         network: world.network,
         coordinator: world.coordinator.public_key(),
-        node: world.node,
+        identity: super::key(14),
         device: Arc::new(world.device()),
         program: Program::At(super::AGENT.into()),
         data_dir: data_dir.into(),

@@ -53,7 +53,18 @@ impl Log {
         attempt: Option<Attempt>,
         statement: Digest,
     ) -> u64 {
-        let at = UnixTime(NOW.0 + self.entries.len() as u64);
+        self.append_at(kind, task, attempt, statement, UnixTime(NOW.0 + self.entries.len() as u64))
+    }
+
+    /// Appends an entry of a time that the caller answers for: entries must not go back in time.
+    pub fn append_at(
+        &mut self,
+        kind: EntryKind,
+        task: Option<TaskId>,
+        attempt: Option<Attempt>,
+        statement: Digest,
+        at: UnixTime,
+    ) -> u64 {
         let entry = LogEntry { v: 1, kind, at, task, attempt, node: None, statement };
         let batch = self.frontier.append(&[entry.encode()]).unwrap();
         self.hashes.extend(batch.stored());

@@ -20,8 +20,9 @@ use starminer_verify::*;
 use starminer_wire::*;
 use zeroize::Zeroizing;
 
+use crate::forged::Granted;
 use crate::support::{Network, now};
-use crate::world::{Log, posture, reference_values, tee_under};
+use crate::world::{Log, key, posture, reference_values, tee_under};
 
 /// Where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,43 @@ pub enum Lie {
     ForgedCheckpoint,
     /// From the second task on, it shows a log that does not continue the first.
     Fork,
+    /// Nowhere, to the end: the control of the lies about results, which begin with the second task.
+    HonestEnd,
+    /// The report, and what is signed over it, are those of the first task.
+    OtherReport,
+    /// Everything is that of the first task.
+    OtherReceipt,
+    /// The report is honest, and the bytes under its output's content id are those of the first task.
+    OtherOutput,
+    /// The log entry of the report is that of the first task.
+    OtherEntry,
+    /// The log entry of the report names another statement, under the proof of the true one.
+    AlteredEntry,
+    /// The log entry of the report is left out.
+    NoEntry,
+    /// The report is another one, made after the true one was logged.
+    LaterReport,
+    /// The checkpoint of the receipt is signed with another key.
+    ForgedReceiptCheckpoint,
+}
+
+impl Lie {
+    /// Whether tasks come to an end.
+    fn ends(self) -> bool {
+        use Lie::*;
+        matches!(
+            self,
+            HonestEnd
+                | OtherReport
+                | OtherReceipt
+                | OtherOutput
+                | OtherEntry
+                | AlteredEntry
+                | NoEntry
+                | LaterReport
+                | ForgedReceiptCheckpoint
+        )
+    }
 }
 
 pub struct Evil {
@@ -61,6 +99,9 @@ pub struct Evil {
 struct State {
     log: Log,
     tasks: HashMap<TaskId, Task>,
+    /// Tasks in the order in which they came.
+    order: Vec<TaskId>,
+    blobs: HashMap<String, Vec<u8>>,
     version: u64,
 }
 
@@ -69,9 +110,11 @@ struct Task {
     lease: Signed<Lease>,
     challenge: Option<Signed<ChallengeStatement>>,
     evidence: Option<Vec<u8>>,
+    release: Option<Envelope>,
     changed: u64,
     granted: bool,
     denied: Vec<String>,
+    parts: Option<ReceiptParts>,
 }
 
 const MEASUREMENT: Digest = Digest([0x4d; 32]);
@@ -88,7 +131,13 @@ impl Evil {
             network: NetworkId([1; 32]),
             address: listener.local_addr().unwrap().to_string(),
             identity,
-            state: Mutex::new(State { log: Log::new(), tasks: HashMap::new(), version: 1 }),
+            state: Mutex::new(State {
+                log: Log::new(),
+                tasks: HashMap::new(),
+                order: Vec::new(),
+                blobs: HashMap::new(),
+                version: 1,
+            }),
         });
         let clock = Arc::new(SystemClock);
         let key = Arc::new(IdentityKey::from_seed(evil.identity.seed()).unwrap());
@@ -158,8 +207,12 @@ impl Evil {
             .query()
             .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok()));
         let body = request.into_body().collect().await.unwrap().to_bytes();
-        let value = if path.contains("/blobs/") {
+        let value = if let Some(blob) = self.blob(&path) {
+            return Response::new(Full::new(blob.into()));
+        } else if path.contains("/blobs/") {
             json!({ "stored_bytes": 0, "complete": true })
+        } else if let Some(task) = path.strip_suffix("/receipt") {
+            self.receipt(task.rsplit('/').next().unwrap().parse().unwrap())
         } else if path == paths::TASKS {
             self.submit(&serde_json::from_slice(&body).unwrap())
         } else if path == paths::FEED {
@@ -175,6 +228,9 @@ impl Evil {
         } else if path.ends_with("/grant") {
             let request: GrantRequest = serde_json::from_slice(&body).unwrap();
             let grant = request.grant.open::<Grant>().unwrap();
+            if self.lie.ends() {
+                self.run(grant.clone(), request.attestation_result);
+            }
             self.with_task(grant.task, |task| task.granted = true)
         } else if path.ends_with("/deny") {
             let request: DenyRequest = serde_json::from_slice(&body).unwrap();
@@ -182,7 +238,6 @@ impl Evil {
             let reasons: Vec<String> = denial.reasons.iter().map(|reason| reason.check().to_string()).collect();
             self.with_task(denial.task, |task| task.denied = reasons)
         } else {
-            // A task that never ends.
             tokio::time::sleep(Duration::from_millis(20)).await;
             let task = path.rsplit('/').next().unwrap().parse().unwrap();
             self.view(task)
@@ -196,7 +251,7 @@ impl Evil {
         serde_json::to_value(TaskView {
             task,
             spec: known.spec.digest(),
-            state: TaskState::Leased,
+            state: if known.parts.is_some() { TaskState::Completed } else { TaskState::Leased },
             version: 1,
             attempt: Some(Attempt(1)),
             node: None,
@@ -227,13 +282,25 @@ impl Evil {
             // Another history, longer than the one that was shown.
             state.log = Log::new();
             for n in 0..20 {
-                state.log.append(EntryKind::Genesis, None, None, Digest([n; 32]));
+                state.log.append_at(EntryKind::Genesis, None, None, Digest([n; 32]), now());
             }
         }
-        state.log.append(EntryKind::Submitted, Some(task), None, spec.digest());
+        state.log.append_at(EntryKind::Submitted, Some(task), None, spec.digest(), now());
+        state.log.append_at(EntryKind::Leased, Some(task), Some(Attempt(1)), lease.digest(), now());
+        state.order.push(task);
         state.version += 1;
         let changed = state.version;
-        let known = Task { spec, lease, challenge: None, evidence: None, changed, granted: false, denied: Vec::new() };
+        let known = Task {
+            spec,
+            lease,
+            challenge: None,
+            evidence: None,
+            release: None,
+            changed,
+            granted: false,
+            denied: Vec::new(),
+            parts: None,
+        };
         state.tasks.insert(task, known);
         drop(state);
         self.view(task)
@@ -264,31 +331,41 @@ impl Evil {
         let mut state = self.state.lock().unwrap();
         state.version += 1;
         let version = state.version;
-        let task = state.tasks.get_mut(&challenge.task).unwrap();
-        task.evidence = Some(self.evidence(&task.spec, &task.lease, &challenge));
+        let State { log, tasks, .. } = &mut *state;
+        let task = tasks.get_mut(&challenge.task).unwrap();
+        let evidence = self.evidence(&task.spec, &task.lease, &challenge, None);
+        log.append_at(EntryKind::Attested, Some(challenge.task), Some(Attempt(1)), Digest::of(&evidence), now());
+        task.evidence = Some(evidence);
         task.challenge = Some(challenge);
         task.changed = version;
         json!({ "state": "challenged" })
     }
 
-    fn evidence(&self, spec: &Signed<TaskSpec>, lease: &Lease, challenge: &ChallengeStatement) -> Vec<u8> {
+    /// Evidence of the node, which is honest where nothing else is said; with `subject`, closing evidence over that report.
+    fn evidence(
+        &self,
+        spec: &Signed<TaskSpec>,
+        lease: &Lease,
+        challenge: &ChallengeStatement,
+        subject: Option<Digest>,
+    ) -> Vec<u8> {
         let posture = posture(PostureState::InForce);
         let honest = KemPrivateKey::from_seed(&Zeroizing::new([31; 32])).unwrap();
         let mut binding = Binding {
             network: self.network,
             challenge: challenge.challenge,
-            purpose: Purpose::Task,
+            purpose: if subject.is_some() { Purpose::ClosingTask } else { Purpose::Task },
             spec: Some(spec.digest()),
             node: lease.node,
             attempt: Some(Attempt(1)),
             boot: BootId([3; 16]),
             task_key: TaskKey::from_bytes(Suite::XWingSha256Aes256Gcm, honest.public_key()),
-            report_key: Some(PublicKey([35; 32])),
-            agent_key: PublicKey([33; 32]),
+            report_key: Some(key(35).public_key()),
+            agent_key: key(33).public_key(),
             tls_key: PublicKey([34; 32]),
             ak_name: None,
             posture: posture.digest(),
-            subject: None,
+            subject,
         };
         let (mut root, mut measurement) = (&self.root, MEASUREMENT);
         let own_root = SimulatedRoot::generate(&[66; 32]);
@@ -317,7 +394,14 @@ impl Evil {
     fn release(&self, request: ReleaseRequest) -> serde_json::Value {
         let release = request.release.open::<ReleaseStatement>().unwrap();
         let mut state = self.state.lock().unwrap();
-        let index = state.log.append(EntryKind::Released, Some(release.task), Some(release.attempt), release.digest());
+        let index = state.log.append_at(
+            EntryKind::Released,
+            Some(release.task),
+            Some(release.attempt),
+            release.digest(),
+            now(),
+        );
+        state.tasks.get_mut(&release.task).unwrap().release = Some(release.envelope().clone());
         let mut logged = state.log.logged(index);
         let mut checkpoint = state.log.note();
         match self.lie {
@@ -332,6 +416,108 @@ impl Evil {
         let consistency = Some(state.log.consistency_from(request.remembered_size));
         let proof = LogProof { checkpoint, entry: Some(logged.entry), inclusion: Some(logged.inclusion), consistency };
         serde_json::to_value(ReleaseResponse { proof }).unwrap()
+    }
+
+    /// What the node makes of a task: an honest report of an output that names the task, and everything that goes with it.
+    fn run(&self, grant: Signed<Grant>, attestation_result: Base64Bytes) {
+        let mut state = self.state.lock().unwrap();
+        let State { log, tasks, blobs, .. } = &mut *state;
+        let task = tasks.get_mut(&grant.task).unwrap();
+        let granted = Granted {
+            spec: task.spec.clone(),
+            lease: task.lease.clone(),
+            challenge: task.challenge.clone().unwrap(),
+            evidence: task.evidence.clone().unwrap(),
+            grant,
+        };
+        let id = granted.spec.task;
+        let produced = granted.produce(&[("result.txt", format!("the result of {id}").as_bytes())]);
+        blobs.insert(produced.objects[0].content_id.to_hex(), produced.blobs[0].clone());
+        let honest = granted.predicate(&produced, key(35).public_key());
+        let report = Envelope::sign(Report::new(honest.clone()), &key(35)).unwrap();
+        let mut append = |kind, statement| log.append_at(kind, Some(id), Some(Attempt(1)), statement, now());
+        append(EntryKind::Granted, granted.grant.digest());
+        append(EntryKind::Reported, report.digest());
+        // A node that is in league with the coordinator signs whatever is wanted; the log has only the first.
+        let report = match self.lie {
+            Lie::LaterReport => {
+                Envelope::sign(Report::new(ReportPredicate { outputs: Vec::new(), ..honest }), &key(35))
+            }
+            _ => Ok(report),
+        }
+        .unwrap();
+        let statement = Envelope::sign(granted.agent_statement(report.digest(), &key(33)), &key(33)).unwrap();
+        let closing = self.evidence(&task.spec, &task.lease, &granted.challenge, Some(report.digest()));
+        task.parts = Some(ReceiptParts {
+            spec: granted.spec.envelope().clone(),
+            lease: Some(granted.lease.into_envelope()),
+            challenge: Some(granted.challenge.into_envelope()),
+            evidence: Some(granted.evidence.into()),
+            attestation_result: Some(attestation_result),
+            release: task.release.clone(),
+            grant: Some(granted.grant.into_envelope()),
+            denial: None,
+            cancel: None,
+            report: Some(report.into_envelope()),
+            agent_statement: Some(statement.into_envelope()),
+            closing_evidence: Some(closing.into()),
+            checkpoint: String::new(),
+            entries: Vec::new(),
+        });
+    }
+
+    fn first_and(&self, state: &State, task: TaskId) -> Option<ReceiptParts> {
+        let first = *state.order.first().filter(|first| **first != task)?;
+        self.honest_receipt(state, first)
+    }
+
+    fn honest_receipt(&self, state: &State, task: TaskId) -> Option<ReceiptParts> {
+        let entries = state.log.of_task(task).into_iter();
+        let entries =
+            entries.map(|entry| LoggedEntryParts { entry: entry.entry, inclusion: entry.inclusion }).collect();
+        Some(ReceiptParts { checkpoint: state.log.note(), entries, ..state.tasks[&task].parts.clone()? })
+    }
+
+    fn receipt(&self, task: TaskId) -> serde_json::Value {
+        let state = self.state.lock().unwrap();
+        let mut parts = self.honest_receipt(&state, task).unwrap();
+        // Lies begin with the second task: the first one is what they are made of.
+        if let Some(first) = self.first_and(&state, task) {
+            match self.lie {
+                Lie::OtherReport => {
+                    parts.report = first.report;
+                    parts.agent_statement = first.agent_statement;
+                    parts.closing_evidence = first.closing_evidence;
+                }
+                Lie::OtherReceipt => parts = first,
+                Lie::OtherEntry => {
+                    parts.entries.pop();
+                    parts.entries.extend(first.entries.last().cloned());
+                }
+                Lie::AlteredEntry => {
+                    let last = parts.entries.last_mut().unwrap();
+                    let mut entry = LogEntry::parse(&last.entry.0).unwrap();
+                    entry.statement = Digest([5; 32]);
+                    last.entry = entry.encode().into();
+                }
+                Lie::NoEntry => drop(parts.entries.pop()),
+                Lie::ForgedReceiptCheckpoint => {
+                    let other = starminer_log::LogSigner::from_seed(state.log.signer.name().clone(), &[78; 32]);
+                    parts.checkpoint = state.log.checkpoint().checkpoint().sign(&other).unwrap().as_str().to_string();
+                }
+                _ => {}
+            }
+        }
+        serde_json::to_value(parts).unwrap()
+    }
+
+    /// A blob that the node made, or what this coordinator says is that blob.
+    fn blob(&self, path: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        let blob = state.blobs.get(path.strip_prefix("/v1/blobs/")?)?;
+        let first = state.tasks[state.order.first()?].parts.as_ref()?.report.clone()?.open::<Report>().unwrap();
+        let swapped = (self.lie == Lie::OtherOutput).then(|| first.predicate.outputs[0].content_id.to_hex());
+        swapped.map_or_else(|| Some(blob.clone()), |id| state.blobs.get(&id).cloned())
     }
 
     fn with_task(&self, task: TaskId, change: impl FnOnce(&mut Task)) -> serde_json::Value {

@@ -1,9 +1,13 @@
-//! A coordinator swaps evidence, node, key, agent or log entry: no key is released, and the refusal names what it did.
+//! A coordinator swaps evidence, node, key, agent or log entry: no key is released, and the refusal names what it did. It swaps the
+//! result or its log entry: refuted or refused, and nothing of it is written.
 
 use std::time::Duration;
 
+use starminer_receipt::{ClaimVerdict, Overall};
+use starminer_requester::TaskOutcome;
+
 use crate::evil::{Evil, Lie};
-use crate::support::runtime;
+use crate::support::{files_below, runtime, text};
 
 /// Runs a task against a coordinator that lies; tells whether the key went out, and what was refused.
 async fn attempt(lie: Lie) -> (bool, Vec<String>) {
@@ -76,4 +80,85 @@ fn a_release_that_is_not_in_the_log() {
 #[test]
 fn a_checkpoint_by_another_key() {
     check(Lie::ForgedCheckpoint, "log.checkpoint-unsigned");
+}
+
+/// Runs two tasks; what the requester makes of the second, and the files of it besides the receipt.
+fn second_result(lie: Lie) -> (Result<TaskOutcome, String>, Vec<String>) {
+    runtime().block_on(async {
+        let evil = Evil::start(lie).await;
+        let dir = tempfile::tempdir().unwrap();
+        let requester = evil.requester(dir.path());
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        let outcome = requester.run(&evil.job(), &first).await;
+        if lie != Lie::LaterReport {
+            assert_eq!(outcome.unwrap().verdict.overall(), Overall::Proven, "{lie:?}: the first task is told honestly");
+        }
+        let outcome = requester.run(&evil.job(), &second).await.map_err(|error| error.to_string());
+        let written =
+            files_below(&[second]).into_iter().map(|file| text(&file)).filter(|file| !file.ends_with(".receipt"));
+        (outcome, written.collect())
+    })
+}
+
+fn refuted(lie: Lie, claim: &str) {
+    let (outcome, written) = second_result(lie);
+    let claims = outcome.unwrap().verdict.claims;
+    let refuted = claims.iter().any(|found| found.name == claim && found.verdict == ClaimVerdict::Refuted);
+    assert!(refuted, "{lie:?}: {claims:#?}");
+    assert!(written.is_empty(), "{lie:?}: {written:?}");
+}
+
+fn not_taken(lie: Lie, expected: &str) {
+    let (outcome, written) = second_result(lie);
+    let refusal = outcome.unwrap_err();
+    assert!(refusal.contains(expected), "{lie:?}: {refusal}");
+    assert!(written.is_empty(), "{lie:?}: {written:?}");
+}
+
+#[test]
+fn the_honest_control_brings_the_result() {
+    let (outcome, written) = second_result(Lie::HonestEnd);
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.verdict.overall(), Overall::Proven, "{:#?}", outcome.verdict.claims);
+    assert_eq!(written.len(), 1, "{written:?}");
+}
+
+#[test]
+fn the_report_of_another_task() {
+    refuted(Lie::OtherReport, "report");
+}
+
+#[test]
+fn everything_of_another_task() {
+    not_taken(Lie::OtherReceipt, "result.other-task");
+}
+
+#[test]
+fn the_output_of_another_task() {
+    not_taken(Lie::OtherOutput, "not the one");
+}
+
+#[test]
+fn the_log_entry_of_another_task() {
+    refuted(Lie::OtherEntry, "log");
+}
+
+#[test]
+fn a_log_entry_of_another_statement() {
+    refuted(Lie::AlteredEntry, "log");
+}
+
+#[test]
+fn a_result_whose_entry_is_left_out() {
+    refuted(Lie::NoEntry, "report-logged");
+}
+
+#[test]
+fn a_result_that_was_exchanged_after_it_was_logged() {
+    refuted(Lie::LaterReport, "report-logged");
+}
+
+#[test]
+fn a_receipt_under_a_checkpoint_by_another_key() {
+    refuted(Lie::ForgedReceiptCheckpoint, "log");
 }

@@ -9,10 +9,15 @@ mod support;
 mod world;
 
 mod altered_output;
+mod another_vault;
 mod canary_search;
 mod evil;
+mod evil_node;
+mod forged;
 mod forked_log;
+mod late_report;
 mod lying_coordinator;
+mod lying_node;
 mod replay;
 mod supervisor_memory;
 mod tls_1_2;

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod guests;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -92,15 +94,36 @@ impl Network {
 
     /// A coordinator and nothing else.
     pub fn coordinator_only() -> Self {
+        Self::with_limits(&[])
+    }
+
+    /// A coordinator whose `limits` have these settings, each given as the path to it and the number.
+    pub fn with_limits(settings: &[(&[&str], i64)]) -> Self {
+        let network = Self::prepared();
+        let path = network.path("coordinator").join("coordinator.toml");
+        let mut text: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        for (setting, value) in settings {
+            let (last, tables) = setting.split_last().unwrap();
+            let mut table = text["limits"].as_table_mut().unwrap();
+            for name in tables {
+                table = table[*name].as_table_mut().unwrap();
+            }
+            assert!(table.insert((*last).into(), (*value).into()).is_some(), "{setting:?} is no setting");
+        }
+        fs::write(&path, text.to_string()).unwrap();
+        network.start_process("coordinator");
+        network
+    }
+
+    /// A network of which nothing runs yet.
+    pub fn prepared() -> Self {
         let dir = tempfile::Builder::new().prefix("starminer-test-").tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let coordinator = dir.path().join("coordinator");
         let place = text(&coordinator);
         must(["coordinator", "init", &place, "--name", "test", "--listen", &address, "--software-tee"]);
-        let network = Self { dir, address, processes: Mutex::default() };
-        network.start_process("coordinator");
-        network
+        Self { dir, address, processes: Mutex::default() }
     }
 
     /// Prepares a node and starts it.
@@ -113,6 +136,11 @@ impl Network {
     pub fn add_broker(&self) {
         self.init_enclave("broker", "broker");
         self.start_process("broker");
+    }
+
+    /// Prepares a node.
+    pub fn init_node(&self, name: &str) {
+        self.init_enclave("node", name);
     }
 
     fn init_enclave(&self, kind: &str, name: &str) {
@@ -165,6 +193,36 @@ impl Network {
     pub fn restart(&self, name: &str) {
         self.kill(name);
         self.start_process(name);
+    }
+
+    /// Stops a process as `SIGSTOP` does: it goes on as if nothing had been when it is told to.
+    pub fn pause(&self, name: &str) {
+        self.signal(name, "STOP");
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self, name: &str) {
+        self.signal(name, "CONT");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
+        // By the shell's own `kill`: these tests have no unsafe code.
+        let command = format!("kill -{signal} {}", self.pid(name));
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+    }
+
+    /// Waits until a guest runs on a node: one of its task processes has used this much time of a processor.
+    pub fn wait_guest_runs(&self, node: &str) {
+        let until = Instant::now() + START_TIMEOUT;
+        while !self.guest_runs(node) {
+            assert!(Instant::now() < until, "no guest runs on {node}: {}", self.log(node));
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether a guest runs on a node.
+    pub fn guest_runs(&self, node: &str) -> bool {
+        descendants(self.pid(node)).into_iter().any(|id| cpu_ticks(id) >= GUEST_TICKS)
     }
 
     /// Process id.
@@ -247,6 +305,79 @@ impl Network {
             valid_for_ms: 3_600_000,
         }
     }
+}
+
+/// A small disk of its own over a directory; only root can have one.
+pub struct SmallDisk {
+    path: PathBuf,
+}
+
+impl SmallDisk {
+    /// Mounts it; `None`, said loudly, where that is not allowed.
+    pub fn over(path: &Path, mebibytes: u32) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let options = format!("size={mebibytes}m,mode=700");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(path).output();
+        if mount.is_ok_and(|output| output.status.success()) {
+            return Some(Self { path: path.into() });
+        }
+        eprintln!("SKIPPED: only root can mount a small disk, and without one no disk is full");
+        None
+    }
+
+    /// Writes until nothing more fits.
+    pub fn fill(&self) {
+        use std::io::Write as _;
+        let mut file = File::create(self.path.join("ballast")).unwrap();
+        let mut piece = vec![0xBA; 1 << 20];
+        while !piece.is_empty() {
+            match file.write(&piece) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    let half = piece.len() / 2;
+                    piece.truncate(half);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub fn free(&self) {
+        fs::remove_file(self.path.join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: processes may still have files on it.
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// Hundredths of a second that a task process has used once it is certain that its guest runs: before that it waits most of the time.
+const GUEST_TICKS: u64 = 15;
+
+/// Children of a process, their children, and so on.
+fn descendants(id: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut open = vec![id];
+    while let Some(id) = open.pop() {
+        for thread in fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children: Vec<u32> = children.split_whitespace().map(|child| child.parse().unwrap()).collect();
+            found.extend(&children);
+            open.extend(&children);
+        }
+    }
+    found
+}
+
+/// User time of a process; 0 where it is gone.
+fn cpu_ticks(id: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // After the name, which may hold anything, the 12th field is `utime`.
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(11)?.parse().ok()).unwrap_or(0)
 }
 
 /// A path as text.
