@@ -105,7 +105,7 @@ fn clocks_jump_and_nothing_is_lost() {
 
         // The requester's own clock, between challenge and decision: that evidence is too old or of the future, and the next is not.
         completed(&jumps("own-ahead", &REQUESTER, 90 * SECOND, challenged).await);
-        completed(&jumps("own-behind", &REQUESTER, -30 * MINUTE, challenged).await);
+        completed(&jumps("own-behind", &REQUESTER, -30 * SECOND, challenged).await);
         // So far ahead that every lease is over for it: it releases nothing, and the task says who did not.
         let outcome = jumps("own-far-ahead", &REQUESTER, 30 * MINUTE, challenged).await;
         failed(&outcome, Party::Releaser, "releaser.silent");

@@ -36,7 +36,7 @@ fn every_bad_program_ends_in_a_receipt() {
     let as_is = |_: &mut Limits| {};
     let little_fuel = |limits: &mut Limits| limits.fuel = 50_000_000;
     let little_time = |limits: &mut Limits| (limits.fuel, limits.wall_limit_ms) = (u64::MAX / 2, 300);
-    let little_scratch = |limits: &mut Limits| limits.scratch_bytes = 16 << 20;
+    let little_scratch = |limits: &mut Limits| (limits.scratch_bytes, limits.output_bytes) = (16 << 20, 16 << 20);
     let mut cut = example("wordcount/wordcount.wasm");
     cut.truncate(20_000);
     let greedy = r#"(module (memory (export "memory") 1)

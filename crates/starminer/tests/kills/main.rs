@@ -16,8 +16,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use starminer_receipt::{EntryKind, LogEntry, Outcome, Overall, Receipt};
-use starminer_requester::{Event, EventSink, TaskOutcome};
-use support::{Network, example, program, runtime, text};
+use starminer_requester::{Event, EventSink, Requester, TaskOutcome};
+use starminer_verify::TaskId;
+use starminer_wire::TaskState;
+use support::guests::counts_then_writes;
+use support::{Network, example, files_below, program, runtime, text};
 
 /// The steps of a task that a requester sees, and can kill at.
 const STEPS: &[&str] = &["submitted", "challenged", "appraised", "release-logged", "granted"];
@@ -150,7 +153,151 @@ fn client() {
     }
 }
 
-/// A broker that restarts has other keys: what was left with it ends as failed, once, and says so; a new task goes through.
+/// Stages that no party announces, seen from outside.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// The guest runs.
+    Running,
+    /// Outputs are on their way to the coordinator.
+    Uploading,
+}
+
+const STAGES: [Stage; 2] = [Stage::Running, Stage::Uploading];
+
+impl Stage {
+    /// A network whose nodes upload so slowly, and are missed so soon, that the stage can be met and got over.
+    fn network(self) -> Network {
+        let network = Network::with_limits(&[
+            (&["identity", "blob_bytes_per_second"], 8 << 20),
+            (&["waits", "node_silence_ms"], 3_000),
+        ]);
+        network.add_node("node1");
+        network
+    }
+
+    /// A program that stays in the stage for a while.
+    fn program(self) -> Vec<u8> {
+        match self {
+            Self::Running => counts_then_writes(800_000_000, 1),
+            Self::Uploading => counts_then_writes(0, 16 * 16),
+        }
+    }
+
+    fn output_bytes(self) -> u64 {
+        match self {
+            Self::Running => 1 << 16,
+            Self::Uploading => 16 << 20,
+        }
+    }
+
+    fn wait(self, network: &Network) {
+        match self {
+            Self::Running => network.wait_guest_runs("node1"),
+            // What the requester uploads is small and never a partial file.
+            Self::Uploading => network.wait_until("an upload", || {
+                !files_below(&[network.path("coordinator").join("data/blobs/partial")]).is_empty()
+            }),
+        }
+    }
+
+    /// Runs a task, does something to the network while it is in this stage, and sees it complete once.
+    fn survives(self, network: &Network, attempts: u32, deed: impl FnOnce(&Network)) {
+        let what = format!("{self:?}");
+        runtime().block_on(async {
+            let requester = network.requester("requester");
+            let task = requester.submit(&network.wasm_job(self.program(), &[]), None, None).await.unwrap();
+            tokio::task::block_in_place(|| {
+                self.wait(network);
+                deed(network);
+            });
+            let view = requester.wait(&task).await.unwrap();
+            assert_eq!(view.attempt.unwrap().0, attempts, "{what}");
+            let out = network.path("requester").join("out");
+            let outcome = requester.collect(view, &out).await.unwrap();
+            check_ended(&outcome, &what);
+            assert_eq!(outcome.outcome, Some(Outcome::Completed), "{what}");
+            assert_eq!(std::fs::metadata(out.join("big.bin")).unwrap().len(), self.output_bytes(), "{what}");
+        });
+    }
+}
+
+#[test]
+fn coordinator_while_a_task_runs_and_uploads() {
+    for stage in STAGES {
+        // The node has not lost anything: the attempt goes on.
+        stage.survives(&stage.network(), 1, |network| network.restart("coordinator"));
+    }
+}
+
+#[test]
+fn node_while_a_task_runs_and_uploads() {
+    for stage in STAGES {
+        stage.survives(&stage.network(), 2, |network| network.restart("node1"));
+    }
+}
+
+#[test]
+fn node_that_never_returns_leaves_its_task_to_another() {
+    for stage in STAGES {
+        stage.survives(&stage.network(), 2, |network| {
+            network.add_node("node2");
+            network.kill("node1");
+        });
+    }
+}
+
+#[test]
+fn client_while_a_task_runs_and_uploads() {
+    for stage in STAGES {
+        let network = stage.network();
+        let home = network.path("requester");
+        drop(network.home("requester"));
+        let (wasm, out) = (home.join("guest.wasm"), home.join("out"));
+        std::fs::write(&wasm, stage.program()).unwrap();
+        let mut child = Command::new(program())
+            .args(["run", "--wasm", &text(&wasm), "-o", &text(&out), "--accept-simulated", support::ROOT_NAME])
+            .args(["--home", &text(&home)])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        stage.wait(&network);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let status = support::must(["status", "--json", "--home", &text(&home)]);
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+        let task = status["tasks"][0]["task"].as_str().expect("the journal knows the task").to_owned();
+        support::must(["result", &task, "--json", "--home", &text(&home)]);
+        assert_eq!(std::fs::metadata(out.join("big.bin")).unwrap().len(), stage.output_bytes(), "{stage:?}");
+        let receipt = out.join(format!("{task}.receipt"));
+        support::must(["verify", &text(&receipt), "--network", &text(&home.join("network.toml"))]);
+    }
+}
+
+/// Waits until a task has come at least as far as a state.
+async fn reached(requester: &Requester, task: &TaskId, state: TaskState) -> TaskState {
+    const ORDER: [TaskState; 6] = [
+        TaskState::Queued,
+        TaskState::Leased,
+        TaskState::Challenged,
+        TaskState::Attested,
+        TaskState::Released,
+        TaskState::Granted,
+    ];
+    let rank = |state| ORDER.iter().position(|known| *known == state).unwrap_or(ORDER.len());
+    let mut version = 0;
+    loop {
+        let view = requester.client().task(task, version, 20_000).await.unwrap();
+        if rank(view.state) >= rank(state) {
+            return view.state;
+        }
+        version = view.version;
+    }
+}
+
+/// A broker that restarts has other keys: what was left with it and not granted ends as failed, once, and says so; what was granted
+/// completes; a new task goes through.
 #[test]
 fn broker() {
     let network = Network::coordinator_only();
@@ -158,19 +305,59 @@ fn broker() {
     runtime().block_on(async {
         let requester = network.requester("requester");
         let broker = requester.client().network().await.unwrap().brokers[0];
-        let job = network.wasm_job(example("wordcount/wordcount.wasm"), &[("notes.txt", b"words".to_vec())]);
-        let task = requester.submit(&job, None, Some(broker)).await.unwrap();
-        network.restart("broker");
-        network.add_node("node1");
-        let view = requester.wait(&task).await.unwrap();
-        let outcome = requester.collect(view, &network.path("requester").join("out")).await.unwrap();
-        check_ended(&outcome, "broker restarted");
-        let Some(Outcome::Failed { refusal }) = &outcome.outcome else { panic!("it completed") };
-        assert_eq!(refusal.check(), "broker.restarted");
+        let job = network.wasm_job(counts_then_writes(300_000_000, 1), &[]);
+        let submit = async || requester.submit(&job, None, Some(broker)).await.unwrap();
+        let end = async |task: TaskId, step: &str| {
+            let view = requester.wait(&task).await.unwrap();
+            let outcome = requester.collect(view, &network.path("requester").join(step)).await.unwrap();
+            check_ended(&outcome, step);
+            outcome.outcome.unwrap()
+        };
+        let restarted = |outcome: Outcome, step: &str| {
+            let Outcome::Failed { refusal } = outcome else { panic!("{step}: it completed") };
+            assert_eq!(refusal.check(), "broker.restarted", "{step}");
+        };
+        let wait = |work: &dyn Fn()| tokio::task::block_in_place(work);
 
-        let again = requester.submit(&job, None, Some(broker)).await.unwrap();
-        let view = requester.wait(&again).await.unwrap();
-        let outcome = requester.collect(view, &network.path("requester").join("again")).await.unwrap();
-        assert_eq!(outcome.outcome, Some(Outcome::Completed));
+        let task = submit().await;
+        wait(&|| network.restart("broker"));
+        wait(&|| network.add_node("node1"));
+        restarted(end(task, "submitted").await, "submitted");
+
+        // A paused node takes the lease that it has asked for, and does not answer the challenge.
+        network.pause("node1");
+        let task = submit().await;
+        assert_eq!(reached(&requester, &task, TaskState::Challenged).await, TaskState::Challenged);
+        wait(&|| network.restart("broker"));
+        network.resume("node1");
+        restarted(end(task, "challenged").await, "challenged");
+
+        // A paused broker has challenged, and does not decide.
+        network.pause("node1");
+        let task = submit().await;
+        assert_eq!(reached(&requester, &task, TaskState::Challenged).await, TaskState::Challenged);
+        network.pause("broker");
+        network.resume("node1");
+        assert_eq!(reached(&requester, &task, TaskState::Attested).await, TaskState::Attested);
+        wait(&|| network.restart("broker"));
+        restarted(end(task, "attested").await, "attested");
+
+        // Between the log and the grant there is no time to aim at: whichever comes first, the task ends once.
+        let task = submit().await;
+        reached(&requester, &task, TaskState::Released).await;
+        wait(&|| network.restart("broker"));
+        match end(task, "logged").await {
+            Outcome::Completed => {}
+            failed @ Outcome::Failed { .. } => restarted(failed, "logged"),
+        }
+
+        let task = submit().await;
+        assert_eq!(reached(&requester, &task, TaskState::Granted).await, TaskState::Granted);
+        wait(&|| network.wait_guest_runs("node1"));
+        wait(&|| network.restart("broker"));
+        assert_eq!(end(task, "granted").await, Outcome::Completed);
+
+        let task = submit().await;
+        assert_eq!(end(task, "again").await, Outcome::Completed);
     });
 }

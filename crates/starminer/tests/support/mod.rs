@@ -213,9 +213,14 @@ impl Network {
 
     /// Waits until a guest runs on a node: one of its task processes has used this much time of a processor.
     pub fn wait_guest_runs(&self, node: &str) {
+        self.wait_until("a guest that runs", || self.guest_runs(node));
+    }
+
+    /// Waits until something can be seen from outside.
+    pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let until = Instant::now() + START_TIMEOUT;
-        while !self.guest_runs(node) {
-            assert!(Instant::now() < until, "no guest runs on {node}: {}", self.log(node));
+        while !holds() {
+            assert!(Instant::now() < until, "waited in vain for {what}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
