@@ -339,7 +339,7 @@ impl Requester {
         };
         let (journal_dir, journal_key) = (self.home.journal_dir(), self.journal_key.clone());
         let journal = blocking(move || Journal::create(&journal_dir, &journal_key, task, start)).await?;
-        let (attached, blobs) = attach(blobs);
+        let (attached, blobs) = attach(&spec, blobs);
         let request = SubmitRequest { spec: spec.envelope().clone(), deposit, objects: attached };
         let secret = request.deposit.is_none().then_some(secret);
         self.host.open().insert(task, Open { secret, result_seed, spec, journal, output_dir });
@@ -619,11 +619,13 @@ async fn blocking<T: Send + 'static, E: Into<RequesterError> + Send + 'static>(
 }
 
 /// Parts what is small enough to come along with the spec from what is uploaded before.
-fn attach(blobs: Vec<SealedBlob>) -> (Vec<Base64Bytes>, Vec<SealedBlob>) {
+fn attach(spec: &TaskSpec, blobs: Vec<SealedBlob>) -> (Vec<Base64Bytes>, Vec<SealedBlob>) {
     let (mut attached, mut uploaded, mut room) = (Vec::new(), Vec::new(), MAX_ATTACHED_BYTES);
     for blob in blobs {
         match &blob.source {
-            InputSource::Bytes(bytes) if bytes.len() <= room => {
+            InputSource::Bytes(bytes)
+                if bytes.len() <= room && spec.objects().any(|object| object.content_id == blob.content_id) =>
+            {
                 room -= bytes.len();
                 attached.push(Base64Bytes(bytes.to_vec()));
             }

@@ -86,7 +86,11 @@ fn bad_specs_are_refused_with_a_code() {
             ),
         ];
         for (what, spec, expected) in envelopes {
-            assert_eq!(code(client.submit(&SubmitRequest { spec, deposit: None, objects: Vec::new() }).await), expected, "{what}");
+            assert_eq!(
+                code(client.submit(&SubmitRequest { spec, deposit: None, objects: Vec::new() }).await),
+                expected,
+                "{what}"
+            );
         }
 
         // Rightly signed, and wrong in what it says.
