@@ -254,17 +254,29 @@ impl Verifier<'_> {
         envelope: Option<&Envelope>,
         links: impl FnOnce(&Signed<T>) -> Result<String, String>,
     ) -> Option<Signed<T>> {
+        self.open_by(name, voucher, envelope, |_| voucher, links)
+    }
+
+    /// The same where the statement itself says who vouches for it.
+    fn open_by<T: Statement>(
+        &mut self,
+        name: &'static str,
+        unread: Voucher,
+        envelope: Option<&Envelope>,
+        voucher: impl FnOnce(&T) -> Voucher,
+        links: impl FnOnce(&Signed<T>) -> Result<String, String>,
+    ) -> Option<Signed<T>> {
         let Some(envelope) = envelope else {
-            self.claim(name, ClaimVerdict::NotClaimed, voucher, "not in this receipt");
+            self.claim(name, ClaimVerdict::NotClaimed, unread, "not in this receipt");
             return None;
         };
         match envelope.clone().open::<T>() {
             Ok(signed) => {
                 let linked = links(&signed);
-                self.check(name, voucher, linked).then_some(signed)
+                self.check(name, voucher(&signed), linked).then_some(signed)
             }
             Err(error) => {
-                self.claim(name, ClaimVerdict::Refuted, voucher, error);
+                self.claim(name, ClaimVerdict::Refuted, unread, error);
                 None
             }
         }
@@ -485,9 +497,8 @@ impl Verifier<'_> {
             posture: Expect::Any,
         };
         let verified = self.verify_evidence("evidence", run.spec, bytes, &expected, then)?;
-        let now = verify_at(bytes, &expected, &own_and_spec_anchors(self.trust, run.spec), self.now);
-        self.verdict.valid_now = Some(match now {
-            Ok(_) => Validity::Valid,
+        self.verdict.valid_now = Some(match verified.check_at(self.now) {
+            Ok(()) => Validity::Valid,
             Err(refusal) => Validity::Invalid(refusal.reason().to_string()),
         });
         self.verdict.provenance = Some(verified.provenance());
@@ -628,12 +639,10 @@ impl Verifier<'_> {
     ) -> Option<Signed<Report>> {
         let receipt = self.receipt;
         let coordinator = self.trust.map(|trust| trust.coordinator.key);
-        let report = self.open::<Report>(
-            "report",
-            report_voucher(receipt.report.as_ref()),
-            receipt.report.as_ref(),
-            |report| report_links(report, spec, lease, receipt, evidence, coordinator),
-        )?;
+        let report =
+            self.open_by::<Report>("report", Voucher::Nobody, receipt.report.as_ref(), report_voucher, |report| {
+                report_links(report, spec, lease, receipt, evidence, coordinator)
+            })?;
         self.logged("report-logged", entries, EntryKind::Reported, report.digest());
         self.verdict.outcome = Some(report.predicate.outcome.clone());
         if report.predicate.author == ReportAuthor::Task {
@@ -731,9 +740,7 @@ impl Verifier<'_> {
             return;
         };
         let binding = first.binding();
-        // The challenge envelope verified before the evidence did; without it there would be no `first`.
-        let issued = self.receipt.challenge.clone().and_then(|challenge| challenge.open::<ChallengeStatement>().ok());
-        let challenge_issued_at = issued.map_or(self.now, |challenge| challenge.issued_at);
+        let challenge_issued_at = first.challenge_issued_at();
         let expected = Expected {
             network: spec.network,
             challenge: binding.challenge,
@@ -921,17 +928,13 @@ fn release_links(
 }
 
 /// Who vouches for a report, by what it says itself; that the right key signed is checked in [`report_links`].
-fn report_voucher(report: Option<&Envelope>) -> Voucher {
-    let report = report.and_then(|report| report.clone().open::<Report>().ok());
-    match report.as_ref().map(|report| report.predicate.author) {
-        Some(ReportAuthor::Agent) if report.as_ref().is_some_and(|report| report.predicate.evidence.is_none()) => {
-            Voucher::Node
-        }
-        Some(ReportAuthor::Task) => Voucher::TaskProcess,
-        Some(ReportAuthor::Agent) => Voucher::Agent,
-        Some(ReportAuthor::Releaser) => Voucher::Releaser,
-        Some(ReportAuthor::Coordinator) => Voucher::Coordinator,
-        None => Voucher::Nobody,
+fn report_voucher(report: &Report) -> Voucher {
+    match report.predicate.author {
+        ReportAuthor::Agent if report.predicate.evidence.is_none() => Voucher::Node,
+        ReportAuthor::Task => Voucher::TaskProcess,
+        ReportAuthor::Agent => Voucher::Agent,
+        ReportAuthor::Releaser => Voucher::Releaser,
+        ReportAuthor::Coordinator => Voucher::Coordinator,
     }
 }
 
