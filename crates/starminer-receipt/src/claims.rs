@@ -239,7 +239,8 @@ impl Verifier<'_> {
     fn check(&mut self, name: &'static str, voucher: Voucher, result: Result<String, String>) -> bool {
         let anchored = match voucher {
             Voucher::TaskProcess | Voucher::Agent => self.evidence_anchored,
-            Voucher::Coordinator => self.trust.is_some(),
+            // A node's key counts because the coordinator's lease names it.
+            Voucher::Coordinator | Voucher::Node => self.trust.is_some(),
             _ => true,
         };
         let (verdict, statement) = match result {
