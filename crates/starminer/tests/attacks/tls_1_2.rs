@@ -5,11 +5,17 @@ use std::process::{Command, Stdio};
 use crate::support::Network;
 
 fn s_client(address: &str, version: &str) -> Option<String> {
-    let output = Command::new("openssl")
+    let mut child = Command::new("openssl")
         .args(["s_client", "-connect", address, version, "-alpn", "h2"])
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .ok()?;
+    // Kept open: at the end of its input it would leave, perhaps before it has heard the server's refusal.
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
     Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
