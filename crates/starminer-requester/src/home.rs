@@ -5,8 +5,10 @@
 //! network.toml    the network's trust file
 //! journal/        one sealed journal a task
 //! staging/        ciphertext on its way up
-//! log.checkpoint  the last checkpoint seen, so that a fork shows
+//! log.checkpoint  the largest checkpoint seen, so that a fork shows
 //! ```
+//!
+//! Any number of processes may use one home at once: a journal is locked by whoever works on its task, the checkpoint while it is replaced.
 
 use std::fs;
 use std::io;
@@ -119,17 +121,31 @@ impl Home {
         }
     }
 
-    /// Remembers a checkpoint: written beside, synced, renamed.
+    /// Remembers a checkpoint, unless another process remembered as large a one already: written beside, synced, renamed.
     ///
     /// # Errors
-    /// [`HomeError::Io`].
-    pub fn remember(&self, remembered: &Remembered) -> Result<(), HomeError> {
+    /// [`HomeError::Io`], [`HomeError::Checkpoint`].
+    pub fn remember(&self, network: &NetworkTrust, remembered: &Remembered) -> Result<(), HomeError> {
         let path = self.checkpoint_path();
+        let lock = self.root.join("log.checkpoint.lock");
+        // A file of its own: the lock of one that is renamed away would be nobody's.
+        let _lock = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|source| HomeError::Io { path: lock, source })?;
+        if self.remembered(network)?.is_some_and(|kept| kept.checkpoint().size() >= remembered.checkpoint().size()) {
+            return Ok(());
+        }
         replace_file(&path, remembered.as_bytes()).map_err(|source| HomeError::Io { path, source })
     }
 }
 
-/// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path.
+/// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path, in all processes: the checkpoint is
+/// under a lock, and a receipt is written by the process that holds the task's journal.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     let mut temporary = path.as_os_str().to_owned();

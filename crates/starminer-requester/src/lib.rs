@@ -25,5 +25,5 @@ pub use plan::{InputSource, JobPlan, PlanError, PreparedTask, SealedBlob};
 pub use progress::{Event, EventSink};
 pub use receipts::receipt_from_parts;
 pub use releaser::{AttemptSecret, Releaser, ReleaserError, ReleaserHost};
-pub use requester::{Requester, RequesterError, TaskOutcome};
+pub use requester::{Cancelled, Requester, RequesterError, TaskOutcome};
 pub use secrets::{random_bytes, random_secret};

@@ -1,10 +1,11 @@
 //! `starminer status|logs|result|cancel`: tasks of this home.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use starminer_client::ClientError;
-use starminer_requester::{OpenedOutput, Requester};
+use starminer_requester::{Cancelled, OpenedOutput, Requester};
 use starminer_verify::TaskId;
 
 use super::args::{ResultArgs, TaskArgs};
@@ -22,6 +23,10 @@ pub fn status(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
             Some(prefix) => vec![find(&requester, prefix)?.0],
             None => requester.open_tasks().into_iter().map(|(task, _)| task).collect(),
         };
+        // Their tasks may be well: it is this home that lost what it needs to open the results.
+        let mut damaged: BTreeMap<_, _> = requester.damaged_tasks().into_iter().collect();
+        damaged.retain(|task, _| tasks.contains(task));
+        let journal = |task: &TaskId| if damaged.contains_key(task) { "damaged" } else { "good" };
         let mut rows = Vec::new();
         if tasks.is_empty() {
             terminal.result("no task is open in this home");
@@ -34,7 +39,7 @@ pub fn status(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
                 Ok(view) => view,
                 Err(ClientError::Refused { status: 404, .. }) => {
                     terminal.result(format!("{:<10} {:<11}", short(&task), "not taken"));
-                    rows.push(json!({ "task": task.to_string(), "state": "not-taken" }));
+                    rows.push(json!({ "task": task.to_string(), "state": "not-taken", "journal": journal(&task) }));
                     continue;
                 }
                 Err(error) => return Err(requester_failure(&error.into())),
@@ -53,10 +58,14 @@ pub fn status(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
                 "attempt": view.attempt.map(|attempt| attempt.0),
                 "node": view.node.map(|node| node.to_string()),
                 "check": view.refusal.as_ref().map(|refusal| refusal.check().to_string()),
+                "journal": journal(&task),
             }));
         }
         terminal.document(&json!({ "tasks": rows }));
-        Ok(exit::OK)
+        for error in damaged.values() {
+            terminal.result(format!("{}: {error}", terminal.style(Style::Red, "unreadable")));
+        }
+        Ok(if damaged.is_empty() { exit::OK } else { exit::LOCAL })
     })?
 }
 
@@ -124,9 +133,17 @@ pub fn cancel(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
     block_on(async {
         let requester = opened.start(std::sync::Arc::new(|_| {}))?;
         let (task, _) = find(&requester, prefix)?;
-        requester.cancel(&task).await.map_err(|error| requester_failure(&error))?;
-        terminal.result(format!("cancelled task {task}; its receipt: starminer result {}", short(&task)));
-        terminal.document(&json!({ "task": task.to_string(), "state": "cancelled" }));
+        let state = match requester.cancel(&task).await.map_err(|error| requester_failure(&error))? {
+            Cancelled::Ending => {
+                terminal.result(format!("cancelled task {task}; its receipt: starminer result {}", short(&task)));
+                "cancelled"
+            }
+            Cancelled::NeverTaken => {
+                terminal.result(format!("the coordinator never took task {task}; it is removed from this home"));
+                "not-taken"
+            }
+        };
+        terminal.document(&json!({ "task": task.to_string(), "state": state }));
         Ok(exit::OK)
     })?
 }
