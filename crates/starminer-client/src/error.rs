@@ -26,6 +26,26 @@ pub enum ClientError {
         /// What happened.
         reason: String,
     },
+    /// Somebody answers at the address who is not the coordinator that was dialled. Nothing was sent.
+    #[error("whoever answers at {address} is not this network's coordinator: {reason}")]
+    WrongPeer {
+        /// The address.
+        address: String,
+        /// Which check of the handshake failed, of `starminer_tls`.
+        check: &'static str,
+        /// What was found.
+        reason: String,
+    },
+    /// The coordinator ended the handshake: it does not take this identity. Nothing was sent.
+    #[error("the coordinator at {address} does not take this identity: {reason}")]
+    NotAdmitted {
+        /// The address.
+        address: String,
+        /// Which check of the handshake failed, of `starminer_tls`.
+        check: &'static str,
+        /// What was found.
+        reason: String,
+    },
     /// The answer is not what the protocol says.
     #[error("the coordinator's answer is not of this protocol: {reason}")]
     Protocol {
@@ -49,6 +69,19 @@ impl ClientError {
                 self.to_string(),
                 "check the address in network.toml and whether the coordinator runs; nothing is lost, try again",
             ),
+            Self::WrongPeer { check, .. } => Refusal::new(
+                Party::Network,
+                *check,
+                self.to_string(),
+                "nothing was sent; compare coordinator.address and coordinator.key of network.toml with what the operator \
+                 publishes, and this machine's clock; if all are right, somebody else answers there",
+            ),
+            Self::NotAdmitted { check, .. } => Refusal::new(
+                Party::Coordinator,
+                *check,
+                self.to_string(),
+                "nothing was sent; ask the coordinator's operator why, and check this machine's clock",
+            ),
             Self::Protocol { .. } => Refusal::new(
                 Party::Coordinator,
                 "coordinator.protocol",
@@ -70,7 +103,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } => true,
             Self::Refused { status, .. } => matches!(status, 429 | 503 | 507),
-            Self::Protocol { .. } | Self::Local(_) => false,
+            Self::WrongPeer { .. } | Self::NotAdmitted { .. } | Self::Protocol { .. } | Self::Local(_) => false,
         }
     }
 

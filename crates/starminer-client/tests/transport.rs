@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode};
-use starminer_client::{CHANNEL_BINDING_HEADER, RequestBody, TransportError, TransportLimits};
+use starminer_client::{CHANNEL_BINDING_HEADER, ClientError, RequestBody, TransportError, TransportLimits};
 use starminer_tls::{AllowedPeers, NamedGroup, Rotation, Session};
+use starminer_verify::Party;
 use support::*;
 use tokio::sync::mpsc;
 
@@ -233,6 +234,16 @@ async fn the_wrong_server_is_final() {
     assert_eq!(error.code(), "tls.peer.wrong-identity");
     assert!(!error.is_transient());
     assert!(began.elapsed() < SECOND, "it was tried again");
+
+    // What users of the API see: who answered, that nothing was sent, which lines of the trust file to compare.
+    let error = ClientError::from(error);
+    assert!(matches!(error, ClientError::WrongPeer { .. }) && !error.is_transient(), "{error:?}");
+    let refusal = error.refusal();
+    assert_eq!((refusal.check(), refusal.party()), ("tls.peer.wrong-identity", Party::Network));
+    for part in [server.address.to_string(), identity(1).identity().to_string(), identity(9).identity().to_string()] {
+        assert!(refusal.reason().contains(&part), "{part} is missing: {}", refusal.reason());
+    }
+    assert!(refusal.remedy().contains("coordinator.key of network.toml"));
 }
 
 #[tokio::test]
@@ -245,6 +256,12 @@ async fn a_server_that_does_not_admit_us_says_so() {
     assert_eq!(error.code(), "tls.refused-by-peer", "{error:?}");
     assert!(!error.is_transient());
     assert!(began.elapsed() < SECOND, "it was tried again");
+
+    let error = ClientError::from(error);
+    assert!(matches!(error, ClientError::NotAdmitted { .. }) && !error.is_transient(), "{error:?}");
+    let refusal = error.refusal();
+    assert_eq!((refusal.check(), refusal.party()), ("tls.refused-by-peer", Party::Coordinator));
+    assert!(refusal.reason().contains(&server.address.to_string()) && refusal.remedy().contains("clock"));
 }
 
 #[tokio::test]

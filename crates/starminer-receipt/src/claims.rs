@@ -10,8 +10,8 @@ use std::fmt;
 
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
-    AttestationResult, Challenge, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose,
-    NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
+    Attempt, AttestationResult, Challenge, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected,
+    ExpectedPurpose, NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement};
@@ -215,6 +215,10 @@ impl Entries {
     fn find(&self, kind: EntryKind, statement: Digest) -> Option<&(u64, LogEntry)> {
         self.0.iter().find(|(_, entry)| entry.kind == kind && entry.statement == statement)
     }
+
+    fn has(&self, kind: EntryKind, attempt: Attempt) -> bool {
+        self.0.iter().any(|(_, entry)| entry.kind == kind && entry.attempt == Some(attempt))
+    }
 }
 
 struct Verifier<'a> {
@@ -235,7 +239,8 @@ impl Verifier<'_> {
     fn check(&mut self, name: &'static str, voucher: Voucher, result: Result<String, String>) -> bool {
         let anchored = match voucher {
             Voucher::TaskProcess | Voucher::Agent => self.evidence_anchored,
-            Voucher::Coordinator => self.trust.is_some(),
+            // A node's key counts because the coordinator's lease names it.
+            Voucher::Coordinator | Voucher::Node => self.trust.is_some(),
             _ => true,
         };
         let (verdict, statement) = match result {
@@ -254,17 +259,29 @@ impl Verifier<'_> {
         envelope: Option<&Envelope>,
         links: impl FnOnce(&Signed<T>) -> Result<String, String>,
     ) -> Option<Signed<T>> {
+        self.open_by(name, voucher, envelope, |_| voucher, links)
+    }
+
+    /// The same where the statement itself says who vouches for it.
+    fn open_by<T: Statement>(
+        &mut self,
+        name: &'static str,
+        unread: Voucher,
+        envelope: Option<&Envelope>,
+        voucher: impl FnOnce(&T) -> Voucher,
+        links: impl FnOnce(&Signed<T>) -> Result<String, String>,
+    ) -> Option<Signed<T>> {
         let Some(envelope) = envelope else {
-            self.claim(name, ClaimVerdict::NotClaimed, voucher, "not in this receipt");
+            self.claim(name, ClaimVerdict::NotClaimed, unread, "not in this receipt");
             return None;
         };
         match envelope.clone().open::<T>() {
             Ok(signed) => {
                 let linked = links(&signed);
-                self.check(name, voucher, linked).then_some(signed)
+                self.check(name, voucher(&signed), linked).then_some(signed)
             }
             Err(error) => {
-                self.claim(name, ClaimVerdict::Refuted, voucher, error);
+                self.claim(name, ClaimVerdict::Refuted, unread, error);
                 None
             }
         }
@@ -442,7 +459,8 @@ impl Verifier<'_> {
 
         let release =
             self.open::<ReleaseStatement>("release", Voucher::Releaser, receipt.release.as_ref(), |release| {
-                release_links(release, run, evidence_digest, &challenge, receipt.attestation_result.as_ref())
+                let result = receipt.attestation_result.as_ref();
+                release_links(release, run, evidence_digest, &challenge, result, receipt.grant.is_some())
             });
         // A denied attempt has no release entry: its evidence is judged at the time of the denial, else of the challenge.
         let log_time = match &release {
@@ -485,9 +503,8 @@ impl Verifier<'_> {
             posture: Expect::Any,
         };
         let verified = self.verify_evidence("evidence", run.spec, bytes, &expected, then)?;
-        let now = verify_at(bytes, &expected, &own_and_spec_anchors(self.trust, run.spec), self.now);
-        self.verdict.valid_now = Some(match now {
-            Ok(_) => Validity::Valid,
+        self.verdict.valid_now = Some(match verified.check_at(self.now) {
+            Ok(()) => Validity::Valid,
             Err(refusal) => Validity::Invalid(refusal.reason().to_string()),
         });
         self.verdict.provenance = Some(verified.provenance());
@@ -628,12 +645,10 @@ impl Verifier<'_> {
     ) -> Option<Signed<Report>> {
         let receipt = self.receipt;
         let coordinator = self.trust.map(|trust| trust.coordinator.key);
-        let report = self.open::<Report>(
-            "report",
-            report_voucher(receipt.report.as_ref()),
-            receipt.report.as_ref(),
-            |report| report_links(report, spec, lease, receipt, evidence, coordinator),
-        )?;
+        let report =
+            self.open_by::<Report>("report", Voucher::Nobody, receipt.report.as_ref(), report_voucher, |report| {
+                report_links(report, spec, lease, receipt, evidence, coordinator)
+            })?;
         self.logged("report-logged", entries, EntryKind::Reported, report.digest());
         self.verdict.outcome = Some(report.predicate.outcome.clone());
         if report.predicate.author == ReportAuthor::Task {
@@ -731,9 +746,7 @@ impl Verifier<'_> {
             return;
         };
         let binding = first.binding();
-        // The challenge envelope verified before the evidence did; without it there would be no `first`.
-        let issued = self.receipt.challenge.clone().and_then(|challenge| challenge.open::<ChallengeStatement>().ok());
-        let challenge_issued_at = issued.map_or(self.now, |challenge| challenge.issued_at);
+        let challenge_issued_at = first.challenge_issued_at();
         let expected = Expected {
             network: spec.network,
             challenge: binding.challenge,
@@ -895,6 +908,7 @@ fn release_links(
     evidence: Digest,
     challenge: &ChallengeStatement,
     attestation_result: Option<&Base64Bytes>,
+    granted: bool,
 ) -> Result<String, String> {
     let links = release.task == run.spec.task
         && release.attempt == run.lease.attempt
@@ -916,22 +930,22 @@ fn release_links(
             Ok("the releaser appraised this very evidence by the spec's policy and released".into())
         }
         Some(_) => Err("the attestation result is not the one that the release names".into()),
+        // It is handed over with the grant: a releaser that ended in between leaves a release of which nothing came.
+        None if !granted && !run.entries.has(EntryKind::Granted, run.lease.attempt) => {
+            Ok("the releaser approved this very evidence; it ended before it granted anything".into())
+        }
         None => Err("the attestation result that the release names is missing".into()),
     }
 }
 
 /// Who vouches for a report, by what it says itself; that the right key signed is checked in [`report_links`].
-fn report_voucher(report: Option<&Envelope>) -> Voucher {
-    let report = report.and_then(|report| report.clone().open::<Report>().ok());
-    match report.as_ref().map(|report| report.predicate.author) {
-        Some(ReportAuthor::Agent) if report.as_ref().is_some_and(|report| report.predicate.evidence.is_none()) => {
-            Voucher::Node
-        }
-        Some(ReportAuthor::Task) => Voucher::TaskProcess,
-        Some(ReportAuthor::Agent) => Voucher::Agent,
-        Some(ReportAuthor::Releaser) => Voucher::Releaser,
-        Some(ReportAuthor::Coordinator) => Voucher::Coordinator,
-        None => Voucher::Nobody,
+fn report_voucher(report: &Report) -> Voucher {
+    match report.predicate.author {
+        ReportAuthor::Agent if report.predicate.evidence.is_none() => Voucher::Node,
+        ReportAuthor::Task => Voucher::TaskProcess,
+        ReportAuthor::Agent => Voucher::Agent,
+        ReportAuthor::Releaser => Voucher::Releaser,
+        ReportAuthor::Coordinator => Voucher::Coordinator,
     }
 }
 

@@ -343,6 +343,10 @@ impl<H: ReleaserHost> Releaser<H> {
             self.client.grant(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
             return Ok(());
         }
+        // A broker that restarted in the middle of an attempt has lost secret and challenge: it says so, instead of nothing.
+        if let Err(refusal) = self.host.secret(view, context.spec) {
+            return self.deny(context, refusal).await;
+        }
         let (decision, record) = {
             let now = self.host.now();
             self.ledger().decide(context, evidence, &trust, &self.signer, now).map_err(StepError::Refused)?

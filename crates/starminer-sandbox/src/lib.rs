@@ -4,7 +4,8 @@
 //! task process calls [`enter`] first thing in its `main`, and gets back what is *truly* in force ([`InForce`]), read
 //! back from the kernel and never assumed. Secrets of either side live in [`LockedBytes`]; a process that supervises
 //! tasks or releases keys hardens itself with [`harden_supervisor`]. [`compiled`] is the only place where machine code
-//! that wasmtime compiled earlier is loaded.
+//! that wasmtime compiled earlier is loaded, and [`enable_cpu_flags`] the only one where the processor features that such
+//! code may use are named.
 //!
 //! What is put in force, in which order, and what root on the host can still do is written down in
 //! `specs/sandbox.md`.
@@ -13,8 +14,8 @@
 //! makes of [`InForce`]), does not speak to hardware, and does not know what travels in a message. Linux on x86_64
 //! only: the system call list is written for that architecture.
 
-// One of the two homes of `unsafe`: processes, memory locking, file-descriptor passing and the loading of machine code
-// have no safe interface in Rust. Every block says why it is sound.
+// The home of `unsafe`: processes, memory locking, file-descriptor passing, and wasmtime's trust in machine code and in the
+// features named for it have no safe interface in Rust. Every block says why it is sound.
 #![allow(unsafe_code)]
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -22,6 +23,7 @@ compile_error!("starminer-sandbox seals processes on Linux x86_64 only");
 
 mod channel;
 pub mod compiled;
+mod cpu;
 mod enter;
 mod in_force;
 mod process;
@@ -34,6 +36,7 @@ mod sys;
 pub use channel::{AsyncChannel, AsyncReceiver, AsyncSender};
 pub use channel::{CHANNEL_FD, Channel, ChannelError, MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS, Message};
 pub use compiled::{CompiledError, load_component, seal_compiled};
+pub use cpu::enable_cpu_flags;
 pub use enter::{EnterError, ResourceLimit, enter, tighten};
 pub use in_force::{InForce, Protection, State, UnreadablePosture};
 pub use process::{Exit, ExitStatus, SpawnError, TaskProcess};

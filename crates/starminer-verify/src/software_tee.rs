@@ -157,8 +157,29 @@ pub struct SoftwareTeeClaims {
     pub boot: BootId,
     /// SHA-256 of the agent's executable.
     pub measurement: Digest,
+    /// From when the device's certificate is valid.
+    pub certificate_not_before: UnixTime,
     /// Until when the device's certificate is valid.
     pub certificate_not_after: UnixTime,
+}
+
+impl SoftwareTeeClaims {
+    /// The checks of [`verify_report`] that depend on the time, and no other does.
+    pub(crate) fn check_dates(&self, now: UnixTime) -> Result<(), Refusal> {
+        check_dates(self.certificate_not_before, self.certificate_not_after, now)
+    }
+}
+
+fn check_dates(not_before: UnixTime, not_after: UnixTime, now: UnixTime) -> Result<(), Refusal> {
+    if now < not_before || now >= not_after {
+        let reason = format!("the device certificate is valid from {not_before} to {not_after} ms, not at {now}");
+        return Err(refuse(
+            "evidence.certificate-dates",
+            &reason,
+            "have the device certified again, or set the verifier's clock right",
+        ));
+    }
+    Ok(())
 }
 
 /// Cuts fixed-size fields off the front of a slice whose length was checked before.
@@ -224,14 +245,7 @@ pub(crate) fn verify_report(
     if !trust_anchors.names(&root_id) {
         return Err(unknown_root(&root_id));
     }
-    if now < not_before || now >= not_after {
-        let reason = format!("the device certificate is valid from {not_before} to {not_after} ms, not at {now}");
-        return Err(refuse(
-            "evidence.certificate-dates",
-            &reason,
-            "have the device certified again, or set the verifier's clock right",
-        ));
-    }
+    check_dates(not_before, not_after, now)?;
     let message = DeviceCertificate::message(&chip_id, &device_key, not_before, not_after);
     if !signed_by(&root, &message, &certificate_signature) {
         let reason = "the root did not sign this device certificate";
@@ -257,6 +271,7 @@ pub(crate) fn verify_report(
         tcb_version,
         boot: reported_boot,
         measurement,
+        certificate_not_before: not_before,
         certificate_not_after: not_after,
     })
 }

@@ -201,6 +201,19 @@ impl Verified {
     pub const fn verified_at(&self) -> UnixTime {
         self.verified_at
     }
+
+    /// When the challenge was issued that the verifier expected.
+    pub const fn challenge_issued_at(&self) -> UnixTime {
+        self.challenge_issued_at
+    }
+
+    /// Whether [`verify`] with the same expectations and anchors would accept the same evidence at another time. Of all its
+    /// checks only those of dates depend on the time; signatures that were verified once are not verified again.
+    pub fn check_at(&self, now: UnixTime) -> Result<(), Refusal> {
+        match &self.device {
+            DeviceClaims::SoftwareTee(claims) => claims.check_dates(now),
+        }
+    }
 }
 
 const REMEDY_BINDING: &str = "make new evidence for this very network, challenge, task and attempt";

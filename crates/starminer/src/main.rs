@@ -9,13 +9,13 @@ mod demo;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
     // A task process is this program again, before anything else of it runs: no command line, no configuration, no threads.
     if let Some(code) = starminer_agent::run_if_task_process() {
         return code;
     }
-    let args = cli::Args::parse();
-    cli::dispatch(args)
+    match cli::parse() {
+        Ok(args) => cli::dispatch(args),
+        Err(code) => code,
+    }
 }

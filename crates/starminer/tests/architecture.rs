@@ -76,6 +76,26 @@ fn pure_crates_are_pure() {
     }
 }
 
+/// `unsafe` has one home; every other crate leaves the workspace's lint in force.
+#[test]
+fn unsafe_has_one_home() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
+    let mut homes = BTreeSet::new();
+    let mut open = vec![root.join("fuzz/src"), root.join("xtask/src")];
+    open.extend(std::fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path().join("src")));
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if std::fs::read_to_string(&path).is_ok_and(|text| text.contains("allow(unsafe_code)")) {
+                homes.insert(path.strip_prefix(&root).unwrap().display().to_string());
+            }
+        }
+    }
+    assert_eq!(homes, BTreeSet::from(["crates/starminer-sandbox/src/lib.rs".to_string()]));
+}
+
 /// The enclave's program links no server, database or chain.
 #[test]
 fn the_agent_links_no_server() {

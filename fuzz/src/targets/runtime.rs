@@ -6,6 +6,7 @@ use starminer_runtime::StopSignal;
 use starminer_runtime::fs::{Descriptor, FileKind, FsError, Grant, MAX_FILE_BYTES, MAX_OPEN, OpenHow, TaskFs};
 use starminer_runtime::onnx::{OnnxConfig, OnnxOutcome, OnnxRequest};
 use starminer_runtime::wasm::{CompileError, Determinism, EngineSettings, RunEnd, WasmEngine};
+use starminer_sandbox::enable_cpu_flags;
 use starminer_vault::object::{ObjectReader, SealOptions, seal_bytes};
 use starminer_vault::scratch::{Opening, ScratchOptions};
 use starminer_vault::{ObjectContext, Purpose, Salt, Scratch, ScratchContext, TaskSecret};
@@ -22,15 +23,6 @@ fn engine() -> &'static WasmEngine {
         let settings = EngineSettings { determinism: Determinism::Native };
         WasmEngine::new(settings, enable_cpu_flags).expect("a processor of x86-64-v3")
     })
-}
-
-// Agents do this in the one place of theirs that may; nothing that is compiled here is ever loaded.
-#[allow(unsafe_code)]
-fn enable_cpu_flags(config: &mut wasmtime::Config, flags: &[&'static str]) {
-    for flag in flags {
-        // SAFETY: the engine has checked that this processor has the features, and the flags name nothing else.
-        unsafe { config.cranelift_flag_enable(flag) };
-    }
 }
 
 pub fn wasm(data: &[u8]) -> Outcome {

@@ -152,7 +152,10 @@ fn not_fetched(index: usize, error: &ClientError) -> Refusal {
             format!("what the coordinator keeps as {what} is not what the spec names"),
             "upload the object again",
         ),
-        ClientError::Refused { .. } | ClientError::Unreachable { .. } => Refusal::new(
+        ClientError::Refused { .. }
+        | ClientError::Unreachable { .. }
+        | ClientError::WrongPeer { .. }
+        | ClientError::NotAdmitted { .. } => Refusal::new(
             Party::Coordinator,
             "input.unavailable",
             format!("the coordinator did not hand out {what}"),

@@ -15,7 +15,6 @@ use starminer_verify::{Digest, Party, Refusal, TaskId};
 use zeroize::Zeroizing;
 
 use super::compiled::{self, Loaded};
-use super::cpu_flags;
 use super::files::{StorageFull, VaultInput};
 use super::link::Link;
 use super::objects::{OpenedObject, read_all};
@@ -72,7 +71,7 @@ fn wasm_engine(determinism: Determinism) -> Result<WasmEngine, EngineError> {
         Determinism::Native => wasm::Determinism::Native,
         Determinism::Portable => wasm::Determinism::Portable,
     };
-    WasmEngine::new(EngineSettings { determinism }, cpu_flags::enable)
+    WasmEngine::new(EngineSettings { determinism }, starminer_sandbox::enable_cpu_flags)
 }
 
 /// What a run needs and what is filled in on the way, for the report.

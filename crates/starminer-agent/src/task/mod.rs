@@ -9,7 +9,6 @@
 //! line. A task process prints nothing.
 
 mod compiled;
-mod cpu_flags;
 mod engine;
 mod files;
 mod grant;

@@ -3,7 +3,7 @@
 use starminer_receipt::*;
 use starminer_verify::*;
 
-use crate::world::{NOW, World, key, reference_values};
+use crate::world::{Log, NOW, World, key, reference_values};
 
 fn later() -> UnixTime {
     UnixTime(NOW.0 + 60_000)
@@ -193,4 +193,109 @@ fn evidence_is_judged_at_the_time_of_the_log_and_again_now() {
     assert_eq!(found.overall(), Overall::Proven);
     assert_eq!(found.valid_then, Some(Validity::Valid));
     assert!(matches!(found.valid_now, Some(Validity::Invalid(_))), "the device certificate has expired");
+}
+
+/// A receipt without evidence, of a report that somebody signed.
+fn given_up(world: &mut World, signer: &SigningKey, change: impl FnOnce(&mut ReportPredicate)) -> Receipt {
+    let node = NodeId(key(40).public_key());
+    let lease = Lease { node, ..world.lease.statement().clone() };
+    world.lease = Envelope::sign(lease, &world.coordinator).unwrap();
+    let refusal = Refusal::new(Party::Node, "node.storage-full", "no room", "another node can run it");
+    let mut predicate = ReportPredicate {
+        author: ReportAuthor::Agent,
+        signer: signer.public_key(),
+        network: world.network,
+        task: world.spec.task,
+        spec: world.spec.digest(),
+        node: Some(node),
+        attempt: Some(world.lease.attempt),
+        lease: Some(world.lease.digest()),
+        evidence: None,
+        grant: None,
+        engine: None,
+        workload: None,
+        inputs: Vec::new(),
+        outcome: Outcome::Failed { refusal },
+        output_secret: None,
+        outputs: Vec::new(),
+        sealed_details: None,
+        sandbox: Vec::new(),
+    };
+    change(&mut predicate);
+    let report = Envelope::sign(Report::new(predicate), signer).unwrap();
+    let (task, attempt) = (Some(world.spec.task), Some(world.lease.attempt));
+    world.log = Log::new();
+    world.log.append(EntryKind::Submitted, task, None, world.spec.digest());
+    world.log.append(EntryKind::Leased, task, attempt, world.lease.digest());
+    world.log.append(EntryKind::Reported, task, attempt, report.digest());
+    Receipt {
+        format: Receipt::FORMAT.into(),
+        stamp: Receipt::SIMULATED.into(),
+        spec: world.spec.envelope().clone(),
+        lease: Some(world.lease.envelope().clone()),
+        challenge: None,
+        evidence: None,
+        attestation_result: None,
+        release: None,
+        grant: None,
+        denial: None,
+        cancel: None,
+        report: Some(report.into_envelope()),
+        agent_statement: None,
+        closing_evidence: None,
+        checkpoint: world.log.note(),
+        entries: world.log.of_task(world.spec.task),
+    }
+}
+
+#[test]
+fn a_node_without_evidence_can_report_a_failure_with_the_key_of_its_lease_and_nothing_else() {
+    let mut world = World::new();
+    let (trust, node) = (world.trust(), key(40));
+    let receipt = given_up(&mut world, &node, |_| {});
+    let found = verdict(&receipt, Some(&trust));
+    assert_eq!(found.overall(), Overall::Proven, "{:#?}", found.claims);
+    let report = found.claims.iter().find(|claim| claim.name == "report").unwrap();
+    assert_eq!(report.voucher, Voucher::Node);
+    assert_eq!(verdict(&receipt, None).overall(), Overall::Unanchored, "nobody vouches for the lease");
+
+    let object = ObjectRef { content_id: Digest([1; 32]), sealed_bytes: 1, commitment: Digest([2; 32]) };
+    let mut check = |signer: &SigningKey, change: &dyn Fn(&mut ReportPredicate)| {
+        let receipt = given_up(&mut world, signer, change);
+        assert!(refuted(&verdict(&receipt, Some(&trust))).contains(&"report"));
+    };
+    check(&key(33), &|_| {});
+    check(&node, &|report| report.outcome = Outcome::Completed);
+    check(&node, &|report| report.outputs = vec![object]);
+    check(&node, &|report| report.grant = Some(Digest([3; 32])));
+    check(&node, &|report| report.evidence = Some(Digest([3; 32])));
+    check(&node, &|report| report.author = ReportAuthor::Task);
+}
+
+#[test]
+fn only_a_release_that_nothing_came_of_needs_no_attestation_result() {
+    let granted_in = |receipt: &Receipt| {
+        let kind = |entry: &LoggedEntry| LogEntry::parse(&entry.entry.0).unwrap().kind;
+        receipt.entries.iter().position(|entry| kind(entry) == EntryKind::Granted).unwrap()
+    };
+    let mut world = World::new();
+    let refusal = Refusal::new(Party::Broker, "broker.restarted", "its keys are gone", "submit again");
+    let whole = world.receipt(Outcome::Failed { refusal });
+    let without = |change: &dyn Fn(&mut Receipt)| {
+        let mut receipt = whole.clone();
+        receipt.attestation_result = None;
+        receipt.agent_statement = None;
+        receipt.closing_evidence = None;
+        change(&mut receipt);
+        refuted(&verdict(&receipt, Some(&world.trust())))
+    };
+    assert!(without(&|_| {}).contains(&"release"), "there is a grant");
+    assert!(without(&|receipt| receipt.grant = None).contains(&"release"), "the log has a grant");
+    let place = granted_in(&whole);
+    let found = without(&|receipt| {
+        receipt.grant = None;
+        drop(receipt.entries.remove(place));
+    });
+    assert!(!found.contains(&"release"), "{found:?}");
+    assert!(found.contains(&"report"), "a report that names the grant still shows it: {found:?}");
 }

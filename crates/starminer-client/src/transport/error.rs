@@ -148,7 +148,21 @@ impl From<TransportError> for ClientError {
             {
                 Self::Unreachable { address: address.to_string(), reason: chain(&error) }
             }
+            TransportError::Dial { ref address, ref source } if is_wrong_peer(source) => {
+                Self::WrongPeer { address: address.to_string(), check: source.code(), reason: chain(source) }
+            }
+            TransportError::Dial { ref address, ref source }
+            | TransportError::RefusedByServer { ref address, ref source }
+                if matches!(**source, HandshakeError::Alert(_)) =>
+            {
+                Self::NotAdmitted { address: address.to_string(), check: source.code(), reason: chain(source) }
+            }
             error => Self::Protocol { reason: chain(&error) },
         }
     }
+}
+
+/// Whether the peer failed to prove that it is the one that was dialled; what does not speak this protocol at all is not meant.
+fn is_wrong_peer(error: &HandshakeError) -> bool {
+    matches!(error, HandshakeError::Refused(_) | HandshakeError::NoCertificate)
 }

@@ -5,6 +5,17 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+/// Heading of the options that every command has.
+const OUTPUT: &str = "Output";
+
+/// A filter that the diagnostics understand, or why not.
+fn filter(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Confidential computing on hardware that nobody has to trust.
 #[derive(Debug, Parser)]
 #[command(
@@ -15,21 +26,27 @@ use clap::{Parser, Subcommand, ValueEnum};
     max_term_width = 110,
     after_help = "\
 Examples:
-  starminer demo                                   watch three real jobs go through a network of five processes
+  starminer demo                  watch three real jobs go through a network of five processes
   starminer run --wasm app.wasm -i data.csv -o out/ --accept-simulated 'demo software TEE'
   starminer verify out/*.receipt --network network.toml
 
-Exit codes: 0 done, 1 refused or failed, 2 unusable call or file, 3 (verify) something unanchored, 4 unreachable, 5 this machine failed."
+Exit codes:
+  0  done; verify: every claim proven
+  1  refused or failed: a task failed, a claim is refuted
+  2  the call or a file is unusable
+  3  verify: something is unanchored
+  4  the other side does not answer, or is not who it should be
+  5  this machine failed: disk, memory, permissions"
 )]
 pub struct Args {
     /// Print one JSON document for scripts instead of text for people.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = OUTPUT)]
     pub json: bool,
     /// Print results only: no progress, no story.
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = OUTPUT)]
     pub quiet: bool,
     /// Diagnostics on standard error: error, warn, info, debug, trace, or a filter such as `starminer_agent=debug`.
-    #[arg(long, global = true, default_value = "warn", value_name = "FILTER")]
+    #[arg(long, global = true, default_value = "warn", value_name = "FILTER", value_parser = filter, help_heading = OUTPUT)]
     pub log: String,
     /// What to do.
     #[command(subcommand)]
@@ -44,31 +61,86 @@ pub enum Command {
     /// Seal a job, submit it, verify the node, release the key, wait, open the result, keep the receipt.
     Run(RunArgs),
     /// Submit a job and go offline: a broker, verified first, releases the key.
+    #[command(after_help = "\
+Examples:
+  starminer submit --detach job.toml
+  starminer submit --detach --onnx model.onnx -i patients.csv --id-column patient -o out/
+  starminer result TASK           later: fetch, open and verify; TASK is what `submit` printed
+
+The broker proves itself before anything is sealed to it. It releases the key to a node that meets
+the policy; it cannot open the result, which is sealed to you.")]
     Submit(RunArgs),
     /// Where tasks stand.
-    Status(TaskArgs),
+    #[command(after_help = "\
+Examples:
+  starminer status                every open task of this home
+  starminer status 3f2a           one of them; a unique beginning of its id is enough
+  starminer status --json")]
+    Status(StatusArgs),
     /// The standard output and error of a finished task.
+    #[command(after_help = "\
+Examples:
+  starminer logs 3f2a             fetched, opened and verified with the result, as `result` does
+  starminer logs 3f2a --json")]
     Logs(TaskArgs),
     /// Fetch and open the result of a task, and write its receipt; works after a crash of this program, too.
     Result(ResultArgs),
     /// End a task.
+    #[command(after_help = "\
+Examples:
+  starminer cancel 3f2a           its node gives it up
+  starminer result 3f2a           its receipt says who ended it")]
     Cancel(TaskArgs),
     /// Verify a receipt offline, by your own trust.
     Verify(VerifyArgs),
     /// Seal and open files.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer key new --secret vault.key
+  starminer vault seal --key-file vault.key data.csv data.csv.sealed
+  starminer vault open --key-file vault.key data.csv.sealed data.csv"
+    )]
     Vault(VaultCommand),
-    /// Identity keys.
-    #[command(subcommand)]
+    /// Identity keys, and secrets to seal files with.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer key new me.key        an identity: what others know you by
+  starminer key new --secret k    a secret to seal files with
+  starminer key show me.key       the public half"
+    )]
     Key(KeyCommand),
     /// The coordinator: tasks, leases, blobs and the public log.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer coordinator init net/coordinator --name lab --software-tee
+  starminer coordinator run net/coordinator"
+    )]
     Coordinator(CoordinatorCommand),
     /// The broker: releases keys for requesters who are offline.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer broker init net/broker --network net/coordinator/network.toml \\
+      --software-tee-root net/coordinator/software-tee-root.key
+  starminer broker run net/broker"
+    )]
     Broker(BrokerCommand),
     /// A provider's node.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer node init net/node1 --network net/coordinator/network.toml \\
+      --software-tee-root net/coordinator/software-tee-root.key
+  starminer node run net/node1"
+    )]
     Node(NodeCommand),
 }
 
@@ -76,8 +148,8 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  starminer demo                        in a temporary directory, removed at the end
-  starminer demo --dir net --keep       leave the network running and print what to try next")]
+  starminer demo                  in a temporary directory, removed at the end
+  starminer demo --dir net --keep leave the network running and print what to try next")]
 pub struct DemoArgs {
     /// Where to create the network; must be empty or absent. A temporary directory otherwise.
     #[arg(long, value_name = "DIR")]
@@ -114,13 +186,25 @@ pub struct HomeArgs {
 #[command(after_help = "\
 Examples:
   starminer run --wasm app.wasm -i data.csv -o out/
-  starminer run --wasm app.wasm -i notes/ -o out/ -- --top 20          arguments of the program after --
+  starminer run --wasm app.wasm -i notes/ -o out/ -- --top 20   what follows -- goes to the program
   starminer run --onnx model.onnx -i patients.csv --id-column patient -o out/
-  starminer run job.toml                                               everything from a file
-  starminer submit --detach job.toml                                   through a broker; fetch with `starminer result TASK`
+  starminer run job.toml          everything from a file
 
-The policy is tier `confidential` on genuine hardware. A simulated TEE is refused unless you name its root with --accept-simulated; a
-node whose operator may read memory is refused unless you say --operator-may-read-memory.")]
+A job file (paths are relative to it; every table can be left out):
+  wasm = \"wordcount.wasm\"         # or: onnx = \"model.onnx\"
+  inputs = [\"notes.txt\"]
+  output = \"out\"
+  args = [\"--top\", \"20\"]
+  [limits]
+  fuel = 2_000_000_000
+  memory_mib = 256
+  timeout_seconds = 60
+  [policy]
+  accept_simulated = [\"demo software TEE\"]
+
+The policy is tier `confidential` on genuine hardware. A simulated TEE is refused unless you name
+its root with --accept-simulated; a node whose operator may read memory is refused unless you say
+--operator-may-read-memory.")]
 pub struct RunArgs {
     /// A job file; options given beside it win over it.
     #[arg(value_name = "JOB.toml")]
@@ -161,7 +245,7 @@ pub struct RunArgs {
     /// Give the program the host's randomness.
     #[arg(long)]
     pub grant_random: bool,
-    /// Place in the queue.
+    /// How much it would matter if the job leaked; what matters more is served first.
     #[arg(long, value_enum)]
     pub sensitivity: Option<SensitivityArg>,
     /// Accept evidence of this simulated root, by its name in network.toml. Repeatable. Not for secrets.
@@ -170,7 +254,7 @@ pub struct RunArgs {
     /// Accept nodes whose operator can read the task's memory (tier `measured` and below).
     #[arg(long)]
     pub operator_may_read_memory: bool,
-    /// Leave the task with a broker and return; without it `submit` waits as `run` does.
+    /// Leave the task with a broker and return. `submit` needs it: the task secret is handed to somebody else.
     #[arg(long)]
     pub detach: bool,
     /// Release through this broker (its signing key); the first that proves itself otherwise.
@@ -184,12 +268,9 @@ pub struct RunArgs {
     pub args: Vec<String>,
 }
 
-/// Names a task.
+/// Names a task, or all that are open.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  starminer status              every task in this home\n  starminer status 3f2a…        one of them; a unique beginning is enough"
-)]
-pub struct TaskArgs {
+pub struct StatusArgs {
     /// The task, or a unique beginning of it.
     #[arg(value_name = "TASK")]
     pub task: Option<String>,
@@ -198,9 +279,23 @@ pub struct TaskArgs {
     pub home: HomeArgs,
 }
 
+/// Names a task.
+#[derive(Debug, clap::Args)]
+pub struct TaskArgs {
+    /// The task, or a unique beginning of it.
+    #[arg(value_name = "TASK")]
+    pub task: String,
+    /// Home and network.
+    #[command(flatten)]
+    pub home: HomeArgs,
+}
+
 /// Arguments of `result`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starminer result 3f2a9c -o out/")]
+#[command(after_help = "\
+Examples:
+  starminer result 3f2a           into the directory that `run` or `submit` was told
+  starminer result 3f2a -o out/")]
 pub struct ResultArgs {
     /// The task, or a unique beginning of it.
     #[arg(value_name = "TASK")]
@@ -219,9 +314,10 @@ pub struct ResultArgs {
 Examples:
   starminer verify out/3f2a.receipt --network network.toml
   starminer verify a.receipt b.receipt --network network.toml --json
-  starminer verify a.receipt                       without trust of your own: signatures and links are checked, roots are unanchored
+  starminer verify a.receipt      without trust of your own: links are checked, roots unanchored
 
-Exit codes: 0 every claim proven, 1 one refuted, 2 a file is unusable, 3 something is unanchored.")]
+Exit codes: 0 every claim proven, 1 one refuted, 2 a file is unusable, 3 something is unanchored.
+A SIMULATED receipt is proven only where your network.toml names its root.")]
 pub struct VerifyArgs {
     /// Receipt files.
     #[arg(required = true, value_name = "FILE")]
@@ -235,18 +331,25 @@ pub struct VerifyArgs {
 #[derive(Debug, Subcommand)]
 pub enum VaultCommand {
     /// Seal a file: AES-256-GCM in authenticated chunks.
+    #[command(after_help = "\
+Examples:
+  starminer key new --secret vault.key
+  starminer vault seal --key-file vault.key data.csv data.csv.sealed
+  tar c dir | starminer vault seal --key-file vault.key - - | ssh backup 'cat > dir.tar.sealed'")]
     Seal(VaultArgs),
     /// Open a sealed file; nothing of a damaged chunk is given out.
+    #[command(after_help = "\
+Examples:
+  starminer vault open --key-file vault.key data.csv.sealed data.csv
+  ssh backup 'cat dir.tar.sealed' | starminer vault open --key-file vault.key - - | tar x
+
+A file appears at OUT only when all of it is good. To standard output each chunk goes once it is
+verified: if the exit code is not 0, what came out is a beginning only.")]
     Open(VaultArgs),
 }
 
 /// Arguments of `vault seal` and `vault open`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  starminer key new --secret vault.key
-  starminer vault seal --key-file vault.key data.csv data.csv.sealed
-  tar c dir | starminer vault seal --key-file vault.key - - | ssh backup 'cat > dir.tar.sealed'")]
 pub struct VaultArgs {
     /// File with the secret (`starminer key new --secret`).
     #[arg(long, value_name = "FILE")]
@@ -268,6 +371,13 @@ pub struct VaultArgs {
     pub output: PathBuf,
 }
 
+impl VaultArgs {
+    /// Whether standard output is the output, so that nothing else may be written to it.
+    pub fn writes_stdout(&self) -> bool {
+        self.output.as_os_str() == "-"
+    }
+}
+
 /// `key` commands.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
@@ -279,7 +389,12 @@ pub enum KeyCommand {
 
 /// Arguments of `key new`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starminer key new me.key\n  starminer key new --secret vault.key")]
+#[command(after_help = "\
+Examples:
+  starminer key new me.key
+  starminer key new --secret vault.key
+
+The file is never overwritten, and its content never printed.")]
 pub struct KeyNewArgs {
     /// A symmetric secret for `vault` instead of an identity.
     #[arg(long)]
@@ -291,7 +406,10 @@ pub struct KeyNewArgs {
 
 /// Arguments of `key show`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starminer key show me.key")]
+#[command(after_help = "\
+Examples:
+  starminer key show me.key
+  starminer key show me.key --json")]
 pub struct KeyShowArgs {
     /// The key file.
     #[arg(value_name = "FILE")]
@@ -303,7 +421,11 @@ pub struct KeyShowArgs {
 pub enum CoordinatorCommand {
     /// Create a network: keys, log, trust file.
     Init(CoordinatorInitArgs),
-    /// Run the coordinator of a network.
+    /// Run the coordinator of a network, until it is asked to stop (SIGTERM or Ctrl-C).
+    #[command(after_help = "\
+Examples:
+  starminer coordinator run net/coordinator
+  starminer coordinator run net/coordinator --log info")]
     Run(ServiceRunArgs),
 }
 
@@ -318,10 +440,10 @@ pub struct CoordinatorInitArgs {
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
     /// Name of the network, for people.
-    #[arg(long, default_value = "starminer")]
+    #[arg(long, default_value = "starminer", value_name = "NAME")]
     pub name: String,
     /// Address to listen on.
-    #[arg(long, default_value = "127.0.0.1:7443")]
+    #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// Make a root for simulated TEEs, too. What it certifies is SIMULATED for ever.
     #[arg(long)]
@@ -343,8 +465,17 @@ pub struct ServiceRunArgs {
 #[derive(Debug, Subcommand)]
 pub enum BrokerCommand {
     /// Prepare a broker on a TEE.
+    #[command(after_help = "\
+Examples:
+  starminer broker init net/broker --network net/coordinator/network.toml \\
+      --software-tee-root net/coordinator/software-tee-root.key
+  starminer broker run net/broker")]
     Init(EnclaveInitArgs),
-    /// Run it.
+    /// Run it, until it is asked to stop (SIGTERM or Ctrl-C).
+    #[command(after_help = "\
+Examples:
+  starminer broker run net/broker
+  starminer broker run net/broker --log info")]
     Run(ServiceRunArgs),
 }
 
@@ -352,14 +483,22 @@ pub enum BrokerCommand {
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
     /// Prepare a node on a TEE.
+    #[command(after_help = "\
+Examples:
+  starminer node init net/node1 --network net/coordinator/network.toml \\
+      --software-tee-root net/coordinator/software-tee-root.key
+  starminer node run net/node1")]
     Init(EnclaveInitArgs),
-    /// Run it.
+    /// Run it, until it is asked to stop (SIGTERM or Ctrl-C).
     Run(NodeRunArgs),
 }
 
 /// Arguments of `node run`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  starminer node run node1 --places 4")]
+#[command(after_help = "\
+Examples:
+  starminer node run net/node1
+  starminer node run net/node1 --places 4")]
 pub struct NodeRunArgs {
     /// Directory that `init` made.
     #[arg(value_name = "DIR")]
@@ -371,10 +510,6 @@ pub struct NodeRunArgs {
 
 /// Arguments of `node init` and `broker init`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  starminer node init node1 --network net/coordinator/network.toml --software-tee-root net/coordinator/software-tee-root.key
-  starminer node run node1")]
 pub struct EnclaveInitArgs {
     /// Directory; must be empty or absent.
     #[arg(value_name = "DIR")]

@@ -147,7 +147,10 @@ async fn serve(
         starminer_coordinator::Coordinator::open(&dir.join("data"), settings.limits, trust, identity, signer)
             .await
             .map_err(|error| failed(&error))?;
-    let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|error| failed(&error))?;
+    let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|error| {
+        let remedy = "stop what listens there, or change `listen` in coordinator.toml and the address in network.toml";
+        Failure::local("coordinator.address", format!("{}: {error}", settings.listen), remedy)
+    })?;
     let address = listener.local_addr().map_err(|error| failed(&error))?;
     terminal.say(format!("coordinator listens on {address}"));
     service::ready(dir)?;

@@ -11,6 +11,7 @@
 
 use std::fmt;
 
+use serde_json::{Value, json};
 use starminer_verify::{Party, Refusal};
 
 /// Done.
@@ -59,10 +60,40 @@ impl Failure {
         &self.refusal
     }
 
+    /// For people: reason, check, fault, what to do.
+    pub fn lines(&self) -> [String; 4] {
+        lines(&self.refusal)
+    }
+
+    /// For scripts.
+    pub fn document(&self) -> Value {
+        document(&self.refusal)
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         self.exit_code
     }
+}
+
+/// A refusal for people.
+pub fn lines(refusal: &Refusal) -> [String; 4] {
+    [
+        format!("  reason  {}", refusal.reason()),
+        format!("  check   {}", refusal.check()),
+        format!("  fault   {}", refusal.party().name()),
+        format!("  do      {}", refusal.remedy()),
+    ]
+}
+
+/// A refusal for scripts.
+pub fn document(refusal: &Refusal) -> Value {
+    json!({
+        "check": refusal.check(),
+        "party": refusal.party().name(),
+        "reason": refusal.reason(),
+        "remedy": refusal.remedy(),
+    })
 }
 
 impl fmt::Display for Failure {

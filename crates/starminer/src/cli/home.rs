@@ -11,6 +11,7 @@ use starminer_verify::Refusal;
 use zeroize::Zeroizing;
 
 use super::args::HomeArgs;
+use super::collected::Collected;
 use super::exit::Failure;
 use super::key::load_identity;
 use super::terminal::Terminal;
@@ -20,6 +21,8 @@ use super::verify::now;
 pub struct Opened {
     /// The directory.
     pub home: Home,
+    /// What was collected there.
+    pub collected: Collected,
     /// The network.
     pub network: NetworkTrust,
     /// The identity.
@@ -49,7 +52,7 @@ pub fn open(terminal: &Terminal, args: &HomeArgs) -> Result<Opened, Failure> {
         }
     }
     let identity = Arc::new(load_identity(&identity_path)?);
-    Ok(Opened { home, network, identity })
+    Ok(Opened { home, collected: Collected::of(&root), network, identity })
 }
 
 fn default_home() -> Result<PathBuf, Failure> {
@@ -157,7 +160,11 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
         RequesterError::UnknownTask(_) => {
             Failure::usage("task.unknown", error, "`starminer status` lists the tasks of this home")
         }
-        RequesterError::Receipt { .. } => local("receipt.unwritable"),
+        RequesterError::Receipt { .. } => Failure::local(
+            "receipt.unwritable",
+            with_sources(error),
+            "nothing is lost: `starminer result TASK -o DIR` writes it to another place",
+        ),
     }
 }
 

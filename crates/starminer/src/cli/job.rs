@@ -27,6 +27,7 @@ use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
 
 use super::args::{RunArgs, SensitivityArg};
 use super::exit::Failure;
+use super::service::toml_reason;
 
 /// Largest job file, in bytes.
 const MAX_JOB_BYTES: u64 = 256 * 1024;
@@ -204,7 +205,7 @@ fn read_job(path: &Path) -> Result<JobFile, Failure> {
     let file = std::fs::File::open(path).map_err(|error| unusable(&error))?;
     let mut text = String::new();
     file.take(MAX_JOB_BYTES).read_to_string(&mut text).map_err(|error| unusable(&error))?;
-    toml::from_str(&text).map_err(|error| unusable(&error))
+    toml::from_str(&text).map_err(|error| unusable(&toml_reason(&text, &error)))
 }
 
 /// Files as they are; of a directory every file in it, by name.
@@ -265,6 +266,8 @@ fn policy(args: &RunArgs, file: &JobPolicy, network: &NetworkTrust) -> Result<Po
         fields.minimum_tier = tier;
     }
     Policy::new(fields).map_err(|error| {
-        Failure::usage(error.code(), error, "a tier below `confidential` needs --operator-may-read-memory, spelled out")
+        let remedy =
+            "say --operator-may-read-memory, or operator_may_read_memory = true under [policy] in the job file";
+        Failure::usage(error.code(), error, remedy)
     })
 }

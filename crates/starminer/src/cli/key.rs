@@ -13,12 +13,15 @@ use zeroize::Zeroizing;
 
 use super::args::{KeyNewArgs, KeyShowArgs};
 use super::exit::{self, Failure};
+use super::home::with_sources;
 use super::terminal::Terminal;
 
 /// First word of a file with a symmetric secret; identity files have their own.
 const SECRET_MAGIC: &str = "starminer-secret-v1";
 /// Longest secret file.
 const MAX_SECRET_FILE_BYTES: u64 = 256;
+/// What to do where a key file cannot be made.
+const EXISTS: &str = "name a file that does not exist, in a directory where you may write; a key is never overwritten";
 
 /// Makes a key.
 pub fn new(terminal: &Terminal, args: &KeyNewArgs) -> Result<u8, Failure> {
@@ -32,20 +35,14 @@ pub fn new(terminal: &Terminal, args: &KeyNewArgs) -> Result<u8, Failure> {
             .mode(0o600)
             .open(&args.file)
             .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| {
-                Failure::usage(
-                    "key.not-created",
-                    format!("{shown}: {error}"),
-                    "name a file that does not exist, in a directory that does",
-                )
-            })?;
+            .map_err(|error| Failure::usage("key.not-created", format!("{shown}: {error}"), EXISTS))?;
         terminal.result(format!("secret written to {shown}; whoever has this file opens what it sealed"));
         terminal.document(&json!({ "file": shown, "kind": "secret" }));
         return Ok(exit::OK);
     }
     let key = IdentityKey::generate()
         .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
-    key.save(&args.file).map_err(|error| key_failure(&args.file, &error))?;
+    key.save(&args.file).map_err(|error| key_failure(&error))?;
     let public = HEXLOWER.encode(&key.public());
     terminal.result(format!("identity {public}\nwritten to {shown}"));
     terminal.document(&json!({ "file": shown, "kind": "identity", "public": public }));
@@ -63,12 +60,15 @@ pub fn show(terminal: &Terminal, args: &KeyShowArgs) -> Result<u8, Failure> {
 
 /// Loads an identity key.
 pub fn load_identity(path: &Path) -> Result<IdentityKey, Failure> {
-    IdentityKey::load(path).map_err(|error| key_failure(path, &error))
+    IdentityKey::load(path).map_err(|error| key_failure(&error))
 }
 
-fn key_failure(path: &Path, error: &KeyFileError) -> Failure {
-    let reason = format!("{}: {error}", path.display());
-    Failure::usage(error.code(), reason, "make one with `starminer key new FILE`, readable by you alone (chmod 600)")
+fn key_failure(error: &KeyFileError) -> Failure {
+    let remedy = match error {
+        KeyFileError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => EXISTS,
+        _ => "make one with `starminer key new FILE`, readable by you alone (chmod 600)",
+    };
+    Failure::usage(error.code(), with_sources(error), remedy)
 }
 
 /// Loads a symmetric secret that `key new --secret` made.

@@ -2,6 +2,7 @@
 
 mod args;
 mod broker;
+mod collected;
 mod coordinator;
 pub mod exit;
 mod home;
@@ -17,14 +18,22 @@ mod verify;
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
 pub use args::Args;
 use args::{BrokerCommand, Command, CoordinatorCommand, KeyCommand, NodeCommand, VaultCommand};
+use exit::Failure;
 pub use terminal::Terminal;
 pub use verify::now as clock_now;
 
 /// Runs the command and tells how it went.
 pub fn dispatch(args: Args) -> ExitCode {
-    let terminal = Terminal::new(args.json, args.quiet);
+    let stdout_is_data = match &args.command {
+        Command::Vault(VaultCommand::Seal(vault) | VaultCommand::Open(vault)) => vault.writes_stdout(),
+        _ => false,
+    };
+    let terminal = Terminal::new(args.json, args.quiet, stdout_is_data);
     terminal.start_diagnostics(&args.log);
     let outcome = match args.command {
         Command::Demo(args) => crate::demo::run(&terminal, &args),
@@ -53,6 +62,25 @@ pub fn dispatch(args: Args) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// Parses the command line. Help, version and a call that cannot be used end here, the latter as JSON where `--json` was said.
+pub fn parse() -> Result<Args, ExitCode> {
+    Args::try_parse().map_err(|error| {
+        let json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
+        let informs = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        if informs || !json {
+            // A closed pipe (`--help | head`) is no error of ours.
+            let _ = error.print();
+            return ExitCode::from(if informs { exit::OK } else { exit::UNUSABLE });
+        }
+        let text = error.render().to_string();
+        let paragraph = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let reason = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        let failure = Failure::usage("call.unusable", reason, "see the command's --help; it has examples");
+        Terminal::new(true, true, false).failure(&failure);
+        ExitCode::from(failure.exit_code())
+    })
 }
 
 /// What the demonstration, which is a user of these commands, needs of them.

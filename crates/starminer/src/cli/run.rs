@@ -6,9 +6,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use starminer_receipt::{Outcome, Overall};
 use starminer_requester::{Event, EventSink, OpenedOutput, Requester, RequesterError, TaskOutcome};
-use starminer_verify::PublicKey;
+use starminer_verify::{Party, PublicKey, Refusal};
+use starminer_wire::{NetworkInfo, TaskView};
 
 use super::args::RunArgs;
+use super::collected::Collected;
 use super::exit::{self, Failure};
 use super::home::{self, block_on, requester_failure};
 use super::job::{self, Job};
@@ -21,15 +23,17 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
     }
     let opened = home::open(terminal, &args.home)?;
     let job = job::plan(&args, &opened.network)?;
-    let events = story(terminal);
+    let broker = args.broker.as_deref().map(parse_broker).transpose()?;
+    prepare_output(&job.output_dir)?;
+    let (events, collected) = (story(terminal), opened.collected.clone());
     block_on(async {
         let requester = opened.start(events)?;
-        let broker = args.broker.as_deref().map(parse_broker).transpose()?;
+        reach(&requester).await?;
         let task = requester
             .submit(&job.plan, Some(absolute(&job.output_dir)), broker)
             .await
             .map_err(|error| requester_failure(&error))?;
-        finish(terminal, &requester, &task, &job.output_dir).await
+        finish(terminal, &requester, &collected, &task, &job.output_dir).await
     })?
 }
 
@@ -44,18 +48,19 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
     }
     let opened = home::open(terminal, &args.home)?;
     let Job { plan, output_dir } = job::plan(&args, &opened.network)?;
+    let broker = args.broker.as_deref().map(parse_broker).transpose()?;
+    prepare_output(&output_dir)?;
     let events = story(terminal);
     block_on(async {
         let requester = opened.start(events)?;
-        let brokers = match &args.broker {
-            Some(broker) => vec![parse_broker(broker)?],
-            None => requester.client().network().await.map_err(|error| requester_failure(&error.into()))?.brokers,
-        };
-        let mut last = Failure::usage(
+        let network = reach(&requester).await?;
+        let brokers = broker.map_or(network.brokers, |broker| vec![broker]);
+        let mut last = Failure::unreachable(Refusal::new(
+            Party::Broker,
             "broker.none",
             "no broker answers in this network",
             "ask its operator to start one, or release the key yourself with `starminer run`",
-        );
+        ));
         for broker in brokers {
             match requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await {
                 Ok(task) => {
@@ -82,24 +87,53 @@ fn absolute(path: &Path) -> std::path::PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 
+/// Makes the output directory and tries to write there, before anything is sealed for a result that has no place.
+fn prepare_output(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir)).map(drop).map_err(|error| {
+        let reason = format!("{}: {error}", dir.display());
+        Failure::local("output.unwritable", reason, "name a directory with -o that you may write")
+    })
+}
+
+/// Asks the coordinator for its view of the network, so that one who is away is found before a job is sealed and journalled.
+async fn reach(requester: &Requester) -> Result<NetworkInfo, Failure> {
+    requester.client().network().await.map_err(|error| requester_failure(&error.into()))
+}
+
 /// Waits for a task and collects it.
 pub async fn finish(
     terminal: &Terminal,
     requester: &Requester,
+    collected: &Collected,
     task: &starminer_verify::TaskId,
     output_dir: &Path,
 ) -> Result<u8, Failure> {
     let spinner = terminal.spinner("waiting");
     let outcome = async {
         let view = requester.wait(task).await?;
-        requester.collect(view, output_dir).await
+        collect(requester, collected, view, output_dir).await
     }
     .await;
     spinner.finish_and_clear();
     let outcome = outcome.map_err(|error: RequesterError| requester_failure(&error))?;
     show(terminal, &outcome);
-    terminal.document(&document(&outcome));
+    terminal.document(&document(&outcome, &absolute(output_dir)));
     Ok(exit_code(&outcome))
+}
+
+/// Collects a task that has ended, and remembers where.
+pub async fn collect(
+    requester: &Requester,
+    collected: &Collected,
+    view: TaskView,
+    output_dir: &Path,
+) -> Result<TaskOutcome, RequesterError> {
+    let outcome = requester.collect(view, output_dir).await?;
+    if let Err(error) = collected.remember(&outcome.task, &absolute(output_dir)) {
+        // The result is there; what is lost is that `logs TASK` finds it.
+        tracing::warn!(%error, "the place of the result is not remembered");
+    }
+    Ok(outcome)
 }
 
 /// 0 for a completed task with a receipt that is not refuted.
@@ -116,10 +150,9 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         }
         Some(Outcome::Failed { refusal }) => {
             terminal.result(format!("{} task {}", terminal.style(Style::Red, "failed"), outcome.task));
-            terminal.result(format!("  check   {}", refusal.check()));
-            terminal.result(format!("  fault   {}", refusal.party().name()));
-            terminal.result(format!("  reason  {}", refusal.reason()));
-            terminal.result(format!("  do      {}", refusal.remedy()));
+            for line in exit::lines(refusal) {
+                terminal.result(line);
+            }
         }
         None => terminal.result(format!("{} task {}", outcome.view.state.name(), outcome.task)),
     }
@@ -135,14 +168,9 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
 }
 
 /// How a task ended, for scripts.
-pub fn document(outcome: &TaskOutcome) -> Value {
+pub fn document(outcome: &TaskOutcome, collected: &Path) -> Value {
     let refusal = match &outcome.outcome {
-        Some(Outcome::Failed { refusal }) => Some(json!({
-            "check": refusal.check(),
-            "party": refusal.party().name(),
-            "reason": refusal.reason(),
-            "remedy": refusal.remedy(),
-        })),
+        Some(Outcome::Failed { refusal }) => Some(exit::document(refusal)),
         _ => None,
     };
     json!({
@@ -158,6 +186,7 @@ pub fn document(outcome: &TaskOutcome) -> Value {
         "receipt": outcome.receipt_path.display().to_string(),
         "verdict": outcome.verdict.overall().name(),
         "simulated": outcome.verdict.is_simulated(),
+        "collected": collected.display().to_string(),
     })
 }
 

@@ -10,7 +10,7 @@ use starminer_receipt::NetworkTrust;
 use starminer_requester::Home;
 
 use super::exit::Failure;
-use super::home::home_failure;
+use super::home::with_sources;
 
 /// Largest settings file.
 const MAX_SETTINGS_BYTES: u64 = 256 * 1024;
@@ -57,12 +57,28 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     fs::File::open(path)
         .and_then(|file| file.take(MAX_SETTINGS_BYTES).read_to_string(&mut text))
         .map_err(|error| unusable(&error))?;
-    toml::from_str(&text).map_err(|error| unusable(&error))
+    toml::from_str(&text).map_err(|error| unusable(&toml_reason(&text, &error)))
 }
 
-/// Reads a trust file.
+/// A defect of a TOML file in one line: reasons of refusals have no line breaks.
+pub fn toml_reason(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim_end();
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("line {line}, column {column}: {message}")
+        }
+        None => message.to_string(),
+    }
+}
+
+/// Reads a trust file that the caller named.
 pub fn read_trust(path: &Path) -> Result<NetworkTrust, Failure> {
-    Home::read_network(path).map_err(|error| home_failure(&error))
+    Home::read_network(path).map_err(|error| {
+        let remedy = "give the network.toml that the network's `coordinator init` wrote";
+        Failure::usage("network.unusable", with_sources(&error), remedy)
+    })
 }
 
 /// Makes this process hard to look into: no core dumps, no tracing, nothing preloaded.

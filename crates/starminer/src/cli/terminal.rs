@@ -1,6 +1,8 @@
 //! What the program says: text for people, JSON for scripts, progress on long work, colour only on a terminal.
 //!
-//! Standard output carries results, standard error everything else. With `--json` standard output has exactly one JSON document.
+//! Standard output carries results and the story before them, standard error errors, progress and diagnostics. With `--json`
+//! standard output has exactly one JSON document, failures included. Where standard output is the data itself (`vault open … -`),
+//! all of that goes to standard error.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
@@ -48,15 +50,17 @@ pub struct Terminal {
     json: bool,
     quiet: bool,
     colour: bool,
+    stdout_is_data: bool,
 }
 
 impl Terminal {
     /// Looks at the arguments and at what standard output is.
-    pub fn new(json: bool, quiet: bool) -> Self {
+    pub fn new(json: bool, quiet: bool, stdout_is_data: bool) -> Self {
         let colour = std::io::stdout().is_terminal()
+            && !stdout_is_data
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { json, quiet, colour }
+        Self { json, quiet, colour, stdout_is_data }
     }
 
     /// Starts diagnostics on standard error.
@@ -82,45 +86,42 @@ impl Terminal {
     /// A line of the story: for people who did not ask for quiet.
     pub fn say(&self, line: impl AsRef<str>) {
         if !self.json && !self.quiet {
-            print_line(line.as_ref());
+            self.print_line(line.as_ref());
         }
     }
 
     /// A line of the result: for people.
     pub fn result(&self, line: impl AsRef<str>) {
         if !self.json {
-            print_line(line.as_ref());
+            self.print_line(line.as_ref());
         }
     }
 
     /// The result for scripts.
     pub fn document(&self, value: &Value) {
         if self.json {
-            print_line(&value.to_string());
+            self.print_line(&value.to_string());
         }
+    }
+
+    fn print_line(&self, line: &str) {
+        if self.stdout_is_data {
+            return error_line(line);
+        }
+        let mut out = std::io::stdout().lock();
+        // A closed pipe (`| head`) is no error of ours.
+        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 
     /// Why it did not work: whose fault, which check, what to do.
     pub fn failure(&self, failure: &Failure) {
-        let refusal = failure.refusal();
         if self.json {
-            self.document(&json!({
-                "error": {
-                    "check": refusal.check(),
-                    "party": refusal.party().name(),
-                    "reason": refusal.reason(),
-                    "remedy": refusal.remedy(),
-                },
-                "exit_code": failure.exit_code(),
-            }));
+            self.document(&json!({ "error": failure.document(), "exit_code": failure.exit_code() }));
             return;
         }
-        let mut err = std::io::stderr().lock();
-        // Nobody is left to tell if standard error is closed.
-        let _ = writeln!(err, "error: {}", refusal.reason());
-        let _ = writeln!(err, "  check   {}", refusal.check());
-        let _ = writeln!(err, "  fault   {}", refusal.party().name());
-        let _ = writeln!(err, "  do      {}", refusal.remedy());
+        let [_, rest @ ..] = failure.lines();
+        error_line(&format!("error: {}", failure.refusal().reason()));
+        rest.iter().for_each(|line| error_line(line));
     }
 
     /// A progress bar over bytes.
@@ -154,10 +155,9 @@ impl Terminal {
     }
 }
 
-fn print_line(line: &str) {
-    let mut out = std::io::stdout().lock();
-    // A closed pipe (`| head`) is no error of ours.
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+fn error_line(line: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// A length for people.

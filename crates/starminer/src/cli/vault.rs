@@ -15,6 +15,7 @@ use starminer_vault::{Purpose, Salt, TaskSecret};
 
 use super::args::VaultArgs;
 use super::exit::{self, Failure};
+use super::home::with_sources;
 use super::key::load_secret;
 use super::terminal::{Terminal, human_bytes};
 
@@ -39,7 +40,7 @@ pub fn open(terminal: &Terminal, args: &VaultArgs) -> Result<u8, Failure> {
 fn convert(terminal: &Terminal, args: &VaultArgs, direction: &Direction) -> Result<u8, Failure> {
     let secret = load_secret(&args.key_file)?;
     let job = Job { terminal, args, direction, secret: &secret };
-    let to_stdout = args.output == Path::new("-");
+    let to_stdout = args.writes_stdout();
     let summary = if to_stdout || args.input == Path::new("-") || !is_regular(&args.input) {
         job.stream(to_stdout)?
     } else {
@@ -50,6 +51,7 @@ fn convert(terminal: &Terminal, args: &VaultArgs, direction: &Direction) -> Resu
         Direction::Open => "opened",
     };
     let content_id = summary.content_id.as_ref().map(|id| data_encoding::HEXLOWER.encode(&id.0));
+    // A filter in a pipe says nothing unless it is asked.
     if !to_stdout {
         terminal.say(format!(
             "{verb} {} ({} sealed) to {}",
@@ -57,15 +59,15 @@ fn convert(terminal: &Terminal, args: &VaultArgs, direction: &Direction) -> Resu
             human_bytes(summary.sealed_len),
             args.output.display()
         ));
-        if let Some(id) = &content_id {
-            terminal.result(format!("content id {id}"));
-        }
-        terminal.document(&json!({
-            "plain_bytes": summary.plain_len,
-            "sealed_bytes": summary.sealed_len,
-            "content_id": content_id,
-        }));
     }
+    if let Some(id) = &content_id {
+        terminal.result(format!("content id {id}"));
+    }
+    terminal.document(&json!({
+        "plain_bytes": summary.plain_len,
+        "sealed_bytes": summary.sealed_len,
+        "content_id": content_id,
+    }));
     Ok(exit::OK)
 }
 
@@ -164,7 +166,7 @@ impl Job<'_> {
     }
 
     fn seal_failure(&self, error: &SealError) -> Failure {
-        let reason = format!("{} cannot be sealed: {}", self.args.input.display(), chain(error));
+        let reason = format!("{} cannot be sealed: {}", self.args.input.display(), with_sources(error));
         match error {
             SealError::Source(_) | SealError::Sink(_) => {
                 Failure::local(error.code(), reason, "check free space and permissions")
@@ -174,7 +176,7 @@ impl Job<'_> {
     }
 
     fn open_failure(&self, error: &OpenError) -> Failure {
-        let reason = format!("{} cannot be opened: {}", self.args.input.display(), chain(error));
+        let reason = format!("{} cannot be opened: {}", self.args.input.display(), with_sources(error));
         match error {
             OpenError::Source(_) | OpenError::Sink(_) => {
                 Failure::local(error.code(), reason, "check free space and permissions")
@@ -199,9 +201,17 @@ struct Target {
 
 impl Target {
     fn create(path: &Path, force: bool) -> Result<Self, Failure> {
-        if !force && path.exists() {
-            let reason = format!("{} exists", path.display());
-            return Err(Failure::usage("vault.exists", reason, "name another file, or overwrite it with --force"));
+        match fs::metadata(path) {
+            Ok(meta) if !meta.is_file() => {
+                let reason = format!("{} is not a file", path.display());
+                let remedy = "name a file; for a pipe or a device write to standard output with -";
+                return Err(Failure::usage("vault.not-a-file", reason, remedy));
+            }
+            Ok(_) if !force => {
+                let reason = format!("{} exists", path.display());
+                return Err(Failure::usage("vault.exists", reason, "name another file, or overwrite it with --force"));
+            }
+            _ => {}
         }
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".part-{}", std::process::id()));
@@ -211,7 +221,7 @@ impl Target {
             .write(true)
             .create_new(true)
             .open(&temporary)
-            .map_err(|error| io_failure(&temporary, &error))?;
+            .map_err(|error| io_failure(path, &error))?;
         Ok(Self { file, temporary, path: path.to_path_buf(), committed: false })
     }
 
@@ -231,22 +241,18 @@ impl Drop for Target {
 }
 
 fn open_input(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| {
-        Failure::usage("vault.no-input", format!("{}: {error}", path.display()), "name a file that you can read")
-    })
+    let unusable = |reason: &dyn std::fmt::Display, remedy: &str| {
+        Failure::usage("vault.no-input", format!("{}: {reason}", path.display()), remedy)
+    };
+    let file = File::open(path).map_err(|error| unusable(&error, "name a file that you can read"))?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        let remedy = "pack it: tar c DIR | starminer vault seal --key-file K - OUT";
+        return Err(unusable(&"it is a directory", remedy));
+    }
+    Ok(file)
 }
 
 fn io_failure(path: &Path, error: &io::Error) -> Failure {
-    Failure::local("vault.io", format!("{}: {error}", path.display()), "check free space and permissions")
-}
-
-/// An error and what caused it, once each.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
+    let remedy = "name a file in a directory that exists, where you may write and where there is space";
+    Failure::local("vault.io", format!("{} cannot be written: {error}", path.display()), remedy)
 }

@@ -6,19 +6,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use starminer_receipt::{
-    ClaimVerdict, MAX_RECEIPT_BYTES, NetworkTrust, Outcome, Overall, Receipt, ReceiptVerdict, Validity, verify_receipt,
+    ClaimVerdict, MAX_RECEIPT_BYTES, Outcome, Overall, Receipt, ReceiptVerdict, Validity, verify_receipt,
 };
-use starminer_requester::Home;
 use starminer_verify::{Provenance, UnixTime};
 
 use super::args::VerifyArgs;
 use super::exit::{self, Failure};
+use super::service;
 use super::terminal::{Style, Terminal};
 
 /// Verifies every receipt; the worst verdict decides the exit code.
 pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
     let trust = match &args.network {
-        Some(path) => Some(read_trust(path)?),
+        Some(path) => Some(service::read_trust(path)?),
         None => None,
     };
     let mut documents = Vec::new();
@@ -33,17 +33,14 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
             }
             Err(failure) => {
                 code = worse(code, exit::UNUSABLE);
-                let refusal = failure.refusal();
-                terminal.result(format!(
-                    "{}  {}  {}",
-                    terminal.style(Style::Red, "UNUSABLE"),
-                    path.display(),
-                    refusal.reason()
-                ));
+                terminal.result(format!("{}  {}", terminal.style(Style::Red, "UNUSABLE"), path.display()));
+                for line in failure.lines() {
+                    terminal.result(line);
+                }
                 documents.push(json!({
                     "file": path.display().to_string(),
                     "verdict": "unusable",
-                    "error": { "check": refusal.check(), "reason": refusal.reason(), "remedy": refusal.remedy() },
+                    "error": failure.document(),
                 }));
             }
         }
@@ -72,24 +69,10 @@ fn worse(a: u8, b: u8) -> u8 {
     if rank(b) > rank(a) { b } else { a }
 }
 
-fn read_trust(path: &Path) -> Result<NetworkTrust, Failure> {
-    Home::read_network(path).map_err(|error| {
-        let reason = match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
-        Failure::usage("network.unusable", reason, "give your network.toml; the coordinator's `init` writes one")
-    })
-}
-
-/// Reads a receipt file, bounded.
+/// Reads a receipt file, bounded. The caller says which file failed.
 pub fn read_receipt(path: &Path) -> Result<Receipt, Failure> {
     let unusable = |check: &'static str, reason: String| {
-        Failure::usage(
-            check,
-            format!("{}: {reason}", path.display()),
-            "give a file that `starminer run` or `result` wrote",
-        )
+        Failure::usage(check, reason, "give a file that `starminer run` or `result` wrote")
     };
     let file = std::fs::File::open(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?;
     let mut bytes = Vec::new();
@@ -161,13 +144,11 @@ pub fn document(path: &Path, verdict: &ReceiptVerdict) -> Value {
         .collect();
     let outcome = verdict.outcome.as_ref().map(|outcome| match outcome {
         Outcome::Completed => json!({ "kind": "completed" }),
-        Outcome::Failed { refusal } => json!({
-            "kind": "failed",
-            "check": refusal.check(),
-            "party": refusal.party().name(),
-            "reason": refusal.reason(),
-            "remedy": refusal.remedy(),
-        }),
+        Outcome::Failed { refusal } => {
+            let mut failed = exit::document(refusal);
+            failed["kind"] = "failed".into();
+            failed
+        }
     });
     json!({
         "file": path.display().to_string(),

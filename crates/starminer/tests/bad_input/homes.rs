@@ -186,9 +186,9 @@ fn a_journal_that_is_junk_is_named() {
     let status = user.with_home(&["status"]);
     assert_eq!(status.status.code(), Some(5));
     let rows = json(&status)["tasks"].as_array().unwrap().clone();
-    for (task, state) in [(&good, "good"), (&bad, "damaged")] {
+    for (task, check) in [(&good, Value::Null), (&bad, "journal.damaged".into())] {
         let row = rows.iter().find(|row| row["task"] == **task).unwrap();
-        assert_eq!(row["journal"], state);
+        assert_eq!(row["check"], check);
     }
     let said = starminer(["status", "--home", &text(&user.home)]);
     assert!(String::from_utf8_lossy(&said.stdout).contains(&text(&journal)), "{said:?}");

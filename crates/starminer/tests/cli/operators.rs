@@ -1,0 +1,64 @@
+//! Commands of operators: `coordinator`, `node` and `broker`, where they begin and where they refuse to.
+
+use std::net::TcpListener;
+
+use crate::{Cli, exit, has_keys};
+
+#[test]
+fn init_says_what_it_made_and_never_overwrites() {
+    let cli = Cli::new();
+    let init = ["coordinator", "init", "c", "--name", "lab", "--listen", "127.0.0.1:7443", "--software-tee"];
+    let document = cli.run(init.iter().chain(&["--json"])).json(exit::OK);
+    has_keys(&document, &["dir", "network", "coordinator", "log", "measurement"]);
+    cli.run(init).fails(exit::UNUSABLE, "init.not-empty", "requester", "c is not empty");
+    cli.run(init.iter().chain(&["--json"])).fails_in_json(
+        exit::UNUSABLE,
+        "init.not-empty",
+        "requester",
+        "c is not empty",
+    );
+
+    let said = cli.run(["coordinator", "init", "c2", "--name", "other"]);
+    assert!(said.exits(exit::OK).contains("starminer coordinator run c2"), "the next command: {}", said.out);
+    assert!(!cli.path("c2/software-tee-root.key").exists(), "a simulated root only where it was asked for");
+
+    for kind in ["node", "broker"] {
+        let bare = [kind, "init", "n", "--network", "c/network.toml"];
+        cli.run(bare).fails(exit::UNUSABLE, "node.no-tee", "requester", "no TEE");
+        let no_trust =
+            [kind, "init", "n", "--network", "absent.toml", "--software-tee-root", "c/software-tee-root.key"];
+        cli.run(no_trust).fails(exit::UNUSABLE, "network.unusable", "requester", "absent.toml");
+        assert!(!cli.path("n").exists(), "a refused init makes nothing");
+        let init =
+            [kind, "init", kind, "--network", "c/network.toml", "--software-tee-root", "c/software-tee-root.key"];
+        let document = cli.run(init.iter().chain(&["--json"])).json(exit::OK);
+        has_keys(&document, &["dir", kind]);
+        cli.run(init).fails(exit::UNUSABLE, "init.not-empty", "requester", "is not empty");
+    }
+}
+
+#[test]
+fn run_refuses_a_directory_that_init_did_not_make() {
+    let cli = Cli::new();
+    cli.run(["coordinator", "run", "absent"]).fails(exit::UNUSABLE, "settings.unusable", "requester", "absent");
+    cli.run(["broker", "run", "absent"]).fails(exit::UNUSABLE, "network.unusable", "requester", "absent");
+    let said = cli.run(["node", "run", "absent", "--json"]);
+    said.exits(exit::UNUSABLE);
+    assert!(said.json(exit::UNUSABLE)["error"]["reason"].as_str().unwrap().contains("absent"), "{said:?}");
+
+    cli.run(["coordinator", "init", "c"]).exits(exit::OK);
+    let settings = String::from_utf8(cli.read("c/coordinator.toml")).unwrap();
+    cli.write("c/coordinator.toml", format!("surprise = 1\n{settings}"));
+    let said = cli.run(["coordinator", "run", "c"]);
+    said.fails(exit::UNUSABLE, "settings.unusable", "requester", "line 1, column 1: unknown field `surprise`");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let cli = Cli::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    cli.run(["coordinator", "init", "c", "--listen", &address]).exits(exit::OK);
+    let said = cli.run(["coordinator", "run", "c"]);
+    said.fails(exit::LOCAL, "coordinator.address", "requester", &format!("{address}: Address already in use"));
+}

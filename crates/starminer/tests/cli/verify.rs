@@ -1,0 +1,132 @@
+//! `verify`: every exit code by a real receipt of a real task.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use starminer_receipt::{NetworkTrust, Receipt};
+use starminer_verify::NetworkId;
+
+use crate::support::{Network, ROOT_NAME, text};
+use crate::{Cli, example_path, exit, has_keys, is_refusal};
+
+/// Runs a wasm task of this network to its receipt.
+pub fn receipt_of(cli: &Cli, network: &Network, wasm: &str, code: i32) -> PathBuf {
+    let home = text(&network.path("requester"));
+    network.home("requester");
+    let wasm = example_path(wasm);
+    let args = ["run", "--home", &home, "--wasm", &wasm, "-o", "out", "--accept-simulated", ROOT_NAME, "--json"];
+    let document = cli.run(args).json(code);
+    cli.path(document["receipt"].as_str().unwrap())
+}
+
+fn write_trust(cli: &Cli, name: &str, mut trust: NetworkTrust, change: impl FnOnce(&mut NetworkTrust)) {
+    change(&mut trust);
+    cli.write(name, trust.encode().unwrap());
+}
+
+fn verdicts(document: &Value) -> Vec<&str> {
+    document["receipts"].as_array().unwrap().iter().map(|receipt| receipt["verdict"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn each_exit_code_says_what_a_receipt_is_worth() {
+    let network = Network::start(1);
+    let cli = Cli::new();
+    std::fs::copy(receipt_of(&cli, &network, "empty/empty.wasm", exit::OK), cli.path("good")).unwrap();
+    std::fs::copy(receipt_of(&cli, &network, "hostile/trap.wasm", exit::REFUSED), cli.path("failed")).unwrap();
+    write_trust(&cli, "own.toml", network.trust(), |_| {});
+    write_trust(&cli, "rootless.toml", network.trust(), |trust| trust.simulated_roots.clear());
+    write_trust(&cli, "other.toml", network.trust(), |trust| trust.network = NetworkId([9; 32]));
+
+    let mut receipt = Receipt::parse(&cli.read("good")).unwrap();
+    receipt.stamp = Receipt::GENUINE.into();
+    cli.write("restamped", receipt.encode());
+    let mut receipt = Receipt::parse(&cli.read("good")).unwrap();
+    receipt.report = Receipt::parse(&cli.read("failed")).unwrap().report;
+    cli.write("swapped", receipt.encode());
+    let good = cli.read("good");
+    cli.write("truncated", &good[..good.len() / 2]);
+    cli.write("not-a-receipt", "{}");
+
+    // 0: proven, for a failed task, too.
+    let said = cli.run(["verify", "good", "--network", "own.toml"]);
+    let first = said.exits(exit::OK).lines().next().unwrap();
+    assert_eq!(first, "PROVEN  good  SIMULATED", "the stamp is never left out");
+    assert!(!said.out.contains("refuted") && !said.out.contains("unanchored"), "{}", said.out);
+    assert_eq!(said.err, "");
+    cli.run(["verify", "good", "failed", "--network", "own.toml"]).exits(exit::OK);
+
+    // 3: without trust of one's own, without the root, for another network.
+    for args in [&["verify", "good"][..], &["verify", "good", "--network", "rootless.toml"]] {
+        let said = cli.run(args);
+        assert_eq!(said.exits(exit::UNANCHORED).lines().next().unwrap(), "UNANCHORED  good  SIMULATED", "{args:?}");
+    }
+    cli.run(["verify", "good", "--network", "other.toml"]).exits(exit::UNANCHORED);
+
+    // 1: whatever was altered.
+    for name in ["restamped", "swapped"] {
+        let said = cli.run(["verify", name, "--network", "own.toml"]);
+        assert!(said.exits(exit::REFUSED).starts_with("REFUTED  "), "{}", said.out);
+        assert!(said.out.contains("  refuted "), "it says which claim: {}", said.out);
+        cli.run(["verify", name]).exits(exit::REFUSED);
+    }
+
+    // 2: no receipt at all, no trust file.
+    for (name, check) in
+        [("truncated", "receipt.malformed"), ("not-a-receipt", "receipt.malformed"), ("absent", "receipt.unreadable")]
+    {
+        let said = cli.run(["verify", name, "--network", "own.toml"]);
+        assert!(said.exits(exit::UNUSABLE).starts_with(&format!("UNUSABLE  {name}\n")), "{}", said.out);
+        assert!(said.out.contains(&format!("  check   {check}\n")) && said.out.contains("  do      "), "{}", said.out);
+        let document = cli.run(["verify", name, "--json"]).json(exit::UNUSABLE);
+        has_keys(&document["receipts"][0], &["file", "verdict", "error"]);
+        is_refusal(&document["receipts"][0]["error"], check, "requester", "");
+    }
+    let absent = ["verify", "good", "--network", "absent.toml"];
+    cli.run(absent).fails(exit::UNUSABLE, "network.unusable", "requester", "absent.toml");
+    cli.run(absent.iter().chain(&["--json"])).fails_in_json(
+        exit::UNUSABLE,
+        "network.unusable",
+        "requester",
+        "absent.toml",
+    );
+    cli.write("bad.toml", String::from_utf8(cli.read("own.toml")).unwrap() + "\n[surprise]\n");
+    let said = cli.run(["verify", "good", "--network", "bad.toml"]);
+    said.fails(exit::UNUSABLE, "network.unusable", "requester", "surprise");
+
+    // Of several the worst counts: refuted, unusable, unanchored, proven.
+    let document = cli.run(["verify", "good", "absent", "--network", "own.toml", "--json"]).json(exit::UNUSABLE);
+    assert_eq!((verdicts(&document), &document["exit_code"]), (vec!["proven", "unusable"], &2.into()));
+    let document =
+        cli.run(["verify", "absent", "swapped", "good", "--network", "own.toml", "--json"]).json(exit::REFUSED);
+    assert_eq!(verdicts(&document), ["unusable", "refuted", "proven"]);
+    let document = cli.run(["verify", "good", "absent", "--json"]).json(exit::UNUSABLE);
+    assert_eq!(verdicts(&document), ["unanchored", "unusable"]);
+
+    let document = cli.run(["verify", "failed", "--network", "own.toml", "--json"]).json(exit::OK);
+    has_keys(&document, &["exit_code", "receipts"]);
+    let receipt = &document["receipts"][0];
+    let fields = "file,verdict,simulated,provenance,tier,spec,node,outcome,log_time_ms,valid_then,valid_now,claims";
+    has_keys(receipt, &fields.split(',').collect::<Vec<_>>());
+    assert_eq!(
+        (&receipt["simulated"], &receipt["valid_then"], &receipt["valid_now"]),
+        (&true.into(), &true.into(), &true.into())
+    );
+    has_keys(&receipt["outcome"], &["kind", "check", "party", "reason", "remedy"]);
+    assert_eq!((&receipt["outcome"]["kind"], &receipt["outcome"]["party"]), (&"failed".into(), &"workload".into()));
+    for claim in receipt["claims"].as_array().unwrap() {
+        has_keys(claim, &["name", "verdict", "voucher", "statement"]);
+    }
+}
+
+/// It needs no network: everything that could answer is gone.
+#[test]
+fn verification_is_offline() {
+    let cli = Cli::new();
+    let receipt = {
+        let network = Network::start(1);
+        write_trust(&cli, "own.toml", network.trust(), |_| {});
+        receipt_of(&cli, &network, "empty/empty.wasm", exit::OK)
+    };
+    cli.run(["verify", &text(&receipt), "--network", "own.toml"]).exits(exit::OK);
+}
