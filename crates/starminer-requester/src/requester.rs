@@ -393,8 +393,10 @@ impl Requester {
         }
         match self.client.submit(&request).await {
             Ok(_) => {}
-            // A refusal is final: nothing was taken.
-            Err(error @ ClientError::Refused { .. }) => {
+            // A refusal is final, and to whom it should not go it was not sent: nothing was taken.
+            Err(
+                error @ (ClientError::Refused { .. } | ClientError::WrongPeer { .. } | ClientError::NotAdmitted { .. }),
+            ) => {
                 self.finish(&task)?;
                 return Err(error.into());
             }
