@@ -16,6 +16,7 @@ mod progress;
 mod receipts;
 mod releaser;
 mod requester;
+mod results;
 mod secrets;
 
 pub use home::{Home, HomeError};
@@ -26,4 +27,5 @@ pub use progress::{Event, EventSink};
 pub use receipts::receipt_from_parts;
 pub use releaser::{AttemptSecret, Releaser, ReleaserError, ReleaserHost};
 pub use requester::{Cancelled, Requester, RequesterError, TaskOutcome};
+pub use results::Results;
 pub use secrets::{random_bytes, random_secret};

@@ -29,6 +29,7 @@ use crate::plan::{InputSource, JobPlan, Parties, PlanError, PreparedTask, Sealed
 use crate::progress::{Event, EventSink};
 use crate::receipts::receipt_from_parts;
 use crate::releaser::{Releaser, ReleaserError, ReleaserHost};
+use crate::results::Staging;
 use crate::secrets::{random_bytes, random_secret};
 
 /// Outputs up to this length are opened in memory; longer ones go through a staging file, as ciphertext.
@@ -497,7 +498,8 @@ impl Requester {
         }
     }
 
-    /// Fetches what a task that has ended left: writes outputs and receipt below `output_dir`, and closes the journal.
+    /// Fetches what a task that has ended left: writes outputs and receipt below `output_dir`, and closes the journal. Outputs of the task that
+    /// was collected there before are taken away; whatever else is there stays.
     ///
     /// # Errors
     /// Every variant of [`RequesterError`].
@@ -530,15 +532,17 @@ impl Requester {
         .await?;
 
         let report = receipt.report.clone().and_then(|report| report.open::<Report>().ok());
-        let (mut outputs, mut details) = (Vec::new(), None);
+        let (mut staging, mut details) = (Staging::new(output_dir, task)?, None);
         let believed = verdict.overall() != starminer_receipt::Overall::Refuted;
         if let Some(report) = report.as_ref().filter(|report| believed && report.predicate.output_secret.is_some()) {
             let opened = OpenedResult::open(&spec, report, &result_key)?;
-            for index in 0..opened.details.outputs.len() {
-                outputs.push(self.fetch_output(&opened, report, index, output_dir).await?);
+            for (index, place) in opened.places()?.into_iter().enumerate() {
+                let plain_bytes = self.fetch_output(&opened, report, index, &staging.next()?).await?;
+                staging.add(opened.details.outputs[index].name.clone(), place, plain_bytes);
             }
             details = Some(opened.details.clone());
         }
+        let outputs = tokio::task::block_in_place(|| staging.place())?;
         self.finish(&task)?;
         if self.host.open().is_empty() {
             self.hear_others()?;
@@ -554,8 +558,8 @@ impl Requester {
         opened: &OpenedResult,
         report: &Report,
         index: usize,
-        output_dir: &Path,
-    ) -> Result<OpenedOutput, RequesterError> {
+        path: &Path,
+    ) -> Result<u64, RequesterError> {
         let object = report.predicate.outputs.get(index).copied().ok_or(OutputsError::Absent)?;
         if object.sealed_bytes <= IN_MEMORY_BYTES {
             let mut sealed = Vec::new();
@@ -565,7 +569,7 @@ impl Requester {
                     Ok(())
                 })
                 .await?;
-            return Ok(tokio::task::block_in_place(|| opened.write(index, sealed.as_slice(), output_dir))?);
+            return Ok(tokio::task::block_in_place(|| opened.write(index, sealed.as_slice(), path))?);
         }
         let staged = self.home.staging_dir().join(object.content_id.to_hex());
         let io = |source| HomeError::Io { path: staged.clone(), source };
@@ -575,7 +579,7 @@ impl Requester {
             .await?;
         let written = tokio::task::block_in_place(|| {
             let file = File::open(&staged).map_err(io)?;
-            opened.write(index, file.take(object.sealed_bytes), output_dir).map_err(RequesterError::from)
+            opened.write(index, file.take(object.sealed_bytes), path).map_err(RequesterError::from)
         });
         let _ = fs::remove_file(&staged);
         written

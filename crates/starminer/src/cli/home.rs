@@ -151,6 +151,11 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
         )),
         RequesterError::Home(home) => home_failure(home),
         RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Io { .. }) => local(outputs.code()),
+        RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Occupied { .. }) => Failure::local(
+            outputs.code(),
+            error,
+            "nothing is lost: move it away, or fetch into another directory with `starminer result TASK -o DIR`",
+        ),
         RequesterError::Outputs(outputs) => Failure::refused(Refusal::new(
             starminer_verify::Party::Node,
             outputs.code(),

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use serde_json::json;
 use starminer_client::ClientError;
-use starminer_receipt::{NetworkTrust, Outcome, Overall, verify_receipt};
-use starminer_requester::{Cancelled, Requester};
+use starminer_receipt::{NetworkTrust, Outcome, OutputName, Overall, verify_receipt};
+use starminer_requester::{Cancelled, Requester, Results};
 use starminer_verify::TaskId;
 use starminer_wire::TaskView;
 
@@ -176,7 +176,13 @@ pub fn logs(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
             }
         };
         let since = collected_at(&task, &dir)?;
-        let (stdout, stderr) = (read(&dir.join("stdout.txt"), since)?, read(&dir.join("stderr.txt"), since)?);
+        let results = Results::read(&dir).filter(|results| results.task == task);
+        let log = |name: OutputName, usual: &str| match &results {
+            // Where the program has files of its own by the usual names, what it said is elsewhere.
+            Some(results) => results.place(&name).map_or(Ok(None), |place| read(&dir.join(place), since)),
+            None => read(&dir.join(usual), since),
+        };
+        let (stdout, stderr) = (log(OutputName::Stdout, "stdout.txt")?, log(OutputName::Stderr, "stderr.txt")?);
         for (label, text) in [("stdout", &stdout), ("stderr", &stderr)] {
             if let Some(text) = text {
                 terminal.result(format!("--- {label}\n{}", text.trim_end_matches('\n')));

@@ -1,4 +1,4 @@
-//! Homes: several processes in one, journals that are junk, tasks that were never taken.
+//! Homes and output directories: several processes in one, journals that are junk, tasks that were never taken, files in each other's way.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -130,8 +130,11 @@ fn many_processes_use_one_home_at_once() {
 fn a_task_is_worked_on_by_one_process() {
     let network = Network::start(1);
     let user = User::of(&network);
-    let wasm = user.file("guest.wasm", &counts_then_writes(2_000_000_000, 1));
-    let mut run = user.start(&user.run_args(&wasm, &user.home.join("out")));
+    // It counts until it is stopped.
+    let wasm = user.file("guest.wasm", &counts_then_writes(1 << 60, 1));
+    let mut args = user.run_args(&wasm, &user.home.join("out"));
+    args.extend(["--fuel".into(), u64::MAX.to_string()]);
+    let mut run = user.start(&args);
     network.wait_guest_runs("node1");
     let tasks = user.tasks();
     let task = tasks[0]["task"].as_str().unwrap();
@@ -141,6 +144,62 @@ fn a_task_is_worked_on_by_one_process() {
     assert_eq!(run.wait().unwrap().code(), Some(1), "the process that works on it hears of it");
     assert!(user.tasks().is_empty(), "and collects what is left");
     assert!(user.home.join("out").join(format!("{task}.receipt")).exists());
+}
+
+/// Says `said` to standard output and writes `file` to `/out/stdout.txt`.
+fn says_and_writes() -> Vec<u8> {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "path_open"
+            (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "stdout.txt")
+        (data (i32.const 16) "\80\00\00\00\04\00\00\00\90\00\00\00\04\00\00\00")
+        (data (i32.const 128) "said")
+        (data (i32.const 144) "file")
+        (func (export "_start")
+            (if (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 200)) (then unreachable))
+            (if (call $open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const 10) (i32.const 9)
+                    (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 208)) (then unreachable))
+            (if (call $write (i32.load (i32.const 208)) (i32.const 24) (i32.const 1) (i32.const 200))
+                (then unreachable))))"#;
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn outputs_never_take_each_others_place_nor_that_of_a_users_file() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    let out = user.home.join("out");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).ok();
+    let run = |wasm: &Path| starminer(user.run_args(wasm, &out).into_iter().chain(["--json".into()]));
+    let says = user.file("says.wasm", &says_and_writes());
+
+    // The program's own file has its name, and what it said is not lost.
+    let first = json(&run(&says));
+    let task = first["task"].as_str().unwrap();
+    assert_eq!(first["outputs"].as_array().unwrap().len(), 2);
+    assert_eq!((read("stdout.txt").as_deref(), read("stdout.captured.txt").as_deref()), (Some("file"), Some("said")));
+    assert_eq!(json(&user.with_home(&["logs", task]))["stdout"], "said");
+
+    // A failed run leaves nothing of the one before beside its receipt, but what is the user's own.
+    std::fs::write(out.join("notes"), "of the user").unwrap();
+    let traps = user.file("traps.wasm", &wat::parse_str(r#"(module (func (export "_start") unreachable))"#).unwrap());
+    let failed = run(&traps);
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!((read("stdout.txt"), read("stdout.captured.txt")), (None, None));
+    assert_eq!(read("notes").as_deref(), Some("of the user"));
+    assert!(out.join(format!("{task}.receipt")).exists(), "receipts are never taken away");
+
+    // What is in the way and not of an earlier run is not written over; the result is fetched to another place.
+    std::fs::write(out.join("stdout.txt"), "of the user").unwrap();
+    let said = refused(&run(&says), 5, "result.occupied");
+    assert!(said.contains("starminer result"), "{said}");
+    assert_eq!(read("stdout.txt").as_deref(), Some("of the user"));
+    let task = user.tasks()[0]["task"].as_str().unwrap().to_owned();
+    let elsewhere = user.home.join("elsewhere");
+    assert!(user.with_home(&["result", &task, "-o", &text(&elsewhere)]).status.success());
+    assert_eq!(std::fs::read_to_string(elsewhere.join("stdout.captured.txt")).unwrap(), "said");
 }
 
 /// A journal whose task never reached the coordinator, as a crash or an outage leaves it.
