@@ -157,3 +157,50 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // The content is durable before the name is: after a power failure there is the old file or the new one, never a torn one.
     fs::rename(&temporary, path)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use starminer_log::{Checkpoint, Frontier, LogSigner};
+
+    use super::*;
+
+    fn network(signer: &LogSigner) -> NetworkTrust {
+        let text = include_str!("../../../vectors/receipt/network.toml");
+        let mut trust: toml::Table = text.parse().unwrap();
+        trust["log"]["key"] = signer.key().encode().into();
+        NetworkTrust::parse(&trust.to_string()).unwrap()
+    }
+
+    /// Each from a process of its own, as far as the file can tell: whatever the order, the largest stays.
+    #[test]
+    fn the_largest_checkpoint_stays() {
+        let own = NetworkTrust::parse(include_str!("../../../vectors/receipt/network.toml")).unwrap();
+        let signer = LogSigner::from_seed(own.log_key().name().clone(), &[7; 32]);
+        let network = network(&signer);
+        let entries: Vec<[u8; 1]> = (0..64).map(|entry| [entry]).collect();
+        let checkpoint = |size: usize| {
+            let root = Frontier::empty().append(&entries[..size]).unwrap().root();
+            let checkpoint = Checkpoint::new(signer.name().clone(), size as u64, root).unwrap();
+            Remembered::first(checkpoint.sign(&signer).unwrap().verify(&signer.key()).unwrap())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        assert_eq!(home.remembered(&network).unwrap(), None);
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                let (home, network, checkpoint) = (&home, &network, &checkpoint);
+                scope.spawn(move || {
+                    for round in 0..16 {
+                        home.remember(network, &checkpoint(1 + (first + round * 29) % 64)).unwrap();
+                        let kept = home.remembered(network).unwrap().unwrap();
+                        assert!(kept.checkpoint().size() > ((first + round * 29) % 64) as u64);
+                    }
+                });
+            }
+        });
+        home.remember(&network, &checkpoint(64)).unwrap();
+        home.remember(&network, &checkpoint(63)).unwrap();
+        assert_eq!(home.remembered(&network).unwrap(), Some(checkpoint(64)));
+    }
+}

@@ -184,3 +184,50 @@ fn fault(check: &'static str, reason: &str) -> Refusal {
         "stop using this coordinator; keep the remembered checkpoint and the new one, together they are the proof",
     )
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use starminer_log::{Checkpoint, Frontier, KeyName, LogSigner};
+
+    use super::*;
+
+    fn signer() -> LogSigner {
+        LogSigner::from_seed(KeyName::parse("test/log").unwrap(), &[7; 32])
+    }
+
+    /// A checkpoint of a log in which every entry says the same.
+    fn checkpoint(size: usize, entry: &str) -> SignedCheckpoint {
+        let root = Frontier::empty().append(&vec![entry; size]).unwrap().root();
+        Checkpoint::new(signer().name().clone(), size as u64, root).unwrap().sign(&signer()).unwrap()
+    }
+
+    fn remembered(size: usize, entry: &str) -> Remembered {
+        Remembered::first(checkpoint(size, entry).verify(&signer().key()).unwrap())
+    }
+
+    #[test]
+    fn what_another_process_remembered_has_to_join() {
+        let memory = LogMemory::new(signer().key(), Some(remembered(3, "a")));
+        memory.hear(&remembered(3, "a")).unwrap();
+        assert_eq!(memory.unjoined(), 0, "the disk has what is known");
+        memory.hear(&remembered(5, "a")).unwrap();
+        memory.hear(&remembered(5, "a")).unwrap();
+        assert_eq!(memory.unjoined(), 1, "one that is larger has to be shown to continue it");
+        // Two views of one size show the fork at once, whether joined or not.
+        for size in [3, 5] {
+            assert_eq!(memory.hear(&remembered(size, "b")).unwrap_err().check(), "log.fork");
+        }
+        let proof = LogProof {
+            checkpoint: checkpoint(5, "b").as_str().to_owned(),
+            consistency: None,
+            entry: None,
+            inclusion: None,
+        };
+        assert_eq!(memory.take(None, &proof).unwrap_err().check(), "log.fork");
+        let first = LogMemory::new(signer().key(), None);
+        first.hear(&remembered(5, "a")).unwrap();
+        assert_eq!(first.remembered(), Some(remembered(5, "a")));
+        assert!(first.take_changed().is_none(), "it is on the disk already");
+    }
+}

@@ -717,7 +717,10 @@ fn attach(spec: &TaskSpec, blobs: Vec<SealedBlob>) -> (Vec<Base64Bytes>, Vec<Sea
     for blob in blobs {
         match &blob.source {
             InputSource::Bytes(bytes)
-                if bytes.len() <= room && spec.objects().any(|object| object.content_id == blob.content_id) =>
+                if bytes.len() <= room
+                    && spec.objects().any(|object| {
+                        (object.content_id, object.sealed_bytes) == (blob.content_id, blob.sealed_bytes)
+                    }) =>
             {
                 room -= bytes.len();
                 attached.push(Base64Bytes(bytes.to_vec()));

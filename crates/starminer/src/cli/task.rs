@@ -8,7 +8,7 @@ use serde_json::json;
 use starminer_client::ClientError;
 use starminer_receipt::{NetworkTrust, Outcome, OutputName, Overall, verify_receipt};
 use starminer_requester::{Cancelled, Requester, Results};
-use starminer_verify::TaskId;
+use starminer_verify::{Party, Refusal, TaskId};
 use starminer_wire::TaskView;
 
 use super::args::{ResultArgs, StatusArgs, TaskArgs};
@@ -98,6 +98,7 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
         let requester = opened.start(run::story(terminal))?;
         match find(&requester, &collected, &args.task)? {
             Found::Open(task, remembered) => {
+                requester.resume(&task).await.map_err(|error| requester_failure(&error))?;
                 // Outages are waited out once the coordinator has answered: who begins with one is told.
                 view(&requester, &task).await?;
                 let output_dir = output_dir(args.output.clone(), remembered);
@@ -109,7 +110,15 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
 }
 
 async fn view(requester: &Requester, task: &TaskId) -> Result<TaskView, Failure> {
-    requester.client().task(task, 0, 0).await.map_err(|error| requester_failure(&error.into()))
+    requester.client().task(task, 0, 0).await.map_err(|error| match error {
+        ClientError::Refused { status: 404, refusal, .. } => Failure::refused(Refusal::new(
+            Party::Coordinator,
+            refusal.check().to_owned(),
+            format!("the coordinator does not have task {task}"),
+            "if it never took it, `starminer cancel TASK` removes it from this home",
+        )),
+        error => requester_failure(&error.into()),
+    })
 }
 
 fn output_dir(named: Option<PathBuf>, remembered: Option<PathBuf>) -> PathBuf {

@@ -13,15 +13,14 @@ use crate::support::guests::counts_then_writes;
 use crate::support::{self, Network, must, program, runtime, starminer, text};
 
 /// A requester's home, as the commands use it.
-struct User<'a> {
-    network: &'a Network,
+struct User {
     home: PathBuf,
 }
 
-impl<'a> User<'a> {
-    fn of(network: &'a Network) -> Self {
+impl User {
+    fn of(network: &Network) -> Self {
         drop(network.home("requester"));
-        Self { network, home: network.path("requester") }
+        Self { home: network.path("requester") }
     }
 
     fn file(&self, name: &str, content: &[u8]) -> PathBuf {
