@@ -161,33 +161,42 @@ impl Ledger {
     /// A record whose signature does not verify: the journal was altered.
     pub fn replay(records: impl IntoIterator<Item = LedgerRecord>) -> Result<Self, EnvelopeError> {
         let mut ledger = Self::default();
+        ledger.recall(records)?;
+        Ok(ledger)
+    }
+
+    /// Takes in the records of further tasks, oldest first.
+    ///
+    /// # Errors
+    /// As [`Self::replay`]; what was taken in before the damaged record stays, which only refuses more.
+    pub fn recall(&mut self, records: impl IntoIterator<Item = LedgerRecord>) -> Result<(), EnvelopeError> {
         for record in records {
             match record {
                 LedgerRecord::Challenged { challenge } => {
                     let challenge = challenge.open::<ChallengeStatement>()?;
-                    ledger.put(challenge.task, challenge.attempt, Stage::Challenged(challenge.clone()));
+                    self.put(challenge.task, challenge.attempt, Stage::Challenged(challenge.clone()));
                 }
                 LedgerRecord::Approved { release, attestation_result } => {
                     let release = release.open::<ReleaseStatement>()?;
                     let (task, attempt) = (release.task, release.attempt);
-                    ledger.put(task, attempt, Stage::Approved(Box::new(release), attestation_result.0));
+                    self.put(task, attempt, Stage::Approved(Box::new(release), attestation_result.0));
                 }
                 LedgerRecord::Granted { grant } => {
                     let grant = grant.open::<Grant>()?;
                     // The attestation result stands in the record before; without that, the grant alone is kept.
-                    let attestation_result = match ledger.tasks.remove(&grant.task) {
+                    let attestation_result = match self.tasks.remove(&grant.task) {
                         Some((attempt, Stage::Approved(_, result))) if attempt == grant.attempt => result,
                         _ => Vec::new(),
                     };
-                    ledger.put(grant.task, grant.attempt, Stage::Granted(Box::new(grant), attestation_result));
+                    self.put(grant.task, grant.attempt, Stage::Granted(Box::new(grant), attestation_result));
                 }
                 LedgerRecord::Denied { denial } => {
                     let denial = denial.open::<DenyStatement>()?;
-                    ledger.put(denial.task, denial.attempt, Stage::Denied(denial.clone()));
+                    self.put(denial.task, denial.attempt, Stage::Denied(denial.clone()));
                 }
             }
         }
-        Ok(ledger)
+        Ok(())
     }
 
     fn put(&mut self, task: TaskId, attempt: Attempt, stage: Stage) {

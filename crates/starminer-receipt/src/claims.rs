@@ -331,12 +331,16 @@ impl Verifier<'_> {
                 let statement = format!("the network is {}, as your trust file has it", trust.name);
                 self.claim("network", ClaimVerdict::Proven, Voucher::Verifier, statement);
             }
-            Some(_) => self.claim(
-                "network",
-                ClaimVerdict::Unanchored,
-                Voucher::Nobody,
-                "the receipt is of another network than your trust file",
-            ),
+            Some(_) => {
+                self.claim(
+                    "network",
+                    ClaimVerdict::Unanchored,
+                    Voucher::Nobody,
+                    "the receipt is of another network than your trust file, which says nothing of it then",
+                );
+                // Other keys in it are no contradiction: they are another network's.
+                self.trust = None;
+            }
         }
     }
 
@@ -351,7 +355,7 @@ impl Verifier<'_> {
             }
         };
         let Some(trust) = self.trust else {
-            self.claim("log", ClaimVerdict::Unanchored, Voucher::Log, "no trust file names a log key");
+            self.claim("log", ClaimVerdict::Unanchored, Voucher::Log, "no trust file of this network names a log key");
             // Entries still have to be entries of this task, so that nothing nonsensical is shown as merely unanchored.
             return (None, self.parse_entries(spec).unwrap_or_else(empty));
         };
@@ -562,11 +566,17 @@ impl Verifier<'_> {
         }
     }
 
+    /// The spec's policy, applied again. The result is worth what the evidence is worth.
     fn appraisal(&mut self, result: &AttestationResult, released: bool) {
+        let (verdict, voucher) = match (self.evidence_anchored, self.trust) {
+            (true, Some(_)) => (ClaimVerdict::Proven, Voucher::Verifier),
+            (true, None) => (ClaimVerdict::Proven, Voucher::Hardware),
+            (false, _) => (ClaimVerdict::Unanchored, Voucher::Requester),
+        };
         match result.decision() {
             Decision::Meets => {
                 let statement = format!("the evidence meets the requester's policy: tier {}", result.tier());
-                self.claim("appraisal", ClaimVerdict::Proven, Voucher::Verifier, statement);
+                self.claim("appraisal", verdict, voucher, statement);
             }
             Decision::Fails(reasons) => {
                 let first = reasons
@@ -575,14 +585,9 @@ impl Verifier<'_> {
                 if released {
                     let statement =
                         format!("released although the evidence does not meet the requester's policy ({first})");
-                    self.claim("appraisal", ClaimVerdict::Refuted, Voucher::Verifier, statement);
+                    self.claim("appraisal", ClaimVerdict::Refuted, voucher, statement);
                 } else {
-                    self.claim(
-                        "appraisal",
-                        ClaimVerdict::Proven,
-                        Voucher::Verifier,
-                        format!("rightly denied ({first})"),
-                    );
+                    self.claim("appraisal", verdict, voucher, format!("rightly denied ({first})"));
                 }
             }
         }
@@ -680,6 +685,7 @@ impl Verifier<'_> {
         let receipt = self.receipt;
         let agent_key = evidence.map(|evidence| evidence.binding().agent_key);
         let report_digest = report.map(Signed::digest);
+        let completed = report.is_some_and(|report| report.predicate.outcome == Outcome::Completed);
         self.open::<AgentStatement>("agent-statement", Voucher::Agent, receipt.agent_statement.as_ref(), |statement| {
             if Some(statement.report) != report_digest || statement.task != spec.task {
                 return Err("the agent's statement is over another report".into());
@@ -696,6 +702,13 @@ impl Verifier<'_> {
             }
         });
         self.closing(spec, lease, evidence, report_digest);
+        if completed {
+            self.not_to_be_left_out("agent-statement", "how the process ended is nobody's word");
+            self.not_to_be_left_out(
+                CLOSING,
+                "nothing shows that boot, posture and keys stayed the same during the run",
+            );
+        }
         if let Some(denial) =
             self.open::<DenyStatement>("denial", Voucher::Releaser, receipt.denial.as_ref(), |denial| {
                 let evidence = receipt.evidence.as_ref().map(|bytes| Digest::of(&bytes.0));
@@ -726,6 +739,18 @@ impl Verifier<'_> {
         }
     }
 
+    /// What every node gives with a completed run: without it, a receipt that it was taken out of could not be told from one of a node that
+    /// never gave it.
+    fn not_to_be_left_out(&mut self, name: &str, lost: &str) {
+        let unclaimed = |claim: &&mut Claim| claim.name == name && claim.verdict == ClaimVerdict::NotClaimed;
+        if let Some(claim) = self.verdict.claims.iter_mut().find(unclaimed) {
+            claim.verdict = ClaimVerdict::Unanchored;
+            claim.voucher = Voucher::Nobody;
+            claim.statement =
+                format!("missing, which a completed run has to have, or taken out of this receipt: {lost}");
+        }
+    }
+
     fn closing(
         &mut self,
         spec: &Signed<TaskSpec>,
@@ -733,7 +758,7 @@ impl Verifier<'_> {
         evidence: Option<&Verified>,
         report: Option<Digest>,
     ) {
-        let name = "closing-evidence";
+        let name = CLOSING;
         let (Some(bytes), Some(first), Some(lease), Some(subject)) =
             (self.receipt.closing_evidence.as_ref(), evidence, lease, report)
         else {
@@ -794,37 +819,35 @@ impl Verifier<'_> {
 
     fn order(&mut self, entries: &Entries) {
         let last = entries.0.iter().filter_map(|(_, entry)| entry.attempt).max();
-        let rank = |kind: EntryKind| match kind {
-            EntryKind::Leased => 1,
-            EntryKind::Challenged => 2,
-            EntryKind::Attested => 3,
-            EntryKind::Released => 4,
-            EntryKind::Granted => 5,
-            EntryKind::Reported => 6,
-            _ => 0,
+        let step = |kind: EntryKind| match kind {
+            EntryKind::Leased => Some((1, "lease")),
+            EntryKind::Challenged => Some((2, "challenge")),
+            EntryKind::Attested => Some((3, "evidence")),
+            EntryKind::Released => Some((4, "release")),
+            EntryKind::Granted => Some((5, "grant")),
+            EntryKind::Reported => Some((6, "report")),
+            _ => None,
         };
-        let ranks: Vec<u8> = entries
+        let steps: Vec<(u8, &str)> = entries
             .0
             .iter()
             .filter(|(_, entry)| entry.attempt == last)
-            .map(|(_, entry)| rank(entry.kind))
-            .filter(|rank| *rank > 0)
+            .filter_map(|(_, entry)| step(entry.kind))
             .collect();
-        let ordered = ranks.windows(2).all(|pair| pair[0] < pair[1]);
-        if !ordered {
-            let statement = "the log has the steps of the last attempt in an impossible order";
-            self.claim("order", ClaimVerdict::Refuted, Voucher::Log, statement);
+        let names = steps.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+        let (verdict, statement) = if steps.is_empty() {
+            (ClaimVerdict::NotClaimed, "this receipt has no step of an attempt".into())
+        } else if !steps.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+            (
+                ClaimVerdict::Refuted,
+                format!("the log has the steps of the last attempt in an impossible order: {names}"),
+            )
         } else if self.log_anchored() {
-            let statement = "lease, challenge, evidence, release, grant and report stand in the log in this order";
-            self.claim("order", ClaimVerdict::Proven, Voucher::Log, statement);
+            (ClaimVerdict::Proven, format!("the steps of the last attempt stand in the log in their order: {names}"))
         } else {
-            self.claim(
-                "order",
-                ClaimVerdict::Unanchored,
-                Voucher::Log,
-                "the order is that of a log your trust does not name",
-            );
-        }
+            (ClaimVerdict::Unanchored, "the order is that of a log your trust does not name".into())
+        };
+        self.claim("order", verdict, Voucher::Log, statement);
     }
 
     fn witnesses(&mut self, checkpoint: Option<&VerifiedCheckpoint>) {
@@ -870,6 +893,8 @@ struct Run<'a> {
 
 /// The appraisal's check of the agent's measurement against reference values.
 const MEASUREMENT: &str = "device.measurement";
+/// The claim of closing evidence.
+const CLOSING: &str = "closing-evidence";
 /// The code of a refusal for a root that is not among the anchors.
 const ROOT_UNKNOWN: &str = "evidence.root-unknown";
 
@@ -961,6 +986,9 @@ fn report_links(
     if said.spec != spec.digest() || said.task != spec.task || said.network != spec.network {
         return Err("the report is of another task".into());
     }
+    if said.outcome == Outcome::Completed && said.author != ReportAuthor::Task {
+        return Err("nobody but the task process can say that it completed".into());
+    }
     let by = match said.author {
         ReportAuthor::Coordinator => {
             if coordinator.is_some_and(|key| key != said.signer) {
@@ -986,7 +1014,14 @@ fn report_links(
                 return Err("the report names another grant".into());
             }
             let Some(evidence) = evidence else {
-                let claims_nothing = said.evidence.is_none() && said.grant.is_none() && said.outputs.is_empty();
+                let claims_nothing = said.evidence.is_none()
+                    && said.grant.is_none()
+                    && said.engine.is_none()
+                    && said.workload.is_none()
+                    && said.inputs.is_empty()
+                    && said.outputs.is_empty()
+                    && said.output_secret.is_none()
+                    && said.sealed_details.is_none();
                 let failed = matches!(said.outcome, Outcome::Failed { .. });
                 if said.author != ReportAuthor::Agent || !claims_nothing || !failed || said.signer != lease.node.0 {
                     return Err("no verified evidence binds the key that signed it".into());

@@ -5,8 +5,10 @@
 //! network.toml    the network's trust file
 //! journal/        one sealed journal a task
 //! staging/        ciphertext on its way up
-//! log.checkpoint  the last checkpoint seen, so that a fork shows
+//! log.checkpoint  the largest checkpoint seen, so that a fork shows
 //! ```
+//!
+//! Any number of processes may use one home at once: a journal is locked by whoever works on its task, the checkpoint while it is replaced.
 
 use std::fs;
 use std::io;
@@ -119,17 +121,31 @@ impl Home {
         }
     }
 
-    /// Remembers a checkpoint: written beside, synced, renamed.
+    /// Remembers a checkpoint, unless another process remembered as large a one already: written beside, synced, renamed.
     ///
     /// # Errors
-    /// [`HomeError::Io`].
-    pub fn remember(&self, remembered: &Remembered) -> Result<(), HomeError> {
+    /// [`HomeError::Io`], [`HomeError::Checkpoint`].
+    pub fn remember(&self, network: &NetworkTrust, remembered: &Remembered) -> Result<(), HomeError> {
         let path = self.checkpoint_path();
+        let lock = self.root.join("log.checkpoint.lock");
+        // A file of its own: the lock of one that is renamed away would be nobody's.
+        let _lock = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|source| HomeError::Io { path: lock, source })?;
+        if self.remembered(network)?.is_some_and(|kept| kept.checkpoint().size() >= remembered.checkpoint().size()) {
+            return Ok(());
+        }
         replace_file(&path, remembered.as_bytes()).map_err(|source| HomeError::Io { path, source })
     }
 }
 
-/// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path.
+/// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path, in all processes: the checkpoint is
+/// under a lock, and a receipt is written by the process that holds the task's journal.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
     let mut temporary = path.as_os_str().to_owned();
@@ -140,4 +156,51 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     // The content is durable before the name is: after a power failure there is the old file or the new one, never a torn one.
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use starminer_log::{Checkpoint, Frontier, LogSigner};
+
+    use super::*;
+
+    fn network(signer: &LogSigner) -> NetworkTrust {
+        let text = include_str!("../../../vectors/receipt/network.toml");
+        let mut trust: toml::Table = text.parse().unwrap();
+        trust["log"]["key"] = signer.key().encode().into();
+        NetworkTrust::parse(&trust.to_string()).unwrap()
+    }
+
+    /// Each from a process of its own, as far as the file can tell: whatever the order, the largest stays.
+    #[test]
+    fn the_largest_checkpoint_stays() {
+        let own = NetworkTrust::parse(include_str!("../../../vectors/receipt/network.toml")).unwrap();
+        let signer = LogSigner::from_seed(own.log_key().name().clone(), &[7; 32]);
+        let network = network(&signer);
+        let entries: Vec<[u8; 1]> = (0..64).map(|entry| [entry]).collect();
+        let checkpoint = |size: usize| {
+            let root = Frontier::empty().append(&entries[..size]).unwrap().root();
+            let checkpoint = Checkpoint::new(signer.name().clone(), size as u64, root).unwrap();
+            Remembered::first(checkpoint.sign(&signer).unwrap().verify(&signer.key()).unwrap())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        assert_eq!(home.remembered(&network).unwrap(), None);
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                let (home, network, checkpoint) = (&home, &network, &checkpoint);
+                scope.spawn(move || {
+                    for round in 0..16 {
+                        home.remember(network, &checkpoint(1 + (first + round * 29) % 64)).unwrap();
+                        let kept = home.remembered(network).unwrap().unwrap();
+                        assert!(kept.checkpoint().size() > ((first + round * 29) % 64) as u64);
+                    }
+                });
+            }
+        });
+        home.remember(&network, &checkpoint(64)).unwrap();
+        home.remember(&network, &checkpoint(63)).unwrap();
+        assert_eq!(home.remembered(&network).unwrap(), Some(checkpoint(64)));
+    }
 }

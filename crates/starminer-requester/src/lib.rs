@@ -16,6 +16,7 @@ mod progress;
 mod receipts;
 mod releaser;
 mod requester;
+mod results;
 mod secrets;
 
 pub use home::{Home, HomeError};
@@ -25,5 +26,6 @@ pub use plan::{InputSource, JobPlan, PlanError, PreparedTask, SealedBlob};
 pub use progress::{Event, EventSink};
 pub use receipts::receipt_from_parts;
 pub use releaser::{AttemptSecret, Releaser, ReleaserError, ReleaserHost};
-pub use requester::{Requester, RequesterError, TaskOutcome};
+pub use requester::{Cancelled, Requester, RequesterError, TaskOutcome};
+pub use results::Results;
 pub use secrets::{random_bytes, random_secret};

@@ -28,11 +28,29 @@ struct State {
     latest: Option<Remembered>,
     unjoined: Vec<VerifiedCheckpoint>,
     changed: bool,
+    /// What was last read from the disk, or handed out to be written there.
+    kept: Option<VerifiedCheckpoint>,
+}
+
+impl State {
+    /// Keeps a checkpoint until it is joined to the others.
+    fn keep_unjoined(&mut self, checkpoint: VerifiedCheckpoint) -> Result<(), Refusal> {
+        let others = self.latest.iter().map(Remembered::checkpoint).chain(&self.unjoined);
+        if let Some(other) = others.into_iter().find(|other| other.size() == checkpoint.size()) {
+            return if other.root() == checkpoint.root() { Ok(()) } else { Err(forked()) };
+        }
+        if self.unjoined.len() >= MAX_UNJOINED {
+            return Err(fault("log.unjoined", "too many checkpoints could not be joined to the remembered one"));
+        }
+        self.unjoined.push(checkpoint);
+        Ok(())
+    }
 }
 
 impl LogMemory {
     pub(crate) fn new(key: LogKey, remembered: Option<Remembered>) -> Self {
-        Self { key, state: Mutex::new(State { latest: remembered, ..State::default() }) }
+        let kept = remembered.as_ref().map(|remembered| remembered.checkpoint().clone());
+        Self { key, state: Mutex::new(State { latest: remembered, kept, ..State::default() }) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -61,27 +79,31 @@ impl LogMemory {
                 state.latest = Some(Remembered::first(checkpoint.clone()));
                 state.changed = true;
             }
-            Some(latest) => {
-                let (size, root) = (latest.checkpoint().size(), latest.checkpoint().root());
-                if size == checkpoint.size() {
-                    if root != checkpoint.root() {
-                        return Err(fault("log.fork", "two checkpoints of one size have different roots"));
-                    }
-                } else if asked_from.is_some_and(|from| from.checkpoint().size() == size) {
-                    advance(latest, checkpoint.clone(), &consistency)?;
-                    state.changed = true;
-                } else if state.unjoined.iter().all(|kept| kept.size() != checkpoint.size()) {
-                    if state.unjoined.len() >= MAX_UNJOINED {
-                        return Err(fault(
-                            "log.unjoined",
-                            "too many checkpoints could not be joined to the remembered one",
-                        ));
-                    }
-                    state.unjoined.push(checkpoint.clone());
-                }
+            // The answer itself proves that the log grew from what is remembered.
+            Some(latest)
+                if latest.checkpoint().size() != checkpoint.size()
+                    && asked_from.is_some_and(|from| from.checkpoint().size() == latest.checkpoint().size()) =>
+            {
+                advance(latest, checkpoint.clone(), &consistency)?;
+                state.changed = true;
             }
+            Some(_) => state.keep_unjoined(checkpoint.clone())?,
         }
         Ok(checkpoint)
+    }
+
+    /// Takes in what another process of the same home remembered meanwhile, to be joined like the others.
+    pub(crate) fn hear(&self, remembered: &Remembered) -> Result<(), Refusal> {
+        let mut state = self.state();
+        if state.kept.as_ref() == Some(remembered.checkpoint()) {
+            return Ok(());
+        }
+        match &state.latest {
+            None => state.latest = Some(remembered.clone()),
+            Some(_) => state.keep_unjoined(remembered.checkpoint().clone())?,
+        }
+        state.kept = Some(remembered.checkpoint().clone());
+        Ok(())
     }
 
     /// How many checkpoints still have to be joined.
@@ -114,11 +136,7 @@ impl LogMemory {
         match &mut state.latest {
             // Somebody moved it meanwhile, by a proof of its own: how the two stand to each other is not known yet.
             Some(latest) if wanted.iter().all(|joined| joined.size() != latest.checkpoint().size()) => {
-                if latest.checkpoint().size() != newest.size() {
-                    state.unjoined.push(newest);
-                } else if latest.checkpoint().root() != newest.root() {
-                    return Err(fault("log.fork", "two checkpoints of one size have different roots"));
-                }
+                state.keep_unjoined(newest)?;
             }
             latest => {
                 *latest = Some(Remembered::first(newest));
@@ -138,8 +156,16 @@ impl LogMemory {
     /// The remembered checkpoint, if it changed since it was last taken for keeping.
     pub(crate) fn take_changed(&self) -> Option<Remembered> {
         let mut state = self.state();
-        if std::mem::take(&mut state.changed) { state.latest.clone() } else { None }
+        if !std::mem::take(&mut state.changed) {
+            return None;
+        }
+        state.kept = state.latest.as_ref().map(|latest| latest.checkpoint().clone());
+        state.latest.clone()
     }
+}
+
+fn forked() -> Refusal {
+    fault("log.fork", "two checkpoints of one size have different roots")
 }
 
 fn advance(
@@ -157,4 +183,51 @@ fn fault(check: &'static str, reason: &str) -> Refusal {
         reason,
         "stop using this coordinator; keep the remembered checkpoint and the new one, together they are the proof",
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use starminer_log::{Checkpoint, Frontier, KeyName, LogSigner};
+
+    use super::*;
+
+    fn signer() -> LogSigner {
+        LogSigner::from_seed(KeyName::parse("test/log").unwrap(), &[7; 32])
+    }
+
+    /// A checkpoint of a log in which every entry says the same.
+    fn checkpoint(size: usize, entry: &str) -> SignedCheckpoint {
+        let root = Frontier::empty().append(&vec![entry; size]).unwrap().root();
+        Checkpoint::new(signer().name().clone(), size as u64, root).unwrap().sign(&signer()).unwrap()
+    }
+
+    fn remembered(size: usize, entry: &str) -> Remembered {
+        Remembered::first(checkpoint(size, entry).verify(&signer().key()).unwrap())
+    }
+
+    #[test]
+    fn what_another_process_remembered_has_to_join() {
+        let memory = LogMemory::new(signer().key(), Some(remembered(3, "a")));
+        memory.hear(&remembered(3, "a")).unwrap();
+        assert_eq!(memory.unjoined(), 0, "the disk has what is known");
+        memory.hear(&remembered(5, "a")).unwrap();
+        memory.hear(&remembered(5, "a")).unwrap();
+        assert_eq!(memory.unjoined(), 1, "one that is larger has to be shown to continue it");
+        // Two views of one size show the fork at once, whether joined or not.
+        for size in [3, 5] {
+            assert_eq!(memory.hear(&remembered(size, "b")).unwrap_err().check(), "log.fork");
+        }
+        let proof = LogProof {
+            checkpoint: checkpoint(5, "b").as_str().to_owned(),
+            consistency: None,
+            entry: None,
+            inclusion: None,
+        };
+        assert_eq!(memory.take(None, &proof).unwrap_err().check(), "log.fork");
+        let first = LogMemory::new(signer().key(), None);
+        first.hear(&remembered(5, "a")).unwrap();
+        assert_eq!(first.remembered(), Some(remembered(5, "a")));
+        assert!(first.take_changed().is_none(), "it is on the disk already");
+    }
 }

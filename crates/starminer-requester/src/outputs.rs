@@ -1,7 +1,7 @@
 //! Opening a result: the output secret, the details, the outputs.
 //!
-//! Everything the report claims is checked against what is opened: content ids, commitments, names, lengths. An output is written
-//! beside its place and renamed once all of it has been authenticated.
+//! Everything the report claims is checked against what is opened: content ids, commitments, names, lengths. Outputs are placed once all
+//! of them have been authenticated.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,6 +16,8 @@ use starminer_vault::object::{
 };
 use starminer_vault::{Purpose, TaskSecret, commit};
 use starminer_verify::Digest;
+
+use crate::results::RESERVED;
 
 /// Name of the detail record in the vault.
 pub const DETAILS_OBJECT_NAME: &str = "details";
@@ -45,10 +47,16 @@ pub enum OutputsError {
         source: OpenError,
     },
     /// An output has a name that must not be written.
-    #[error("output {index} has a name that leads out of the output directory")]
+    #[error("output {index} has a name that leads out of the output directory, or is the receipt's")]
     Name {
         /// Which.
         index: usize,
+    },
+    /// Something that is no output of an earlier task is where an output has to go.
+    #[error("{path} stands where an output of this task has to go, and is not of an earlier run")]
+    Occupied {
+        /// What is there.
+        path: PathBuf,
     },
     /// The file system refused.
     #[error("{path}")]
@@ -72,6 +80,7 @@ impl OutputsError {
             Self::Contradiction(_) => "result.contradiction",
             Self::Output { .. } => "result.output",
             Self::Name { .. } => "result.name",
+            Self::Occupied { .. } => "result.occupied",
             Self::Io { .. } => "result.io",
         }
     }
@@ -142,39 +151,59 @@ impl OpenedResult {
         self.details.outputs.iter().zip(&self.report.predicate.outputs).enumerate().map(|(index, (a, b))| (index, a, b))
     }
 
-    /// Where output `index` goes below `dir`.
+    /// Where each output goes below the output directory: a file by its name, what the program wrote to standard output and error to
+    /// `stdout.txt` and `stderr.txt`, or where the program has files of these names, to the first of `stdout.captured.txt`,
+    /// `stdout.captured-2.txt`, … that it has not.
     ///
     /// # Errors
-    /// [`OutputsError::Name`] for a name that is absolute or climbs.
-    pub fn path_of(&self, index: usize, dir: &Path) -> Result<PathBuf, OutputsError> {
-        let refuse = || OutputsError::Name { index };
-        match &self.details.outputs.get(index).ok_or_else(refuse)?.name {
-            OutputName::Stdout => Ok(dir.join("stdout.txt")),
-            OutputName::Stderr => Ok(dir.join("stderr.txt")),
-            OutputName::File(name) => {
-                let relative = Path::new(name);
-                let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-                if name.is_empty() || !plain { Err(refuse()) } else { Ok(dir.join(relative)) }
+    /// [`OutputsError::Name`] for a name that is absolute or climbs, or is kept for the receipt; [`OutputsError::Contradiction`] for names that
+    /// cannot be side by side.
+    pub fn places(&self) -> Result<Vec<PathBuf>, OutputsError> {
+        let receipt = format!("{}.receipt", starminer_verify::TaskId(self.task));
+        let mut taken: Vec<PathBuf> = Vec::new();
+        for (index, output) in self.details.outputs.iter().enumerate() {
+            let OutputName::File(name) = &output.name else { continue };
+            let path = Path::new(name);
+            let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+            let kept = path.components().next().is_some_and(|first| {
+                let first = first.as_os_str().to_string_lossy();
+                first == receipt.as_str() || first.starts_with(RESERVED)
+            });
+            if name.is_empty() || !plain || kept {
+                return Err(OutputsError::Name { index });
             }
+            taken.push(path.components().collect());
         }
+        taken.sort_unstable();
+        // In this order whatever is below a path comes right after it.
+        if taken.windows(2).any(|pair| pair[1].starts_with(&pair[0])) {
+            return Err(OutputsError::Contradiction("two outputs in one place"));
+        }
+        let mut place = |output: &OutputManifest| {
+            let stream = match &output.name {
+                OutputName::File(name) => return Path::new(name).components().collect(),
+                OutputName::Stdout => "stdout",
+                OutputName::Stderr => "stderr",
+            };
+            let names = ["", ".captured"].into_iter().map(String::from).chain((2..).map(|n| format!(".captured-{n}")));
+            let names = names.map(|middle| PathBuf::from(format!("{stream}{middle}.txt")));
+            // There are finitely many outputs, and ever more names.
+            let free = names.into_iter().find(|name| taken.iter().all(|taken| !taken.starts_with(name)));
+            let free = free.unwrap_or_default();
+            taken.push(free.clone());
+            free
+        };
+        Ok(self.details.outputs.iter().map(&mut place).collect())
     }
 
-    /// Opens one output from its ciphertext and writes it below `dir`.
+    /// Opens one output from its ciphertext into a new file, and gives its length. What does not verify leaves no file.
     ///
     /// # Errors
-    /// [`OutputsError::Output`], [`OutputsError::Name`], [`OutputsError::Contradiction`], [`OutputsError::Io`].
-    pub fn write(&self, index: usize, sealed: impl io::Read, dir: &Path) -> Result<OpenedOutput, OutputsError> {
-        let path = self.path_of(index, dir)?;
-        let io = |source| OutputsError::Io { path: path.clone(), source };
-        let (named, object) =
-            (&self.details.outputs[index], self.report.predicate.outputs.get(index).ok_or(OutputsError::Absent)?);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(io)?;
-        }
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(".part");
-        let temporary = PathBuf::from(temporary);
-        let written = self.write_to(index, sealed, &temporary).and_then(|summary| {
+    /// [`OutputsError::Output`], [`OutputsError::Contradiction`], [`OutputsError::Io`].
+    pub fn write(&self, index: usize, sealed: impl io::Read, path: &Path) -> Result<u64, OutputsError> {
+        let named = self.details.outputs.get(index).ok_or(OutputsError::Absent)?;
+        let object = self.report.predicate.outputs.get(index).ok_or(OutputsError::Absent)?;
+        let written = self.write_to(index, sealed, path).and_then(|summary| {
             let content = summary.content_id.as_ref().map(|id| Digest(id.0));
             if content != Some(object.content_id) {
                 return Err(OutputsError::Contradiction("an output's ciphertext is not the one reported"));
@@ -182,11 +211,10 @@ impl OpenedResult {
             if summary.plain_sha256 != Some(named.sha256.0) || summary.plain_len != named.plain_bytes {
                 return Err(OutputsError::Contradiction("an output is not the one the details describe"));
             }
-            fs::rename(&temporary, &path).map_err(io)?;
-            Ok(OpenedOutput { name: named.name.clone(), path: path.clone(), plain_bytes: summary.plain_len })
+            Ok(summary.plain_len)
         });
         if written.is_err() {
-            let _ = fs::remove_file(&temporary);
+            let _ = fs::remove_file(path);
         }
         written
     }
@@ -206,5 +234,79 @@ impl OpenedResult {
             .map_err(|source| OutputsError::Output { index, source })?;
         file.sync_all().map_err(io)?;
         Ok(summary)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use starminer_receipt::{Outcome, ReportAuthor, ReportPredicate};
+    use starminer_verify::{NetworkId, PublicKey, TaskId};
+
+    use super::*;
+
+    fn places(names: &[&str]) -> Result<Vec<String>, OutputsError> {
+        let predicate = ReportPredicate {
+            author: ReportAuthor::Task,
+            signer: PublicKey([0; 32]),
+            network: NetworkId([0; 32]),
+            task: TaskId([0xab; 16]),
+            spec: Digest([0; 32]),
+            node: None,
+            attempt: None,
+            lease: None,
+            evidence: None,
+            grant: None,
+            engine: None,
+            workload: None,
+            inputs: Vec::new(),
+            outcome: Outcome::Completed,
+            output_secret: None,
+            outputs: Vec::new(),
+            sealed_details: None,
+            sandbox: Vec::new(),
+        };
+        let name = |name: &&str| match *name {
+            "<stdout>" => OutputName::Stdout,
+            "<stderr>" => OutputName::Stderr,
+            name => OutputName::File(name.into()),
+        };
+        let output = |name| OutputManifest { name, plain_bytes: 0, sha256: Digest([0; 32]) };
+        let opened = OpenedResult {
+            secret: TaskSecret::from_bytes([0; 32]),
+            task: [0xab; 16],
+            details: RunDetails {
+                exit_code: None,
+                fuel_used: None,
+                peak_memory_bytes: 0,
+                outputs: names.iter().map(name).map(output).collect(),
+            },
+            report: Report::new(predicate),
+        };
+        Ok(opened.places()?.into_iter().map(|place| place.display().to_string()).collect())
+    }
+
+    #[test]
+    fn every_output_has_a_place_of_its_own() {
+        let same = |names: &[&str], expected: &[&str]| assert_eq!(places(names).unwrap(), expected, "{names:?}");
+        same(&["<stdout>", "<stderr>", "a", "b/c"], &["stdout.txt", "stderr.txt", "a", "b/c"]);
+        same(&["a", "a-b", "a.part"], &["a", "a-b", "a.part"]);
+        // Whoever comes first in the list, files have their own names.
+        same(&["<stdout>", "stdout.txt"], &["stdout.captured.txt", "stdout.txt"]);
+        same(&["stdout.txt/deep", "<stdout>"], &["stdout.txt/deep", "stdout.captured.txt"]);
+        same(
+            &["<stderr>", "stderr.txt", "stderr.captured.txt", "<stdout>"],
+            &["stderr.captured-2.txt", "stderr.txt", "stderr.captured.txt", "stdout.txt"],
+        );
+        let receipt = format!("{}.receipt", TaskId([0xab; 16]));
+        let bad = ["", "/etc/passwd", "../up", "a/../../up", "./a", &receipt, ".starminer-results", ".starminer-x/y"];
+        for name in bad {
+            assert!(matches!(places(&["ok", name]), Err(OutputsError::Name { index: 1 })), "{name:?}");
+        }
+        for pair in [["a", "a"], ["a", "a/b"], ["a/b", "a"], ["a//b", "a/b"], ["<stdout>", "<stdout>"]] {
+            let found = places(&pair);
+            let apart = pair[0] == "<stdout>" && found.as_ref().is_ok_and(|places| places[0] != places[1]);
+            assert!(apart || matches!(found, Err(OutputsError::Contradiction(_))), "{pair:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust};
 use starminer_client::{ClientError, CoordinatorClient};
 use starminer_log::VerifiedCheckpoint;
-use starminer_receipt::{Base64Bytes, Lease, NetworkTrust, Signed, SigningKey, TaskSpec};
+use starminer_receipt::{Base64Bytes, EnvelopeError, Lease, NetworkTrust, Signed, SigningKey, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{Attempt, NetworkId, Party, Refusal, TaskId, UnixTime, Verdict};
 use starminer_wire::{
@@ -110,6 +110,7 @@ pub struct Releaser<H> {
     memory: Arc<LogMemory>,
     working: Mutex<HashSet<Work>>,
     joining: tokio::sync::Mutex<()>,
+    rewound: tokio::sync::Notify,
 }
 
 impl<H> std::fmt::Debug for Releaser<H> {
@@ -136,7 +137,18 @@ impl<H: ReleaserHost> Releaser<H> {
             memory,
             working: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
+            rewound: tokio::sync::Notify::new(),
         }
+    }
+
+    /// Takes in what was recorded of a task that this releaser takes up.
+    pub(crate) fn recall(&self, records: Vec<LedgerRecord>) -> Result<(), EnvelopeError> {
+        self.ledger().recall(records)
+    }
+
+    /// Reads the feed from its beginning again: it may have shown the attempt of a task while this releaser did not know the task.
+    pub(crate) fn rewind(&self) {
+        self.rewound.notify_one();
     }
 
     /// A releaser without memory of earlier starts, for a broker: its keys are as young as this process.
@@ -168,7 +180,8 @@ impl<H: ReleaserHost> Releaser<H> {
             tokio::pin!(poll);
             let feed = loop {
                 tokio::select! {
-                    feed = &mut poll => break feed,
+                    feed = &mut poll => break Some(feed),
+                    () = self.rewound.notified() => break None,
                     Some(error) = failures.recv() => return error,
                     _ = joins.tick() => match self.join_checkpoints().await {
                         Err(StepError::Stop(error)) => return error,
@@ -178,8 +191,12 @@ impl<H: ReleaserHost> Releaser<H> {
                 }
             };
             let feed = match feed {
-                Ok(feed) => feed,
-                Err(error) => {
+                Some(Ok(feed)) => feed,
+                None => {
+                    (epoch, after) = (0, 0);
+                    continue;
+                }
+                Some(Err(error)) => {
                     tracing::debug!(%error, "releaser feed");
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
@@ -414,7 +431,6 @@ impl<H: ReleaserHost> Releaser<H> {
         )
     }
 
-    /// Joins checkpoints that concurrent answers brought: a fork shows here.
     /// Joins what is kept, when nothing is under way any more; a coordinator that cannot be asked leaves the memory as it is.
     ///
     /// # Errors
@@ -426,6 +442,7 @@ impl<H: ReleaserHost> Releaser<H> {
         }
     }
 
+    /// Joins checkpoints that concurrent answers brought: a fork shows here.
     async fn join_checkpoints(&self) -> Result<(), StepError> {
         // One at a time: who waits here finds them joined.
         let _joining = self.joining.lock().await;

@@ -29,6 +29,7 @@ use crate::plan::{InputSource, JobPlan, Parties, PlanError, PreparedTask, Sealed
 use crate::progress::{Event, EventSink};
 use crate::receipts::receipt_from_parts;
 use crate::releaser::{Releaser, ReleaserError, ReleaserHost};
+use crate::results::Staging;
 use crate::secrets::{random_bytes, random_secret};
 
 /// Outputs up to this length are opened in memory; longer ones go through a staging file, as ciphertext.
@@ -62,6 +63,14 @@ pub enum RequesterError {
     /// Somebody refused, or cannot be trusted.
     #[error("{}: {}", .0.check(), .0.reason())]
     Refused(Refusal),
+    /// The coordinator did not answer: whether it took the task is not known. The journal is kept.
+    #[error("whether task {task} was taken is not known: {source}")]
+    Unacknowledged {
+        /// The task.
+        task: TaskId,
+        /// Why there is no answer.
+        source: ClientError,
+    },
     /// No such task in this home.
     #[error("no task {0} in this home")]
     UnknownTask(String),
@@ -95,12 +104,21 @@ pub struct TaskOutcome {
     pub verdict: ReceiptVerdict,
 }
 
+/// What became of a task that was to be cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a task that was never taken has no receipt"]
+pub enum Cancelled {
+    /// The coordinator ends it; its receipt says so.
+    Ending,
+    /// The coordinator never took it. Its journal is removed, and nothing is left of it.
+    NeverTaken,
+}
+
 struct Open {
     secret: Option<TaskSecret>,
     result_seed: Zeroizing<[u8; 32]>,
     spec: Signed<TaskSpec>,
     journal: Journal,
-    output_dir: Option<PathBuf>,
 }
 
 /// Secrets and journals of the tasks that are open in this process.
@@ -178,8 +196,11 @@ pub struct Requester {
     memory: Arc<LogMemory>,
     releaser: Arc<Releaser<RequesterHost>>,
     releasing: tokio::task::JoinHandle<()>,
+    /// Told when there is a first task to release for.
+    begin: Arc<tokio::sync::Notify>,
     stopped: tokio::sync::watch::Receiver<Option<String>>,
     remembered_at: tokio::sync::Mutex<Option<Instant>>,
+    resuming: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Requester {
@@ -191,8 +212,10 @@ impl std::fmt::Debug for Requester {
 impl Drop for Requester {
     fn drop(&mut self) {
         self.releasing.abort();
+        // Journals are let go here, whatever step still runs: without its journal it comes to nothing.
+        self.host.open().clear();
         if let Some(remembered) = self.memory.take_changed()
-            && let Err(error) = self.home.remember(&remembered)
+            && let Err(error) = self.home.remember(&self.network, &remembered)
         {
             tracing::warn!(%error, "the last checkpoint could not be remembered");
         }
@@ -200,10 +223,12 @@ impl Drop for Requester {
 }
 
 impl Requester {
-    /// Opens the home's unfinished tasks and starts releasing for them. `identity_seed` is that of the identity the client connects with.
+    /// A requester that has no task open: it releases for those it submits, and for those it is told to [resume](Self::resume). Any number of
+    /// processes may use one home, and each leaves the tasks of the others alone. `identity_seed` is that of the identity the client
+    /// connects with.
     ///
     /// # Errors
-    /// A journal or the remembered checkpoint is unusable.
+    /// The remembered checkpoint is unusable.
     pub fn start(
         client: CoordinatorClient,
         home: Home,
@@ -220,30 +245,20 @@ impl Requester {
             let remedy = "name fewer simulated roots in network.toml";
             RequesterError::Refused(Refusal::new(Party::Requester, "network.too-many-roots", error.to_string(), remedy))
         })?;
-        let mut open = HashMap::new();
-        let mut records = Vec::new();
-        for task in Journal::list(&home.journal_dir())? {
-            if let Some((task, state, ledger)) = reopen(&home, &journal_key, task)? {
-                open.insert(task, state);
-                records.extend(ledger);
-            }
-        }
-        let ledger = Ledger::replay(records).map_err(|error| {
-            let remedy = "the journal was altered; submit its task again";
-            RequesterError::Refused(Refusal::new(Party::Requester, "journal.damaged", error.to_string(), remedy))
-        })?;
-        let host = Arc::new(RequesterHost { open: Mutex::new(open), trust, events, clock });
+        let host = Arc::new(RequesterHost { open: Mutex::default(), trust, events, clock });
         let releaser = Arc::new(Releaser::new(
             client.clone(),
             SigningKey::from_seed(identity_seed),
             network.network,
             Arc::clone(&host),
-            ledger,
+            Ledger::default(),
             Arc::clone(&memory),
         ));
         let (stop, stopped) = tokio::sync::watch::channel(None);
-        let running = Arc::clone(&releaser);
+        let begin = Arc::new(tokio::sync::Notify::new());
+        let (running, begun) = (Arc::clone(&releaser), Arc::clone(&begin));
         let releasing = tokio::spawn(async move {
+            begun.notified().await;
             let error = running.run().await;
             let _ = stop.send(Some(error.to_string()));
         });
@@ -257,9 +272,31 @@ impl Requester {
             memory,
             releaser,
             releasing,
+            begin,
             stopped,
             remembered_at: tokio::sync::Mutex::default(),
+            resuming: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Opens a task of this home, unless it is open here already, and releases for it from here on.
+    ///
+    /// # Errors
+    /// [`RequesterError::UnknownTask`]; [`JournalError::Held`] where another process has it open; its journal is damaged.
+    pub async fn resume(&self, task: &TaskId) -> Result<(), RequesterError> {
+        // One at a time: this process would find its own lock.
+        let _resuming = self.resuming.lock().await;
+        if self.host.knows(task) {
+            return Ok(());
+        }
+        let (journal_dir, key, task) = (self.home.journal_dir(), self.journal_key.clone(), *task);
+        let (journal, records) = known(&task, blocking(move || Journal::open(&journal_dir, &key, task)).await)?;
+        let (open, records) = reopen(task, journal, records)?;
+        self.releaser.recall(records).map_err(|error| damaged(&task, &error.to_string()))?;
+        self.host.open().insert(task, open);
+        self.releaser.rewind();
+        self.begin.notify_one();
+        Ok(())
     }
 
     /// The connection to the coordinator.
@@ -334,7 +371,7 @@ impl Requester {
             spec: spec.envelope().clone(),
             secret: secret.expose().to_vec().into(),
             result_seed: result_seed.to_vec().into(),
-            output_dir: output_dir.clone(),
+            output_dir,
             detached: deposit.is_some(),
         };
         let (journal_dir, journal_key) = (self.home.journal_dir(), self.journal_key.clone());
@@ -342,28 +379,35 @@ impl Requester {
         let (attached, blobs) = attach(&spec, blobs);
         let request = SubmitRequest { spec: spec.envelope().clone(), deposit, objects: attached };
         let secret = request.deposit.is_none().then_some(secret);
-        self.host.open().insert(task, Open { secret, result_seed, spec, journal, output_dir });
-        let result = self.upload_and_submit(&blobs, &request).await;
+        self.host.open().insert(task, Open { secret, result_seed, spec, journal });
+        self.begin.notify_one();
+        let uploaded = self.upload(&blobs).await;
         for blob in &blobs {
             if let InputSource::File(path) = &blob.source {
                 let _ = fs::remove_file(path);
             }
         }
-        match result {
-            Ok(()) => {}
-            Err(error) => {
-                // A refusal is final: nothing was taken, so nothing is left to resume.
-                if matches!(error, RequesterError::Client(ClientError::Refused { .. })) {
-                    self.finish(&task)?;
-                }
-                return Err(error);
+        if let Err(error) = uploaded {
+            // The spec was not shown to anyone, and nothing is left to resume.
+            self.finish(&task)?;
+            return Err(error.into());
+        }
+        match self.client.submit(&request).await {
+            Ok(_) => {}
+            // A refusal is final, and to whom it should not go it was not sent: nothing was taken.
+            Err(
+                error @ (ClientError::Refused { .. } | ClientError::WrongPeer { .. } | ClientError::NotAdmitted { .. }),
+            ) => {
+                self.finish(&task)?;
+                return Err(error.into());
             }
+            Err(source) => return Err(RequesterError::Unacknowledged { task, source }),
         }
         (self.host.events)(Event::Submitted { task });
         Ok(task)
     }
 
-    async fn upload_and_submit(&self, blobs: &[SealedBlob], request: &SubmitRequest) -> Result<(), RequesterError> {
+    async fn upload(&self, blobs: &[SealedBlob]) -> Result<(), ClientError> {
         let total_bytes = blobs.iter().map(|blob| blob.sealed_bytes).sum();
         for blob in blobs {
             let source = match &blob.source {
@@ -377,7 +421,6 @@ impl Requester {
                 })
                 .await?;
         }
-        self.client.submit(request).await?;
         Ok(())
     }
 
@@ -418,11 +461,12 @@ impl Requester {
         Ok(verified)
     }
 
-    /// Waits until the task has ended.
+    /// Waits until the task has ended, and releases for it meanwhile.
     ///
     /// # Errors
-    /// The coordinator refuses, or was caught lying; not being reachable is waited out.
+    /// As [`Self::resume`]; the coordinator refuses, or was caught lying; not being reachable is waited out.
     pub async fn wait(&self, task: &TaskId) -> Result<TaskView, RequesterError> {
+        self.resume(task).await?;
         let mut backoff = BACKOFF.0;
         let mut stopped = self.stopped.clone();
         loop {
@@ -454,12 +498,14 @@ impl Requester {
         }
     }
 
-    /// Fetches what a task that has ended left: writes outputs and receipt below `output_dir`, and closes the journal.
+    /// Fetches what a task that has ended left: writes outputs and receipt below `output_dir`, and closes the journal. Outputs of the task that
+    /// was collected there before are taken away; whatever else is there stays.
     ///
     /// # Errors
     /// Every variant of [`RequesterError`].
     pub async fn collect(&self, view: TaskView, output_dir: &Path) -> Result<TaskOutcome, RequesterError> {
         let task = view.task;
+        self.resume(&task).await?;
         let (spec, result_key) = {
             let open = self.host.open();
             let open = open.get(&task).ok_or_else(|| RequesterError::UnknownTask(task.to_string()))?;
@@ -486,17 +532,20 @@ impl Requester {
         .await?;
 
         let report = receipt.report.clone().and_then(|report| report.open::<Report>().ok());
-        let (mut outputs, mut details) = (Vec::new(), None);
+        let (mut staging, mut details) = (Staging::new(output_dir, task)?, None);
         let believed = verdict.overall() != starminer_receipt::Overall::Refuted;
         if let Some(report) = report.as_ref().filter(|report| believed && report.predicate.output_secret.is_some()) {
             let opened = OpenedResult::open(&spec, report, &result_key)?;
-            for index in 0..opened.details.outputs.len() {
-                outputs.push(self.fetch_output(&opened, report, index, output_dir).await?);
+            for (index, place) in opened.places()?.into_iter().enumerate() {
+                let plain_bytes = self.fetch_output(&opened, report, index, &staging.next()?).await?;
+                staging.add(opened.details.outputs[index].name.clone(), place, plain_bytes);
             }
             details = Some(opened.details.clone());
         }
+        let outputs = tokio::task::block_in_place(|| staging.place())?;
         self.finish(&task)?;
         if self.host.open().is_empty() {
+            self.hear_others()?;
             self.releaser.settle().await?;
         }
         self.remember_when_due().await?;
@@ -509,8 +558,8 @@ impl Requester {
         opened: &OpenedResult,
         report: &Report,
         index: usize,
-        output_dir: &Path,
-    ) -> Result<OpenedOutput, RequesterError> {
+        path: &Path,
+    ) -> Result<u64, RequesterError> {
         let object = report.predicate.outputs.get(index).copied().ok_or(OutputsError::Absent)?;
         if object.sealed_bytes <= IN_MEMORY_BYTES {
             let mut sealed = Vec::new();
@@ -520,7 +569,7 @@ impl Requester {
                     Ok(())
                 })
                 .await?;
-            return Ok(tokio::task::block_in_place(|| opened.write(index, sealed.as_slice(), output_dir))?);
+            return Ok(tokio::task::block_in_place(|| opened.write(index, sealed.as_slice(), path))?);
         }
         let staged = self.home.staging_dir().join(object.content_id.to_hex());
         let io = |source| HomeError::Io { path: staged.clone(), source };
@@ -530,10 +579,18 @@ impl Requester {
             .await?;
         let written = tokio::task::block_in_place(|| {
             let file = File::open(&staged).map_err(io)?;
-            opened.write(index, file.take(object.sealed_bytes), output_dir).map_err(RequesterError::from)
+            opened.write(index, file.take(object.sealed_bytes), path).map_err(RequesterError::from)
         });
         let _ = fs::remove_file(&staged);
         written
+    }
+
+    /// Takes in what other processes of this home saw of the log: two views of one log that do not join are a fork.
+    fn hear_others(&self) -> Result<(), RequesterError> {
+        match tokio::task::block_in_place(|| self.home.remembered(&self.network))? {
+            Some(remembered) => self.memory.hear(&remembered).map_err(RequesterError::Refused),
+            None => Ok(()),
+        }
     }
 
     /// Keeps the last checkpoint, at most once a second: one that a crash loses was seen by nobody else either.
@@ -546,8 +603,8 @@ impl Requester {
         *last = Some(Instant::now());
         // Under the lock: two writers of one file would trip over each other.
         if let Some(remembered) = self.memory.take_changed() {
-            let home = self.home.clone();
-            blocking(move || home.remember(&remembered)).await?;
+            let (home, network) = (self.home.clone(), self.network.clone());
+            blocking(move || home.remember(&network, &remembered)).await?;
         }
         Ok(())
     }
@@ -562,14 +619,22 @@ impl Requester {
         self.collect(view, output_dir).await
     }
 
-    /// Ends a task.
+    /// Ends a task, whoever has it open. One that the coordinator never took is removed from this home.
     ///
     /// # Errors
-    /// The coordinator refuses or cannot be reached; no such task.
-    pub async fn cancel(&self, task: &TaskId) -> Result<(), RequesterError> {
-        let spec = {
-            let open = self.host.open();
-            open.get(task).ok_or_else(|| RequesterError::UnknownTask(task.to_string()))?.spec.clone()
+    /// The coordinator refuses or cannot be reached; no such task; the journal of one that was never taken is held by another process.
+    pub async fn cancel(&self, task: &TaskId) -> Result<Cancelled, RequesterError> {
+        let spec = match self.host.open().get(task) {
+            Some(open) => Ok(open.spec.clone()),
+            None => Err(()),
+        };
+        let spec = match spec {
+            Ok(spec) => spec,
+            Err(()) => {
+                let (journal_dir, key, task) = (self.home.journal_dir(), self.journal_key.clone(), *task);
+                let records = known(&task, blocking(move || Journal::look(&journal_dir, &key, task)).await)?;
+                spec_of(&task, started(&task, &records)?)?
+            }
         };
         let statement = CancelStatement {
             network: self.network.network,
@@ -580,8 +645,16 @@ impl Requester {
         };
         let cancel = Envelope::sign(statement, &self.signer)
             .map_err(|error| refused(Party::Requester, error.code(), &error.to_string(), "report this defect"))?;
-        self.client.cancel(task, &CancelRequest { cancel: cancel.into_envelope() }).await?;
-        Ok(())
+        match self.client.cancel(task, &CancelRequest { cancel: cancel.into_envelope() }).await {
+            Ok(_) => Ok(Cancelled::Ending),
+            Err(ClientError::Refused { refusal, .. }) if refusal.check() == "task.unknown" => {
+                // Nobody may be about to submit it: the lock says so.
+                self.resume(task).await?;
+                self.finish(task)?;
+                Ok(Cancelled::NeverTaken)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The secrets of an open task, for one purpose: to search other parties' disks for them.
@@ -593,13 +666,33 @@ impl Requester {
         secret.into_iter().chain([task.result_seed.to_vec()]).collect()
     }
 
-    /// The tasks that are open in this home, with the directories their outputs shall go to.
+    /// The tasks of this home that are not collected yet, whoever works on them, with the directories their outputs shall go to. Those of a
+    /// [damaged](Self::damaged_tasks) journal are among them.
     #[must_use]
     pub fn open_tasks(&self) -> Vec<(TaskId, Option<PathBuf>)> {
-        let open = self.host.open();
-        let mut tasks: Vec<_> = open.iter().map(|(task, open)| (*task, open.output_dir.clone())).collect();
-        tasks.sort_unstable_by_key(|(task, _)| *task);
-        tasks
+        let seen = self.look_at_all().into_iter();
+        seen.map(|(task, found)| (task, found.ok().and_then(|start| start.output_dir.clone()))).collect()
+    }
+
+    /// The tasks of this home whose journals cannot be read, and why.
+    #[must_use]
+    pub fn damaged_tasks(&self) -> Vec<(TaskId, RequesterError)> {
+        self.look_at_all().into_iter().filter_map(|(task, found)| found.err().map(|error| (task, error))).collect()
+    }
+
+    fn look_at_all(&self) -> Vec<(TaskId, Result<TaskStart, RequesterError>)> {
+        let dir = self.home.journal_dir();
+        let tasks = Journal::list(&dir).unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the journals of this home cannot be listed");
+            Vec::new()
+        });
+        let look = |task: TaskId| {
+            let found = known(&task, Journal::look(&dir, &self.journal_key, task).map_err(Into::into));
+            let found = found.and_then(|records| started(&task, &records).cloned());
+            // Collected meanwhile.
+            if matches!(found, Err(RequesterError::UnknownTask(_))) { None } else { Some((task, found)) }
+        };
+        tasks.into_iter().filter_map(look).collect()
     }
 
     fn finish(&self, task: &TaskId) -> Result<(), RequesterError> {
@@ -624,7 +717,10 @@ fn attach(spec: &TaskSpec, blobs: Vec<SealedBlob>) -> (Vec<Base64Bytes>, Vec<Sea
     for blob in blobs {
         match &blob.source {
             InputSource::Bytes(bytes)
-                if bytes.len() <= room && spec.objects().any(|object| object.content_id == blob.content_id) =>
+                if bytes.len() <= room
+                    && spec.objects().any(|object| {
+                        (object.content_id, object.sealed_bytes) == (blob.content_id, blob.sealed_bytes)
+                    }) =>
             {
                 room -= bytes.len();
                 attached.push(Base64Bytes(bytes.to_vec()));
@@ -635,37 +731,53 @@ fn attach(spec: &TaskSpec, blobs: Vec<SealedBlob>) -> (Vec<Base64Bytes>, Vec<Sea
     (attached, uploaded)
 }
 
-/// Opens the journal of a task that is not finished.
-#[allow(clippy::type_complexity)] // the parts go to three different places at once
-fn reopen(
-    home: &Home,
-    key: &JournalKey,
-    task: TaskId,
-) -> Result<Option<(TaskId, Open, Vec<LedgerRecord>)>, RequesterError> {
-    let (journal, records) = Journal::open(&home.journal_dir(), key, task)?;
-    let mut start = None;
-    let mut ledger = Vec::new();
-    for record in records {
-        match record {
-            JournalRecord::Start(record) => start = Some(record),
-            JournalRecord::Ledger(record) => ledger.push(record),
+/// A journal that is not there is a task that is not.
+fn known<T>(task: &TaskId, opened: Result<T, RequesterError>) -> Result<T, RequesterError> {
+    opened.map_err(|error| match error {
+        RequesterError::Journal(JournalError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            RequesterError::UnknownTask(task.to_string())
         }
+        error => error,
+    })
+}
+
+fn damaged(task: &TaskId, reason: &str) -> RequesterError {
+    refused(Party::Requester, "journal.damaged", &format!("journal of {task}: {reason}"), "submit the task again")
+}
+
+fn started<'a>(task: &TaskId, records: &'a [JournalRecord]) -> Result<&'a TaskStart, RequesterError> {
+    match records.first() {
+        Some(JournalRecord::Start(start)) => Ok(start),
+        _ => Err(damaged(task, "it does not begin with the task's start")),
     }
-    let Some(start) = start else { return Ok(None) };
-    let damaged = |reason: &str| {
-        refused(Party::Requester, "journal.damaged", &format!("journal of {task}: {reason}"), "submit the task again")
-    };
-    let spec = start.spec.clone().open::<TaskSpec>().map_err(|_| damaged("its spec does not verify"))?;
-    let secret: [u8; 32] = start.secret.0.as_slice().try_into().map_err(|_| damaged("its secret is cut"))?;
-    let seed: [u8; 32] = start.result_seed.0.as_slice().try_into().map_err(|_| damaged("its result key is cut"))?;
+}
+
+fn spec_of(task: &TaskId, start: &TaskStart) -> Result<Signed<TaskSpec>, RequesterError> {
+    let spec = start.spec.clone().open::<TaskSpec>().map_err(|_| damaged(task, "its spec does not verify"))?;
+    if spec.task == *task { Ok(spec) } else { Err(damaged(task, "its spec is another task's")) }
+}
+
+/// What a journal says of a task that is not finished.
+fn reopen(
+    task: TaskId,
+    journal: Journal,
+    records: Vec<JournalRecord>,
+) -> Result<(Open, Vec<LedgerRecord>), RequesterError> {
+    let start = started(&task, &records)?;
+    let secret: [u8; 32] = start.secret.0.as_slice().try_into().map_err(|_| damaged(&task, "its secret is cut"))?;
+    let seed: [u8; 32] =
+        start.result_seed.0.as_slice().try_into().map_err(|_| damaged(&task, "its result key is cut"))?;
     let open = Open {
         secret: (!start.detached).then(|| TaskSecret::from_bytes(secret)),
         result_seed: Zeroizing::new(seed),
-        spec,
+        spec: spec_of(&task, start)?,
         journal,
-        output_dir: start.output_dir.clone(),
     };
-    Ok(Some((task, open, ledger)))
+    let ledger = records.into_iter().filter_map(|record| match record {
+        JournalRecord::Start(_) => None,
+        JournalRecord::Ledger(record) => Some(record),
+    });
+    Ok((open, ledger.collect()))
 }
 
 /// The job's policy as it applies to a broker: it runs no guest, so that of the measures around a task's process only those count

@@ -43,9 +43,14 @@ pub fn open(terminal: &Terminal, args: &HomeArgs) -> Result<Opened, Failure> {
     if !identity_path.exists() {
         let key = IdentityKey::generate()
             .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
-        key.save(&identity_path)
-            .map_err(|error| Failure::local(error.code(), error, "check permissions of the home directory"))?;
-        terminal.say(format!("made a new identity in {}", identity_path.display()));
+        match key.save(&identity_path) {
+            Ok(()) => terminal.say(format!("made a new identity in {}", identity_path.display())),
+            // Another process was first.
+            Err(_) if identity_path.exists() => {}
+            Err(error) => {
+                return Err(Failure::local(error.code(), error, "check permissions of the home directory"));
+            }
+        }
     }
     let identity = Arc::new(load_identity(&identity_path)?);
     Ok(Opened { home, collected: Collected::of(&root), network, identity })
@@ -63,7 +68,7 @@ impl Opened {
         client(&self.network, &self.identity)
     }
 
-    /// Starts the requester: opens its unfinished tasks and releases for them.
+    /// Starts the requester. It leaves the tasks of other processes that use this home alone.
     pub fn start(self, events: EventSink) -> Result<Requester, Failure> {
         let client = self.client()?;
         let seed = Zeroizing::new(*self.identity.seed());
@@ -127,9 +132,31 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
             with_sources(error),
             "see `starminer run --help`; mend the job and run it again",
         ),
+        RequesterError::Journal(journal @ starminer_requester::JournalError::Held { .. }) => Failure::usage(
+            journal.code(),
+            error,
+            "leave it to that process and wait for its end; or end it, and try again",
+        ),
+        RequesterError::Journal(journal @ starminer_requester::JournalError::Damaged { .. }) => Failure::local(
+            journal.code(),
+            error,
+            "it was altered, or is another identity's: put the right file or identity.key back; or delete it and submit the task again",
+        ),
         RequesterError::Journal(journal) => local(journal.code()),
+        RequesterError::Unacknowledged { source, .. } => Failure::unreachable(Refusal::new(
+            source.refusal().party(),
+            source.refusal().check().to_owned(),
+            error.to_string(),
+            "once the coordinator answers, `starminer status` says whether it has the task: if so, `starminer result` fetches it; if not, \
+             `starminer cancel` removes it",
+        )),
         RequesterError::Home(home) => home_failure(home),
         RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Io { .. }) => local(outputs.code()),
+        RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Occupied { .. }) => Failure::local(
+            outputs.code(),
+            error,
+            "nothing is lost: move it away, or fetch into another directory with `starminer result TASK -o DIR`",
+        ),
         RequesterError::Outputs(outputs) => Failure::refused(Refusal::new(
             starminer_verify::Party::Node,
             outputs.code(),

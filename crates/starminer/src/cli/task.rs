@@ -1,13 +1,14 @@
 //! `starminer status|logs|result|cancel`: tasks of this home.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::json;
 use starminer_client::ClientError;
-use starminer_receipt::{NetworkTrust, Outcome, Overall, verify_receipt};
-use starminer_requester::Requester;
-use starminer_verify::TaskId;
+use starminer_receipt::{NetworkTrust, Outcome, OutputName, Overall, verify_receipt};
+use starminer_requester::{Cancelled, Requester, Results};
+use starminer_verify::{Party, Refusal, TaskId};
 use starminer_wire::TaskView;
 
 use super::args::{ResultArgs, StatusArgs, TaskArgs};
@@ -28,6 +29,10 @@ pub fn status(terminal: &Terminal, args: &StatusArgs) -> Result<u8, Failure> {
             Some(prefix) => vec![find(&requester, &collected, prefix)?],
             None => requester.open_tasks().into_iter().map(|(task, dir)| Found::Open(task, dir)).collect(),
         };
+        // Their tasks may be well: it is this home that lost what it needs to open the results.
+        let mut damaged: BTreeMap<_, _> = requester.damaged_tasks().into_iter().collect();
+        damaged.retain(|task, _| tasks.iter().any(|found| found.task() == *task));
+        let damage = |task: &TaskId| damaged.contains_key(task).then_some("journal.damaged");
         let mut rows = Vec::new();
         if tasks.is_empty() {
             terminal.result("no task is open in this home");
@@ -46,9 +51,11 @@ pub fn status(terminal: &Terminal, args: &StatusArgs) -> Result<u8, Failure> {
                 Err(ClientError::Refused { status: 404, .. }) => {
                     let (state, shown) =
                         if place.is_some() { ("collected", "collected") } else { ("not-taken", "not taken") };
-                    terminal.result(format!("{:<10} {shown:<11}", short(&task)));
+                    let why = damage(&task).unwrap_or_default();
+                    terminal
+                        .result(format!("{:<10} {shown:<11} {:<8} {:<10} {why}", short(&task), "-", "-").trim_end());
                     rows.push(json!({
-                        "task": task.to_string(), "state": state, "attempt": null, "node": null, "check": null, "collected": place,
+                        "task": task.to_string(), "state": state, "attempt": null, "node": null, "check": damage(&task), "collected": place,
                     }));
                     continue;
                 }
@@ -56,8 +63,10 @@ pub fn status(terminal: &Terminal, args: &StatusArgs) -> Result<u8, Failure> {
             };
             let attempt = view.attempt.map_or_else(|| "-".into(), |attempt| attempt.to_string());
             let node = view.node.map_or_else(|| "-".into(), |node| short(&node));
-            let why = match (&view.refusal, view.queue_position, &place) {
-                (Some(refusal), ..) => refusal.check().to_string(),
+            let check =
+                damage(&task).map(str::to_owned).or(view.refusal.as_ref().map(|refusal| refusal.check().to_string()));
+            let why = match (&check, view.queue_position, &place) {
+                (Some(check), ..) => check.clone(),
                 (None, Some(position), _) => format!("{position} before it in the queue"),
                 (None, None, Some(place)) => format!("collected: {place}"),
                 (None, None, None) => String::new(),
@@ -69,12 +78,15 @@ pub fn status(terminal: &Terminal, args: &StatusArgs) -> Result<u8, Failure> {
                 "state": view.state.name(),
                 "attempt": view.attempt.map(|attempt| attempt.0),
                 "node": view.node.map(|node| node.to_string()),
-                "check": view.refusal.as_ref().map(|refusal| refusal.check().to_string()),
+                "check": check,
                 "collected": place,
             }));
         }
         terminal.document(&json!({ "tasks": rows }));
-        Ok(exit::OK)
+        for error in damaged.values() {
+            terminal.result(format!("{}: {error}", terminal.style(Style::Red, "unreadable")));
+        }
+        Ok(if damaged.is_empty() { exit::OK } else { exit::LOCAL })
     })?
 }
 
@@ -86,6 +98,7 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
         let requester = opened.start(run::story(terminal))?;
         match find(&requester, &collected, &args.task)? {
             Found::Open(task, remembered) => {
+                requester.resume(&task).await.map_err(|error| requester_failure(&error))?;
                 // Outages are waited out once the coordinator has answered: who begins with one is told.
                 view(&requester, &task).await?;
                 let output_dir = output_dir(args.output.clone(), remembered);
@@ -97,7 +110,15 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
 }
 
 async fn view(requester: &Requester, task: &TaskId) -> Result<TaskView, Failure> {
-    requester.client().task(task, 0, 0).await.map_err(|error| requester_failure(&error.into()))
+    requester.client().task(task, 0, 0).await.map_err(|error| match error {
+        ClientError::Refused { status: 404, refusal, .. } => Failure::refused(Refusal::new(
+            Party::Coordinator,
+            refusal.check().to_owned(),
+            format!("the coordinator does not have task {task}"),
+            "if it never took it, `starminer cancel TASK` removes it from this home",
+        )),
+        error => requester_failure(&error.into()),
+    })
 }
 
 fn output_dir(named: Option<PathBuf>, remembered: Option<PathBuf>) -> PathBuf {
@@ -164,7 +185,13 @@ pub fn logs(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
             }
         };
         let since = collected_at(&task, &dir)?;
-        let (stdout, stderr) = (read(&dir.join("stdout.txt"), since)?, read(&dir.join("stderr.txt"), since)?);
+        let results = Results::read(&dir).filter(|results| results.task == task);
+        let log = |name: OutputName, usual: &str| match &results {
+            // Where the program has files of its own by the usual names, what it said is elsewhere.
+            Some(results) => results.place(&name).map_or(Ok(None), |place| read(&dir.join(place), since)),
+            None => read(&dir.join(usual), since),
+        };
+        let (stdout, stderr) = (log(OutputName::Stdout, "stdout.txt")?, log(OutputName::Stderr, "stderr.txt")?);
         for (label, text) in [("stdout", &stdout), ("stderr", &stderr)] {
             if let Some(text) = text {
                 terminal.result(format!("--- {label}\n{}", text.trim_end_matches('\n')));
@@ -226,9 +253,17 @@ pub fn cancel(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
                 return Err(Failure::usage("task.ended", reason, "there is nothing left to cancel"));
             }
         };
-        requester.cancel(&task).await.map_err(|error| requester_failure(&error))?;
-        terminal.result(format!("cancelled task {task}; its receipt: starminer result {}", short(&task)));
-        terminal.document(&json!({ "task": task.to_string(), "state": "cancelled" }));
+        let state = match requester.cancel(&task).await.map_err(|error| requester_failure(&error))? {
+            Cancelled::Ending => {
+                terminal.result(format!("cancelled task {task}; its receipt: starminer result {}", short(&task)));
+                "cancelled"
+            }
+            Cancelled::NeverTaken => {
+                terminal.result(format!("the coordinator never took task {task}; it is removed from this home"));
+                "not-taken"
+            }
+        };
+        terminal.document(&json!({ "task": task.to_string(), "state": state }));
         Ok(exit::OK)
     })?
 }

@@ -94,8 +94,9 @@ fn second_result(lie: Lie) -> (Result<TaskOutcome, String>, Vec<String>) {
             assert_eq!(outcome.unwrap().verdict.overall(), Overall::Proven, "{lie:?}: the first task is told honestly");
         }
         let outcome = requester.run(&evil.job(), &second).await.map_err(|error| error.to_string());
-        let written =
-            files_below(&[second]).into_iter().map(|file| text(&file)).filter(|file| !file.ends_with(".receipt"));
+        // The receipt, and the list of what was placed, are no outputs.
+        let is_output = |file: &String| !file.ends_with(".receipt") && !file.ends_with("/.starminer-results");
+        let written = files_below(&[second]).into_iter().map(|file| text(&file)).filter(is_output);
         (outcome, written.collect())
     })
 }

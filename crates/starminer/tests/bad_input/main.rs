@@ -8,6 +8,7 @@ mod support;
 
 mod bodies;
 mod clocks;
+mod homes;
 mod leases;
 mod programs;
 mod statements;

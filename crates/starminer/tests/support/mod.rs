@@ -271,7 +271,8 @@ impl Network {
         CoordinatorClient::connect_as(&self.address, trust.coordinator.key.0, identity).unwrap()
     }
 
-    /// A requester in this process; it must be called inside a multi-thread runtime. Called again it resumes what is open in that home.
+    /// A requester in this process; it must be called inside a multi-thread runtime. Called again it takes up what is open in
+    /// that home once it is told to wait for it.
     pub fn requester(&self, name: &str) -> Requester {
         self.requester_with(name, Arc::new(|_: Event| {}))
     }

@@ -1,0 +1,262 @@
+//! Homes and output directories: several processes in one, journals that are junk, tasks that were never taken, files in each other's way.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+use starminer_receipt::{EntryKind, LogEntry, Receipt};
+use starminer_requester::{Journal, JournalKey, TaskStart};
+use starminer_verify::TaskId;
+
+use crate::support::guests::counts_then_writes;
+use crate::support::{self, Network, must, program, runtime, starminer, text};
+
+/// A requester's home, as the commands use it.
+struct User {
+    home: PathBuf,
+}
+
+impl User {
+    fn of(network: &Network) -> Self {
+        drop(network.home("requester"));
+        Self { home: network.path("requester") }
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.home.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn run_args(&self, wasm: &Path, out: &Path) -> Vec<String> {
+        let accepted = support::ROOT_NAME.to_owned();
+        let mut args: Vec<String> = ["run", "--home"].map(Into::into).into();
+        args.extend([text(&self.home), "--wasm".into(), text(wasm), "-o".into(), text(out)]);
+        args.extend(["--accept-simulated".into(), accepted]);
+        args
+    }
+
+    fn with_home(&self, args: &[&str]) -> Output {
+        starminer(args.iter().copied().chain(["--json", "--home", &text(&self.home)]))
+    }
+
+    fn start(&self, args: &[String]) -> Child {
+        Command::new(program())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn tasks(&self) -> Vec<Value> {
+        let status = self.with_home(&["status"]);
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+        json(&status)["tasks"].as_array().unwrap().clone()
+    }
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[track_caller]
+fn refused(output: &Output, exit: i32, check: &str) -> String {
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(exit), "{said}");
+    assert!(said.contains(check), "{said}");
+    said
+}
+
+/// Every run completes at its first attempt: no process touches another one's task, and whoever only looks disturbs nobody.
+#[test]
+fn many_processes_use_one_home_at_once() {
+    const SIDE_BY_SIDE: usize = 4;
+    const EACH: usize = 2;
+    let network = Network::start(2);
+    let user = User::of(&network);
+    let wasm = user.file("guest.wasm", &counts_then_writes(1_000_000, 1));
+    let running = AtomicBool::new(true);
+    let receipts: Vec<PathBuf> = std::thread::scope(|scope| {
+        let looks = scope.spawn(|| {
+            let mut looks = 0;
+            while running.load(Ordering::SeqCst) {
+                user.tasks();
+                looks += 1;
+            }
+            looks
+        });
+        let runs: Vec<_> = (0..SIDE_BY_SIDE)
+            .map(|side| {
+                let (user, wasm) = (&user, &wasm);
+                scope.spawn(move || {
+                    let one = |round: usize| {
+                        let out = user.home.join(format!("out-{side}-{round}"));
+                        let said = must(user.run_args(wasm, &out).into_iter().chain(["--json".into()]));
+                        PathBuf::from(json(&said)["receipt"].as_str().unwrap())
+                    };
+                    (0..EACH).map(one).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let receipts = runs.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>();
+        running.store(false, Ordering::SeqCst);
+        assert!(looks.join().expect("status never fails") > 0);
+        receipts.into_iter().flat_map(|receipts| receipts.expect("no run fails")).collect()
+    });
+    assert_eq!(receipts.len(), SIDE_BY_SIDE * EACH);
+    let trust = user.home.join("network.toml");
+    let mut last = 0;
+    for path in &receipts {
+        must(["verify", &text(path), "--network", &text(&trust)]);
+        let receipt = Receipt::parse(&std::fs::read(path).unwrap()).unwrap();
+        let entries = receipt.entries.iter().map(|logged| LogEntry::parse(&logged.entry.0).unwrap().kind);
+        let kinds: Vec<EntryKind> = entries.collect();
+        let times = |kind| kinds.iter().filter(|found| **found == kind).count();
+        assert_eq!((times(EntryKind::Leased), times(EntryKind::Denied)), (1, 0), "{kinds:?}");
+        last = last.max(receipt.entries.iter().map(|logged| logged.inclusion.index()).max().unwrap());
+    }
+    assert!(user.tasks().is_empty());
+    // What is remembered is the largest checkpoint that any of them was shown: it covers the last release at least.
+    let remembered = network.home("requester").0.remembered(&network.trust()).unwrap().unwrap();
+    assert!(remembered.checkpoint().size() + 2 > last, "{} of {last}", remembered.checkpoint().size());
+}
+
+/// Who works on a task is named; the task can be looked at and cancelled from elsewhere all the same.
+#[test]
+fn a_task_is_worked_on_by_one_process() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    // It counts until it is stopped.
+    let wasm = user.file("guest.wasm", &counts_then_writes(1 << 60, 1));
+    let mut args = user.run_args(&wasm, &user.home.join("out"));
+    args.extend(["--fuel".into(), u64::MAX.to_string()]);
+    let mut run = user.start(&args);
+    network.wait_guest_runs("node1");
+    let tasks = user.tasks();
+    let task = tasks[0]["task"].as_str().unwrap();
+    let said = refused(&user.with_home(&["result", task]), 2, "journal.held");
+    assert!(said.contains(&format!("process {}", run.id())), "{said}");
+    must(["cancel", task, "--home", &text(&user.home)]);
+    assert_eq!(run.wait().unwrap().code(), Some(1), "the process that works on it hears of it");
+    assert!(user.tasks().is_empty(), "and collects what is left");
+    assert!(user.home.join("out").join(format!("{task}.receipt")).exists());
+}
+
+/// Says `said` to standard output and writes `file` to `/out/stdout.txt`.
+fn says_and_writes() -> Vec<u8> {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "path_open"
+            (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "stdout.txt")
+        (data (i32.const 16) "\80\00\00\00\04\00\00\00\90\00\00\00\04\00\00\00")
+        (data (i32.const 128) "said")
+        (data (i32.const 144) "file")
+        (func (export "_start")
+            (if (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 200)) (then unreachable))
+            (if (call $open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const 10) (i32.const 9)
+                    (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 208)) (then unreachable))
+            (if (call $write (i32.load (i32.const 208)) (i32.const 24) (i32.const 1) (i32.const 200))
+                (then unreachable))))"#;
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn outputs_never_take_each_others_place_nor_that_of_a_users_file() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    let out = user.home.join("out");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).ok();
+    let run = |wasm: &Path| starminer(user.run_args(wasm, &out).into_iter().chain(["--json".into()]));
+    let says = user.file("says.wasm", &says_and_writes());
+
+    // The program's own file has its name, and what it said is not lost.
+    let first = json(&run(&says));
+    let task = first["task"].as_str().unwrap();
+    assert_eq!(first["outputs"].as_array().unwrap().len(), 2);
+    assert_eq!((read("stdout.txt").as_deref(), read("stdout.captured.txt").as_deref()), (Some("file"), Some("said")));
+    assert_eq!(json(&user.with_home(&["logs", task]))["stdout"], "said");
+
+    // A failed run leaves nothing of the one before beside its receipt, but what is the user's own.
+    std::fs::write(out.join("notes"), "of the user").unwrap();
+    let traps = user.file("traps.wasm", &wat::parse_str(r#"(module (func (export "_start") unreachable))"#).unwrap());
+    let failed = run(&traps);
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!((read("stdout.txt"), read("stdout.captured.txt")), (None, None));
+    assert_eq!(read("notes").as_deref(), Some("of the user"));
+    assert!(out.join(format!("{task}.receipt")).exists(), "receipts are never taken away");
+
+    // What is in the way and not of an earlier run is not written over; the result is fetched to another place.
+    std::fs::write(out.join("stdout.txt"), "of the user").unwrap();
+    let said = refused(&run(&says), 5, "result.occupied");
+    assert!(said.contains("starminer result"), "{said}");
+    assert_eq!(read("stdout.txt").as_deref(), Some("of the user"));
+    let task = user.tasks()[0]["task"].as_str().unwrap().to_owned();
+    let elsewhere = user.home.join("elsewhere");
+    assert!(user.with_home(&["result", &task, "-o", &text(&elsewhere)]).status.success());
+    assert_eq!(std::fs::read_to_string(elsewhere.join("stdout.captured.txt")).unwrap(), "said");
+}
+
+/// A journal whose task never reached the coordinator, as a crash or an outage leaves it.
+fn never_submitted(network: &Network) -> TaskId {
+    runtime().block_on(async {
+        let (home, identity) = network.home("requester");
+        let requester = network.requester("requester");
+        let prepared = requester.prepare(&network.wasm_job(counts_then_writes(1, 1), &[]), None).unwrap();
+        let start = TaskStart {
+            spec: prepared.spec.envelope().clone(),
+            secret: prepared.secret.expose().to_vec().into(),
+            result_seed: prepared.result_seed.to_vec().into(),
+            output_dir: None,
+            detached: false,
+        };
+        let key = JournalKey::from_identity_seed(identity.seed());
+        drop(Journal::create(&home.journal_dir(), &key, prepared.spec.task, start).unwrap());
+        prepared.spec.task
+    })
+}
+
+#[test]
+fn a_task_that_was_never_taken_can_be_cleared() {
+    let network = Network::coordinator_only();
+    let user = User::of(&network);
+    let task = never_submitted(&network).to_string();
+    assert_eq!(user.tasks()[0]["state"], "not-taken");
+    refused(&user.with_home(&["result", &task]), 1, "task.unknown");
+    assert_eq!(user.tasks().len(), 1, "that it is unknown may be an error: it is kept until somebody says otherwise");
+    let cancelled = user.with_home(&["cancel", &task]);
+    assert!(cancelled.status.success());
+    assert_eq!(json(&cancelled)["state"], "not-taken");
+    assert!(user.tasks().is_empty());
+}
+
+#[test]
+fn a_journal_that_is_junk_is_named() {
+    let network = Network::coordinator_only();
+    let user = User::of(&network);
+    let (good, bad) = (never_submitted(&network).to_string(), never_submitted(&network).to_string());
+    let journal = user.home.join("journal").join(format!("{bad}.journal"));
+    std::fs::write(&journal, b"junk junk junk junk").unwrap();
+    let status = user.with_home(&["status"]);
+    assert_eq!(status.status.code(), Some(5));
+    let rows = json(&status)["tasks"].as_array().unwrap().clone();
+    for (task, check) in [(&good, Value::Null), (&bad, "journal.damaged".into())] {
+        let row = rows.iter().find(|row| row["task"] == **task).unwrap();
+        assert_eq!(row["check"], check);
+    }
+    let said = starminer(["status", "--home", &text(&user.home)]);
+    assert!(String::from_utf8_lossy(&said.stdout).contains(&text(&journal)), "{said:?}");
+    for command in ["result", "cancel"] {
+        let said = refused(&user.with_home(&[command, &bad]), 5, "journal.damaged");
+        assert!(said.contains(&text(&journal)), "{said}");
+    }
+    assert_eq!(std::fs::read(&journal).unwrap(), b"junk junk junk junk", "nobody writes to what is not understood");
+    let one = starminer(["status", &good, "--home", &text(&user.home)]);
+    assert!(one.status.success(), "a damaged neighbour harms nobody");
+    std::fs::remove_file(&journal).unwrap();
+    assert_eq!(user.tasks().len(), 1);
+}
