@@ -29,6 +29,7 @@ pub fn seeds() -> Vec<Seed> {
     files_and_texts(&mut all);
     broker(&mut all);
     all.extend(targets::vault_seeds());
+    all.extend(targets::cli_seeds());
     #[cfg(feature = "edges")]
     all.extend(targets::edge_seeds());
     all

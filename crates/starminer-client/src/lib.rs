@@ -11,4 +11,5 @@ pub use api::{CoordinatorClient, UploadSource};
 pub use error::ClientError;
 pub use transport::{
     CHANNEL_BINDING_HEADER, RequestBody, ResponseBody, Transport, TransportError, TransportLimits, TransportSetupError,
+    error_chain,
 };

@@ -32,7 +32,7 @@ use tokio::time::{Instant, timeout_at};
 
 use body::{BodyFault, SendBody};
 pub use body::{RequestBody, ResponseBody};
-pub use error::TransportError;
+pub use error::{TransportError, error_chain};
 use pool::{Flight, Pool};
 
 /// The header that carries the connection's channel-binding proof (128 hexadecimal digits, `specs/tls.md`).

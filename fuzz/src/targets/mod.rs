@@ -2,6 +2,7 @@
 
 mod attester;
 mod broker;
+mod cli;
 mod log;
 mod receipt;
 mod tls;
@@ -19,6 +20,7 @@ mod runtime;
 mod sandbox;
 
 pub(crate) use broker::known_deposit;
+pub(crate) use cli::seeds as cli_seeds;
 pub(crate) use tls::{known_proof, server_identity_certificate};
 pub(crate) use vault::seeds as vault_seeds;
 
@@ -89,6 +91,8 @@ table! {
     "broker-logged", 5_000, broker::logged, "JSON of an entry and its proof; only the release's own lets it be granted";
     "broker-ledger", 2_000, broker::ledger, "JSON of a journal, signed again; what was granted or denied stays so";
     "broker-deposit", 4_000, broker::deposit, "JSON of a deposit; only the one for this spec and broker opens";
+
+    "cli-job", 10_000, cli::job, "a job file; unknown fields are refused, and errors point into the text";
 
     "attester-key-files", 5_000, attester::key_files, "key files of root and device; what loads is saved the same";
 

@@ -75,7 +75,7 @@ pub enum TransportError {
 impl TransportError {
     /// What hyper says of a request that failed.
     pub(super) fn broken(address: &Arc<str>, error: &hyper::Error) -> Self {
-        Self::Broken { address: address.clone(), reason: chain(error) }
+        Self::Broken { address: address.clone(), reason: error_chain(error) }
     }
 
     /// A stable code for users and scripts.
@@ -120,8 +120,8 @@ pub(super) fn is_transient(error: &HandshakeError) -> bool {
     }
 }
 
-/// An error and what it stems from, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+/// An error and what it stems from in one line, each once.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -146,18 +146,18 @@ impl From<TransportError> for ClientError {
             | TransportError::Stalled { ref address, .. }
                 if transient =>
             {
-                Self::Unreachable { address: address.to_string(), reason: chain(&error) }
+                Self::Unreachable { address: address.to_string(), reason: error_chain(&error) }
             }
             TransportError::Dial { ref address, ref source } if is_wrong_peer(source) => {
-                Self::WrongPeer { address: address.to_string(), check: source.code(), reason: chain(source) }
+                Self::WrongPeer { address: address.to_string(), check: source.code(), reason: error_chain(source) }
             }
             TransportError::Dial { ref address, ref source }
             | TransportError::RefusedByServer { ref address, ref source }
                 if matches!(**source, HandshakeError::Alert(_)) =>
             {
-                Self::NotAdmitted { address: address.to_string(), check: source.code(), reason: chain(source) }
+                Self::NotAdmitted { address: address.to_string(), check: source.code(), reason: error_chain(source) }
             }
-            error => Self::Protocol { reason: chain(&error) },
+            error => Self::Protocol { reason: error_chain(&error) },
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use starminer_verify::software_tee::DebugMode;
 use starminer_verify::{
     AttestationResult, Decision, DeviceClaims, Evidence, Expect, Provenance, Purpose, Refusal, Tier, TrustStatus,
-    Verdict, Verified, Weight,
+    UnixTime, Verdict, Verified, Weight,
 };
 
 use crate::fixture::{NOW, Node, Verifier};
@@ -76,8 +76,26 @@ fn claims_are_those_of_the_device() {
     assert_eq!(claims.debug, DebugMode::Off);
     assert_eq!(claims.boot, node.boot);
     assert_eq!(claims.root, node.root.public());
-    assert_eq!(claims.certificate_not_after, node.not_after);
+    assert_eq!((claims.certificate_not_before, claims.certificate_not_after), (node.not_before, node.not_after));
     assert_eq!(verified.posture(), &node.posture);
+}
+
+/// A second judgement at another time says what verification at that time says, to the letter.
+#[test]
+fn evidence_at_another_time_is_judged_as_verification_would() {
+    let node = Node::task();
+    let mut verifier = Verifier::of(&node);
+    let verified = verifier.verify(&node.evidence()).unwrap();
+    let mut refused = 0;
+    for edge in [0, node.not_before.0, NOW.0, node.not_after.0, u64::MAX] {
+        for now in [edge.saturating_sub(1), edge, edge.saturating_add(1)] {
+            verifier.now = UnixTime(now);
+            let anew = verifier.verify(&node.evidence()).map(|verified| assert_eq!(verified.verified_at().0, now));
+            assert_eq!(verified.check_at(UnixTime(now)), anew, "at {now}");
+            refused += usize::from(anew.is_err());
+        }
+    }
+    assert_eq!(refused, 9, "before, at and after both ends");
 }
 
 #[test]

@@ -124,8 +124,8 @@ impl BrokerService {
         PublicKey(self.identity.public())
     }
 
-    /// Answers and releases until `shutdown`.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// Answers and releases until `shutdown`; says when the coordinator knows it.
+    pub async fn run(self, known: impl FnOnce(), shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let seed = Zeroizing::new(*self.identity.seed());
         let releaser = Arc::new(Releaser::for_broker(
             self.client.clone(),
@@ -135,15 +135,23 @@ impl BrokerService {
         ));
         tokio::select! {
             error = releaser.run() => Err(error.into()),
-            () = self.answer_challenges() => Ok(()),
+            () = self.answer_challenges(known) => Ok(()),
             () = shutdown => Ok(()),
         }
     }
 
-    async fn answer_challenges(&self) {
+    async fn answer_challenges(&self, known: impl FnOnce()) {
+        let mut known = Some(known);
         loop {
-            let requests = match self.client.broker_requests(MAX_POLL_WAIT_MS).await {
-                Ok(requests) => requests,
+            // The first question is answered at once, and makes this broker known.
+            let wait_ms = if known.is_some() { 0 } else { MAX_POLL_WAIT_MS };
+            let requests = match self.client.broker_requests(wait_ms).await {
+                Ok(requests) => {
+                    if let Some(known) = known.take() {
+                        known();
+                    }
+                    requests
+                }
                 Err(error) => {
                     tracing::debug!(%error, "broker requests");
                     tokio::time::sleep(BACKOFF).await;

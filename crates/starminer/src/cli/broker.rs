@@ -33,9 +33,14 @@ pub fn run(terminal: &Terminal, args: &ServiceRunArgs) -> Result<u8, Failure> {
     };
     block_on(async {
         let service = BrokerService::start(&args.dir).map_err(|error| failed(&error))?;
-        terminal.say(format!("broker {} answers", service.key()));
-        service::ready(&args.dir)?;
-        service.run(service::shutdown_signal()).await.map_err(|error| failed(&error))?;
+        let (key, dir) = (service.key(), args.dir.clone());
+        let known = move || {
+            terminal.say(format!("broker {key} answers"));
+            if let Err(failure) = service::ready(&dir) {
+                tracing::warn!(%failure, "the broker is known and cannot say so");
+            }
+        };
+        service.run(known, service::shutdown_signal()).await.map_err(|error| failed(&error))?;
         Ok(exit::OK)
     })?
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use starminer_client::error_chain as with_sources;
 use starminer_client::{ClientError, CoordinatorClient};
 use starminer_receipt::NetworkTrust;
 use starminer_requester::{EventSink, Home, HomeError, Requester, RequesterError};
@@ -171,19 +172,4 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
             "nothing is lost: `starminer result TASK -o DIR` writes it to another place",
         ),
     }
-}
-
-/// An error and its causes, each once.
-pub fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

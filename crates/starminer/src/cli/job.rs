@@ -1,98 +1,20 @@
 //! From the command line and a job file to a plan.
-//!
-//! A job file (paths are relative to it):
-//!
-//! ```toml
-//! wasm = "wordcount.wasm"            # or: onnx = "model.onnx"
-//! inputs = ["notes.txt"]
-//! output = "out"
-//! args = ["--top", "20"]
-//!
-//! [limits]
-//! fuel = 2_000_000_000
-//! memory_mib = 256
-//! timeout_seconds = 60
-//!
-//! [policy]
-//! accept_simulated = ["demo software TEE"]
-//! ```
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest};
 use starminer_requester::{InputSource, JobPlan};
 use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
 
 use super::args::{RunArgs, SensitivityArg};
 use super::exit::Failure;
-use super::service::toml_reason;
+use super::job_file::{JobFile, JobPolicy, MAX_JOB_BYTES};
+use super::service::{read_text, toml_reason};
 
-/// Largest job file, in bytes.
-const MAX_JOB_BYTES: u64 = 256 * 1024;
 /// How long after submission a key may be released.
 const VALID_FOR_MS: u64 = 24 * 60 * 60 * 1000;
 /// How often a task may be leased.
 const MAX_ATTEMPTS: u32 = 3;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JobFile {
-    wasm: Option<PathBuf>,
-    onnx: Option<PathBuf>,
-    #[serde(default)]
-    inputs: Vec<PathBuf>,
-    output: Option<PathBuf>,
-    #[serde(default)]
-    args: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    #[serde(default)]
-    portable: bool,
-    #[serde(default)]
-    grant_clock: bool,
-    #[serde(default)]
-    grant_random: bool,
-    sensitivity: Option<Sensitivity>,
-    max_attempts: Option<u32>,
-    #[serde(default)]
-    limits: JobLimits,
-    #[serde(default)]
-    policy: JobPolicy,
-    #[serde(default)]
-    table: JobTable,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JobLimits {
-    fuel: Option<u64>,
-    memory_mib: Option<u64>,
-    timeout_seconds: Option<u64>,
-    output_mib: Option<u64>,
-    scratch_mib: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JobPolicy {
-    minimum_tier: Option<Tier>,
-    #[serde(default)]
-    accept_simulated: Vec<String>,
-    #[serde(default)]
-    operator_may_read_memory: bool,
-}
-
-/// How an ONNX job reads and writes its table.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct JobTable {
-    id_column: Option<String>,
-    #[serde(default)]
-    ignore_columns: Vec<String>,
-    output: Option<String>,
-}
 
 /// A plan and where its outputs go.
 #[derive(Debug)]
@@ -197,15 +119,12 @@ fn sensitivity(arg: SensitivityArg) -> Sensitivity {
 }
 
 fn read_job(path: &Path) -> Result<JobFile, Failure> {
-    use std::io::Read as _;
     let unusable = |reason: &dyn std::fmt::Display| {
         let remedy = "see `starminer run --help` and examples/*/job.toml";
         Failure::usage("job.unusable-file", format!("{}: {reason}", path.display()), remedy)
     };
-    let file = std::fs::File::open(path).map_err(|error| unusable(&error))?;
-    let mut text = String::new();
-    file.take(MAX_JOB_BYTES).read_to_string(&mut text).map_err(|error| unusable(&error))?;
-    toml::from_str(&text).map_err(|error| unusable(&toml_reason(&text, &error)))
+    let text = read_text(path, MAX_JOB_BYTES).map_err(|error| unusable(&error))?;
+    JobFile::parse(&text).map_err(|error| unusable(&toml_reason(&text, &error)))
 }
 
 /// Files as they are; of a directory every file in it, by name.

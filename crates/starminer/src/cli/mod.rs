@@ -7,6 +7,7 @@ mod coordinator;
 pub mod exit;
 mod home;
 mod job;
+mod job_file;
 mod key;
 mod node;
 mod run;

@@ -1,7 +1,7 @@
 //! What the long-running commands share: directories, settings, hardening, signals, readiness.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -45,7 +45,6 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// Reads settings that `init` wrote.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    use std::io::Read as _;
     let unusable = |reason: &dyn std::fmt::Display| {
         Failure::usage(
             "settings.unusable",
@@ -53,11 +52,18 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
             "give the directory that `init` made",
         )
     };
-    let mut text = String::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(MAX_SETTINGS_BYTES).read_to_string(&mut text))
-        .map_err(|error| unusable(&error))?;
+    let text = read_text(path, MAX_SETTINGS_BYTES).map_err(|error| unusable(&error))?;
     toml::from_str(&text).map_err(|error| unusable(&toml_reason(&text, &error)))
+}
+
+/// Reads a text file of at most `max_bytes`; of a longer one nothing is used.
+pub fn read_text(path: &Path, max_bytes: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(max_bytes + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > max_bytes {
+        return Err(std::io::Error::other(format!("more than {max_bytes} bytes")));
+    }
+    Ok(text)
 }
 
 /// A defect of a TOML file in one line: reasons of refusals have no line breaks.

@@ -16,6 +16,9 @@ use crate::support::{Network, example, files_below, runtime, search, text};
 
 const CANARY: &[u8] = b"CANARY-vault-nine-kingfishers";
 
+/// What a thief makes of its own spec.
+type Theft<'t> = &'t dyn Fn(&mut TaskSpec);
+
 fn respecified(prepared: PreparedTask, identity: &IdentityKey, change: impl FnOnce(&mut TaskSpec)) -> PreparedTask {
     let mut spec = prepared.spec.statement().clone();
     change(&mut spec);
@@ -60,7 +63,7 @@ fn only_a_tasks_own_key_opens_its_objects() {
         assert_eq!(outcome.outcome, Some(Outcome::Completed));
 
         // The thief's task names the victim's input, workload or manifest in the place of its own. The thief releases its own secret only.
-        let stolen: [(&str, &str, &dyn Fn(&mut TaskSpec)); 4] = [
+        let stolen: [(&str, &str, Theft<'_>); 4] = [
             ("input", "input.unopenable", &|theft| theft.inputs = spec.inputs.clone()),
             ("workload", "input.unopenable", &|theft| theft.workload = spec.workload),
             ("workload as input", "input.unopenable", &|theft| theft.inputs = vec![spec.workload]),

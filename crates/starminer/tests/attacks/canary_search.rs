@@ -31,7 +31,7 @@ fn no_disk_ever_holds_plaintext_or_keys() {
     let mut needles = vec![CANARY.to_vec(), CANARY.to_ascii_lowercase()];
     runtime().block_on(async {
         let requester = network.requester("requester");
-        let broker = requester.client().network().await.unwrap().brokers[0];
+        let broker = network.broker(&requester).await;
         for broker in [None, Some(broker)] {
             let job = network.wasm_job(example("wordcount/wordcount.wasm"), &[("notes.txt", notes.clone())]);
             let task = requester.submit(&job, None, broker).await.unwrap();

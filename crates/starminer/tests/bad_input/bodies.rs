@@ -114,7 +114,7 @@ fn endless_bodies_are_cut_and_cost_no_memory() {
     // A hundred bodies without end; what the coordinator ever held is bounded by windows and named limits.
     let grown = kilobytes(pid, "VmHWM") - before;
     eprintln!("the coordinator's memory grew by {grown} KiB");
-    assert!(grown < 96 * 1024, "{grown} KiB");
+    assert!(grown < 64 * 1024, "{grown} KiB");
 }
 
 #[test]
@@ -132,16 +132,15 @@ fn an_upload_that_breaks_off_is_resumed() {
         let broken = breaks_off(blob.slice(..400_000), false);
         assert!(client.transport().request(Method::PUT, &path(0), &[], broken, PATIENCE).await.is_err());
         // It falls silent: the coordinator does not wait for ever, and keeps what came.
-        let mut stored = client.blob_status(&id).await.unwrap().stored_bytes;
-        let at = usize::try_from(stored).unwrap();
-        let silent = breaks_off(blob.slice(at..700_000), true);
-        let mut answer = send(&client, Method::PUT, &path(stored), silent).await;
-        if answer.1 == "blob.busy" || answer.1 == "blob.wrong-offset" {
-            // The first request had not been given up yet when the second came.
-            stored = client.blob_status(&id).await.unwrap().stored_bytes;
+        let answer = loop {
+            let stored = client.blob_status(&id).await.unwrap().stored_bytes;
             let silent = breaks_off(blob.slice(usize::try_from(stored).unwrap()..700_000), true);
-            answer = send(&client, Method::PUT, &path(stored), silent).await;
-        }
+            let answer = send(&client, Method::PUT, &path(stored), silent).await;
+            // For a moment the coordinator may not know yet that the first request is over.
+            if !matches!(answer.1.as_str(), "blob.busy" | "blob.wrong-offset") {
+                break answer;
+            }
+        };
         assert_eq!(answer, (400, "body.timeout".into()));
         assert_eq!(client.blob_status(&id).await.unwrap().stored_bytes, 700_000);
         // Nobody continues it at another place, or for another identity, or before it is complete.

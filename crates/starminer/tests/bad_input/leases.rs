@@ -32,7 +32,7 @@ fn a_late_node_is_fenced_and_the_task_completes_elsewhere() {
         let before = requester.client().receipt(&task).await.unwrap();
         let outcome = requester.collect(view, &out("slow")).await.unwrap();
         completed(&outcome);
-        assert_eq!(entries(&outcome, EntryKind::Leased), 2);
+        assert_eq!(entries(&outcome, EntryKind::Leased).len(), 2);
         assert_eq!(outcome.verdict.node, Some(second));
 
         // It is a node like any other again, and by then has been told that its attempt is over.

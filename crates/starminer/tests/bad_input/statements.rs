@@ -11,6 +11,9 @@ use zeroize::Zeroizing;
 use crate::support::{Network, example, now, runtime};
 use crate::{code, completed, failed};
 
+/// What is made of a good spec.
+type Change<'c> = &'c dyn Fn(&mut TaskSpec);
+
 /// An envelope of any payload, as another implementation might make it.
 fn sealed_by_hand(payload_type: &str, payload: &[u8], signers: &[&SigningKey]) -> Envelope {
     let message = pre_authentication_encoding(payload_type, payload);
@@ -103,7 +106,7 @@ fn bad_specs_are_refused_with_a_code() {
         };
         let day = 24 * 3_600_000;
         let (past, future) = (UnixTime(now().0 - day), UnixTime(now().0 + 365 * day));
-        let wrong: [(&str, &dyn Fn(&mut TaskSpec), &str); 5] = [
+        let wrong: [(&str, Change<'_>, &str); 5] = [
             ("expired", &|spec| (spec.created_at, spec.expires_at) = (UnixTime(past.0 - 1), past), "spec.expired"),
             ("expires at once", &|spec| spec.expires_at = UnixTime(spec.created_at.0 + 1), "spec.expired"),
             ("of another network", &|spec| spec.network.0[0] ^= 1, "network.other"),
@@ -129,9 +132,7 @@ fn bad_specs_are_refused_with_a_code() {
         let outcome = run("commitment", &|spec| spec.inputs[0].commitment = Digest([4; 32])).await;
         failed(&outcome, Party::Requester, "input.commitment");
         let outcome = run("swapped", &|spec| {
-            let input = spec.inputs[0];
-            spec.inputs[0] = spec.workload;
-            spec.workload = input;
+            std::mem::swap(&mut spec.inputs[0], &mut spec.workload);
         })
         .await;
         failed(&outcome, Party::Requester, "input.unopenable");

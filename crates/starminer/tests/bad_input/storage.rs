@@ -60,7 +60,7 @@ fn a_full_coordinator_takes_nothing_and_loses_nothing() {
         completed(&before);
 
         // A task whose report comes while there is no room.
-        let slow = network.wasm_job(counts_then_writes(600_000_000, 1), &[]);
+        let slow = network.wasm_job(counts_then_writes(1_500_000_000, 1), &[]);
         let task = requester.submit(&slow, None, None).await.unwrap();
         tokio::task::block_in_place(|| network.wait_guest_runs("node1"));
         disk.fill();

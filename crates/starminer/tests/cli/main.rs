@@ -8,6 +8,7 @@
 mod support;
 
 mod call;
+mod demo;
 mod help;
 mod key;
 mod operators;

@@ -215,6 +215,7 @@ fn a_job_that_cannot_be_used_is_refused_before_anything_is_sent() {
     write_job(&user.cli, "unknown-field.toml", "[limits]\nfuell = 3");
     write_job(&user.cli, "wrong-type.toml", "[limits]\nfuel = \"much\"");
     user.cli.write("not.toml", "wasm = ");
+    user.cli.write("long.toml", format!("wasm = \"{wasm}\"\n{}", "# more than is read\n".repeat(20_000)));
     user.cli.write("no-program.toml", "inputs = []");
     user.cli.write("absent-program.toml", "wasm = \"absent.wasm\"");
     user.cli.write("absent-input.toml", format!("wasm = \"{wasm}\"\ninputs = [\"absent.csv\"]"));
@@ -223,6 +224,7 @@ fn a_job_that_cannot_be_used_is_refused_before_anything_is_sent() {
         (&["absent.toml"], "job.unusable-file", "absent.toml: No such file"),
         (&["unknown-field.toml"], "job.unusable-file", "unknown-field.toml: line 4, column 1: unknown field `fuell`"),
         (&["wrong-type.toml"], "job.unusable-file", "wrong-type.toml: line 4, column 8: invalid type"),
+        (&["long.toml"], "job.unusable-file", "long.toml: more than 262144 bytes"),
         (&["not.toml"], "job.unusable-file", "not.toml: line 1, column"),
         (&["no-program.toml"], "job.no-workload", "wasm program or an ONNX model"),
         (&[], "job.no-workload", "wasm program or an ONNX model"),

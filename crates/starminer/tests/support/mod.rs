@@ -284,6 +284,18 @@ impl Network {
         Requester::start(self.client(&identity), home, self.trust(), &seed, events, now).unwrap()
     }
 
+    /// The broker of this network, as soon as the coordinator has heard of it.
+    pub async fn broker(&self, requester: &Requester) -> starminer_verify::PublicKey {
+        let until = Instant::now() + START_TIMEOUT;
+        loop {
+            if let Some(broker) = requester.client().network().await.unwrap().brokers.first() {
+                return *broker;
+            }
+            assert!(Instant::now() < until, "the broker does not come: {}", self.log("broker"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// A wasm job on this network's simulated TEEs.
     pub fn wasm_job(&self, workload: Vec<u8>, inputs: &[(&str, Vec<u8>)]) -> JobPlan {
         Self::wasm_job_for(&self.trust(), workload, inputs)

@@ -1,0 +1,88 @@
+//! `demo`: what it claims holds, what it leaves behind is what it says.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::{Cli, exit, has_keys};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn pids(cli: &Cli) -> Vec<u32> {
+    let text = std::fs::read_to_string(cli.path("net/pids")).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Whether a process of this network runs under that number, which the system may have given to another since.
+fn runs(cli: &Cli, pid: u32) -> bool {
+    let command = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&command).contains(&*cli.path("net").to_string_lossy())
+}
+
+/// Ends what `--keep` left running, also when the test fails.
+struct Kept<'a>(&'a Cli);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        for pid in pids(self.0).into_iter().filter(|pid| runs(self.0, *pid)) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+#[test]
+fn it_proves_its_claims_and_cleans_up() {
+    let cli = Cli::new();
+    let document = cli.run(["demo", "--json", "--dir", "net"]).json(exit::OK);
+    has_keys(&document, &["ok", "jobs", "search", "flipped_receipt", "seconds"]);
+    assert_eq!(document["ok"], true);
+    let jobs = document["jobs"].as_array().unwrap();
+    assert_eq!(jobs.len(), 3);
+    for (job, ended) in
+        jobs.iter().zip(["completed", "completed", "failed: engine.wasm.out-of-fuel (fault: requester)"])
+    {
+        has_keys(job, &["task", "ended", "receipt", "verdict", "simulated"]);
+        assert_eq!((&job["ended"], &job["verdict"]), (&ended.into(), &"proven".into()));
+        assert_eq!(job["simulated"], true);
+        let receipt = job["receipt"].as_str().unwrap();
+        cli.run(["verify", receipt, "--network", "net/requester/network.toml"]).exits(exit::OK);
+    }
+    has_keys(&document["search"], &["files", "bytes", "hits"]);
+    assert_eq!(document["search"]["hits"], 0);
+    assert!(document["search"]["files"].as_u64().unwrap() > 10);
+    assert!(document["flipped_receipt"].as_str().unwrap().starts_with("refuted"));
+    assert!(pids(&cli).into_iter().all(|pid| !runs(&cli, pid)), "nothing runs on");
+
+    cli.run(["demo", "--dir", "net"]).fails(exit::UNUSABLE, "demo.directory", "requester", "net is not empty");
+}
+
+#[test]
+fn kept_it_goes_on_and_the_commands_it_prints_work() {
+    let cli = Cli::new();
+    let kept = Kept(&cli);
+    let said = cli.run(["demo", "--dir", "net", "--keep"]);
+    let story = said.exits(exit::OK);
+    for part in ["Job 1", "Job 2", "Job 3", "accuracy 9", "SIMULATED", "found 0", "refuted", "All of it held"] {
+        assert!(story.contains(part), "{part:?} is missing: {story}");
+    }
+    let processes = pids(&cli);
+    assert_eq!(processes.len(), 5);
+    assert!(processes.iter().all(|pid| runs(&cli, *pid)), "five processes run");
+
+    let commands: Vec<&str> = story.lines().skip_while(|line| !line.ends_with("Try:")).skip(1).map(str::trim).collect();
+    let home = commands.iter().find_map(|line| line.strip_prefix("export STARMINER_HOME=")).unwrap();
+    for wanted in [" status", " verify "] {
+        let line = commands.iter().find(|line| line.contains(wanted)).unwrap();
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-c", line]).env("STARMINER_HOME", home).current_dir(cli.dir.path()).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    }
+    let stop = commands.iter().find(|line| line.starts_with("kill ")).unwrap();
+    assert!(Command::new("sh").args(["-c", stop]).status().unwrap().success());
+    let until = Instant::now() + PATIENCE;
+    while processes.iter().any(|pid| runs(&cli, *pid)) {
+        assert!(Instant::now() < until, "it does not stop");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(kept);
+}
