@@ -170,7 +170,8 @@ fn a_node_without_evidence_can_report_a_failure_and_nothing_else() {
     let digest = Digest([6; 32]);
     let object = ObjectRef { content_id: digest, sealed_bytes: 1, commitment: digest };
     let engine = EngineRecord { kind: "wasm".into(), build: "b".into(), cpu_target: "c".into(), digests: Vec::new() };
-    let lies: [(&str, &dyn Fn(&mut ReportPredicate)); 10] = [
+    type Lie<'a> = (&'a str, &'a dyn Fn(&mut ReportPredicate));
+    let lies: [Lie<'_>; 10] = [
         ("completed", &|said| said.outcome = Outcome::Completed),
         ("completed, as a task process", &|said| {
             (said.author, said.outcome) = (ReportAuthor::Task, Outcome::Completed);

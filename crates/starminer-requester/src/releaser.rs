@@ -183,10 +183,9 @@ impl<H: ReleaserHost> Releaser<H> {
                     feed = &mut poll => break Some(feed),
                     () = self.rewound.notified() => break None,
                     Some(error) = failures.recv() => return error,
-                    _ = joins.tick() => match self.join_checkpoints().await {
-                        Err(StepError::Stop(error)) => return error,
-                        // Tried again at the next tick, and before too many are kept.
-                        Err(_) | Ok(()) => {}
+                    // What could not be joined is tried again at the next tick, and before too many are kept.
+                    _ = joins.tick() => if let Err(StepError::Stop(error)) = self.join_checkpoints().await {
+                        return error;
                     },
                 }
             };
@@ -284,7 +283,19 @@ impl<H: ReleaserHost> Releaser<H> {
     async fn record(&self, task: &TaskId, record: Option<LedgerRecord>) -> Result<(), StepError> {
         let Some(record) = record else { return Ok(()) };
         let stop = |error: String| StepError::Stop(ReleaserError::Journal(error));
-        match self.host.record(task, record).map_err(stop)? {
+        let kept = match self.host.record(task, record) {
+            // Collected or given up while the step was under way: that ends the step, and no other task's.
+            Err(_) if !self.host.knows(task) => {
+                return Err(StepError::Refused(Refusal::new(
+                    Party::Releaser,
+                    "release.unknown-task",
+                    "the task was closed meanwhile",
+                    "nothing is left to do",
+                )));
+            }
+            kept => kept.map_err(stop)?,
+        };
+        match kept {
             Some(unsynced) => tokio::task::spawn_blocking(move || unsynced.sync())
                 .await
                 .map_err(|error| stop(error.to_string()))?

@@ -69,7 +69,7 @@ pub enum RequesterError {
         /// The task.
         task: TaskId,
         /// Why there is no answer.
-        source: ClientError,
+        source: Box<ClientError>,
     },
     /// No such task in this home.
     #[error("no task {0} in this home")]
@@ -401,7 +401,7 @@ impl Requester {
                 self.finish(&task)?;
                 return Err(error.into());
             }
-            Err(source) => return Err(RequesterError::Unacknowledged { task, source }),
+            Err(error) => return Err(RequesterError::Unacknowledged { task, source: Box::new(error) }),
         }
         (self.host.events)(Event::Submitted { task });
         Ok(task)
@@ -624,13 +624,10 @@ impl Requester {
     /// # Errors
     /// The coordinator refuses or cannot be reached; no such task; the journal of one that was never taken is held by another process.
     pub async fn cancel(&self, task: &TaskId) -> Result<Cancelled, RequesterError> {
-        let spec = match self.host.open().get(task) {
-            Some(open) => Ok(open.spec.clone()),
-            None => Err(()),
-        };
-        let spec = match spec {
-            Ok(spec) => spec,
-            Err(()) => {
+        let open = self.host.open().get(task).map(|open| open.spec.clone());
+        let spec = match open {
+            Some(spec) => spec,
+            None => {
                 let (journal_dir, key, task) = (self.home.journal_dir(), self.journal_key.clone(), *task);
                 let records = known(&task, blocking(move || Journal::look(&journal_dir, &key, task)).await)?;
                 spec_of(&task, started(&task, &records)?)?

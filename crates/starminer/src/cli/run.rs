@@ -69,6 +69,8 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
                     terminal.document(&json!({ "task": task.to_string(), "broker": broker.to_string() }));
                     return Ok(exit::OK);
                 }
+                // Another broker might make it a second task.
+                Err(error @ RequesterError::Unacknowledged { .. }) => return Err(requester_failure(&error)),
                 Err(error) => last = requester_failure(&error),
             }
         }
