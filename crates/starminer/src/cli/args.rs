@@ -459,6 +459,9 @@ pub struct ServiceRunArgs {
     /// Directory that `init` made.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// Stop when standard input ends, too: when whoever started it is gone.
+    #[arg(long)]
+    pub until_stdin_ends: bool,
 }
 
 /// `broker` commands.
@@ -506,6 +509,9 @@ pub struct NodeRunArgs {
     /// How many tasks at a time; the number of processors otherwise.
     #[arg(long, value_name = "N")]
     pub places: Option<u32>,
+    /// Stop when standard input ends, too: when whoever started it is gone.
+    #[arg(long)]
+    pub until_stdin_ends: bool,
 }
 
 /// Arguments of `node init` and `broker init`.

@@ -40,7 +40,7 @@ pub fn run(terminal: &Terminal, args: &ServiceRunArgs) -> Result<u8, Failure> {
                 tracing::warn!(%failure, "the broker is known and cannot say so");
             }
         };
-        service.run(known, service::shutdown_signal()).await.map_err(|error| failed(&error))?;
+        service.run(known, service::shutdown_signal(args.until_stdin_ends)).await.map_err(|error| failed(&error))?;
         Ok(exit::OK)
     })?
 }

@@ -8,6 +8,7 @@
 //! | 3 | `verify`: something is unanchored |
 //! | 4 | the other side could not be reached or did not answer |
 //! | 5 | this machine failed: disk, memory, permissions |
+//! | 128 + n | ended by signal n: 129 SIGHUP, 130 Ctrl-C, 143 SIGTERM |
 
 use std::fmt;
 
@@ -26,6 +27,9 @@ pub const UNANCHORED: u8 = 3;
 pub const UNREACHABLE: u8 = 4;
 /// This machine failed.
 pub const LOCAL: u8 = 5;
+
+/// Added to the number of the signal that ended the command.
+pub const SIGNALLED: u8 = 128;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, Clone)]
@@ -53,6 +57,12 @@ impl Failure {
     /// The other side did not answer.
     pub fn unreachable(refusal: Refusal) -> Self {
         Self { refusal, exit_code: UNREACHABLE }
+    }
+
+    /// A signal ended the command; its exit code is the one that shells use.
+    pub fn interrupted(signal: u8, reason: impl fmt::Display, remedy: &str) -> Self {
+        let refusal = Refusal::new(Party::Requester, "command.interrupted", reason.to_string(), remedy.to_string());
+        Self { refusal, exit_code: SIGNALLED + signal }
     }
 
     /// The refusal as data.

@@ -56,7 +56,7 @@ pub fn run(terminal: &Terminal, args: &NodeRunArgs) -> Result<u8, Failure> {
             tracing::warn!(%failure, "the node is admitted and cannot say so");
         }
     };
-    block_on(starminer_agent::run(config, admitted, service::shutdown_signal()))?
+    block_on(starminer_agent::run(config, admitted, service::shutdown_signal(args.until_stdin_ends)))?
         .map_err(|error| Failure::local(error.code(), with_sources(&error), "mend what it names and start again"))?;
     Ok(exit::OK)
 }

@@ -1,10 +1,10 @@
 //! `demo`: what it claims holds, what it leaves behind is what it says.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::{Cli, exit, has_keys};
+use crate::{Cli, Said, exit, has_keys};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -17,6 +17,58 @@ fn pids(cli: &Cli) -> Vec<u32> {
 fn runs(cli: &Cli, pid: u32) -> bool {
     let command = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&command).contains(&*cli.path("net").to_string_lossy())
+}
+
+/// Whether any process has this in its command line.
+fn any_runs(cli: &Cli) -> bool {
+    let place = format!("{}/", cli.dir.path().display());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    commands.any(|command| String::from_utf8_lossy(&command).contains(&place))
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A demonstration in a temporary directory below the test's own, under way, and that directory.
+fn under_way(cli: &Cli) -> (Child, PathBuf) {
+    let mut child = cli.command(["demo", "--json"]).env("TMPDIR", cli.dir.path()).spawn().unwrap();
+    let mut place = None;
+    wait_until("the demonstration's first node", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        place = cli.names().into_iter().find(|name| name.starts_with("starminer-demo-")).map(|name| cli.path(&name));
+        place.as_ref().is_some_and(|place| place.join("node1/ready").exists())
+    });
+    assert!(any_runs(cli));
+    (child, place.unwrap())
+}
+
+#[test]
+fn asked_to_stop_it_leaves_neither_processes_nor_files() {
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let cli = Cli::new();
+        let (child, place) = under_way(&cli);
+        let kill = format!("kill -{signal} {}", child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let said = Said::of(child.wait_with_output().unwrap());
+        said.fails_in_json(128 + number, "command.interrupted", "requester", "asked to stop");
+        assert!(!any_runs(&cli), "{signal}: processes are left");
+        assert!(!place.exists(), "{signal}: {place:?} is left");
+    }
+}
+
+#[test]
+fn killed_it_takes_its_processes_along() {
+    let cli = Cli::new();
+    let (mut child, _) = under_way(&cli);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("the end of its processes", || !any_runs(&cli));
 }
 
 /// Ends what `--keep` left running, also when the test fails.
