@@ -25,7 +25,7 @@ use super::exit::{self, Failure};
 use super::home::{block_on, with_sources};
 use super::key::load_identity;
 use super::service::{self, new_dir};
-use super::terminal::Terminal;
+use super::terminal::{Terminal, quoted};
 
 /// The coordinator's settings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
     service::write_new(&dir.join("coordinator.toml"), &text)?;
 
     terminal.result(format!("network {:?} created in {}", args.name, dir.display()));
-    terminal.result(format!("  run it         starminer coordinator run {}", dir.display()));
+    terminal.result(format!("  run it         starminer coordinator run {}", quoted(dir.display())));
     terminal.result(format!("  hand out       {}", dir.join("network.toml").display()));
     if args.software_tee {
         terminal.result(format!(

@@ -94,6 +94,6 @@ pub mod demo_support {
     pub use super::home::{block_on, home_failure, open as open_home, requester_failure};
     pub use super::interrupt::Interrupt;
     pub use super::run::tell;
-    pub use super::terminal::{Style, Terminal, human_bytes, short};
+    pub use super::terminal::{Style, Terminal, human_bytes, quoted, short};
     pub use super::verify::{now as clock_now, show as show_verdict};
 }

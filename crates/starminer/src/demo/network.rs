@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use starminer_requester::TaskOutcome;
 
-use crate::cli::demo_support::{Failure, Interrupt, Style, Terminal, short};
+use super::jobs::{NOTES, WORDCOUNT};
+use crate::cli::demo_support::{Failure, Interrupt, Style, Terminal, quoted, short};
 
 /// How long a process may take until it is ready.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -180,24 +181,33 @@ impl Network {
         fs::write(dir.join("pids"), pids.join("\n")).map_err(|error| local(&error))?;
         // Forgotten, not stopped: the processes go on without this one.
         self.processes.clear();
-        let program = program()?.display().to_string();
-        let home = self.requester_home().display().to_string();
+        let files = dir.join("try");
+        let (wasm, notes) = (files.join("wordcount.wasm"), files.join("clinic-notes.txt"));
+        fs::create_dir_all(&files)
+            .and_then(|()| fs::write(&wasm, WORDCOUNT))
+            .and_then(|()| fs::write(&notes, NOTES))
+            .map_err(|error| local(&error))?;
+        let shown = |path: &Path| quoted(path.display());
+        let program = shown(&program()?);
         terminal.result(format!("\nThe network goes on in {}. Try:", dir.display()));
-        terminal.result(format!("  export STARMINER_HOME={home}"));
+        terminal.result(format!("  export STARMINER_HOME={}", shown(&self.requester_home())));
         terminal.result(format!(
-            "  {program} run --wasm examples/wordcount/wordcount.wasm -i README.md -o out/ --accept-simulated '{}'",
-            self.root_name()
+            "  {program} run --wasm {} -i {} -o {} --accept-simulated {}",
+            shown(&wasm),
+            shown(&notes),
+            shown(&files.join("out")),
+            quoted(self.root_name())
         ));
         terminal.result(format!("  {program} status"));
         if let Some(outcome) = outcomes.first() {
             terminal.result(format!(
                 "  {program} verify {} --network {}   # task {}",
-                outcome.receipt_path.display(),
-                self.trust_path().display(),
+                shown(&outcome.receipt_path),
+                shown(&self.trust_path()),
                 short(&outcome.task)
             ));
         }
-        terminal.result(format!("  kill $(cat {})   # stops it", dir.join("pids").display()));
+        terminal.result(format!("  kill $(cat {})   # stops it", shown(&dir.join("pids"))));
         Ok(())
     }
 }

@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::{Cli, Said, exit, has_keys};
 
+/// Where the kept network is; a name that a shell would take apart.
+const KEPT: &str = "net of a user's";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn pids(cli: &Cli) -> Vec<u32> {
-    let text = std::fs::read_to_string(cli.path("net/pids")).unwrap_or_default();
+    let text = std::fs::read_to_string(cli.path(KEPT).join("pids")).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Whether a process of this network runs under that number, which the system may have given to another since.
 fn runs(cli: &Cli, pid: u32) -> bool {
     let command = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&command).contains(&*cli.path("net").to_string_lossy())
+    String::from_utf8_lossy(&command).contains(&*cli.dir.path().to_string_lossy())
 }
 
 /// Whether any process has this in its command line.
@@ -103,7 +105,7 @@ fn it_proves_its_claims_and_cleans_up() {
     assert_eq!(document["search"]["hits"], 0);
     assert!(document["search"]["files"].as_u64().unwrap() > 10);
     assert!(document["flipped_receipt"].as_str().unwrap().starts_with("refuted"));
-    assert!(pids(&cli).into_iter().all(|pid| !runs(&cli, pid)), "nothing runs on");
+    assert!(!any_runs(&cli), "nothing runs on");
 
     cli.run(["demo", "--dir", "net"]).fails(exit::UNUSABLE, "demo.directory", "requester", "net is not empty");
 }
@@ -112,7 +114,7 @@ fn it_proves_its_claims_and_cleans_up() {
 fn kept_it_goes_on_and_the_commands_it_prints_work() {
     let cli = Cli::new();
     let kept = Kept(&cli);
-    let said = cli.run(["demo", "--dir", "net", "--keep"]);
+    let said = cli.run(["demo", "--dir", KEPT, "--keep"]);
     let story = said.exits(exit::OK);
     for part in ["Job 1", "Job 2", "Job 3", "accuracy 9", "SIMULATED", "found 0", "refuted", "All of it held"] {
         assert!(story.contains(part), "{part:?} is missing: {story}");
@@ -122,11 +124,11 @@ fn kept_it_goes_on_and_the_commands_it_prints_work() {
     assert!(processes.iter().all(|pid| runs(&cli, *pid)), "five processes run");
 
     let commands: Vec<&str> = story.lines().skip_while(|line| !line.ends_with("Try:")).skip(1).map(str::trim).collect();
-    let home = commands.iter().find_map(|line| line.strip_prefix("export STARMINER_HOME=")).unwrap();
-    for wanted in [" status", " verify "] {
+    let home = commands.iter().find(|line| line.starts_with("export STARMINER_HOME=")).unwrap();
+    for wanted in [" run ", " status", " verify "] {
         let line = commands.iter().find(|line| line.contains(wanted)).unwrap();
-        let mut shell = Command::new("sh");
-        let output = shell.args(["-c", line]).env("STARMINER_HOME", home).current_dir(cli.dir.path()).output().unwrap();
+        let script = format!("{home}\n{line}");
+        let output = Command::new("sh").args(["-c", &script]).current_dir(cli.dir.path()).output().unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
     }
     let stop = commands.iter().find(|line| line.starts_with("kill ")).unwrap();
