@@ -46,6 +46,17 @@ impl<'a> User<'a> {
     }
 }
 
+/// Writes two lines to standard error and ends with status 1.
+const SAYS_WHY: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\10\00\00\00\0f\00\00\00")
+    (data (i32.const 16) "why\1b[2J\nsecond\n")
+    (func (export "_start")
+        (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (call $exit (i32.const 1))))"#;
+
 /// Everything in a job file, in the directory it is called from or not.
 fn write_job(cli: &Cli, name: &str, rest: &str) {
     let wasm = example_path("wordcount/wordcount.wasm");
@@ -134,6 +145,11 @@ fn a_failed_task_exits_1_and_says_whose_fault() {
     for line in ["\n  check   engine.wasm.trap\n", "\n  fault   workload\n", "\n  do      "] {
         assert!(out.contains(line), "{line:?}: {out}");
     }
+    // What a program says before it gives up is shown, and steers no terminal.
+    user.cli.write("says-why.wasm", wat::parse_str(SAYS_WHY).unwrap());
+    let told = user.run(&["run", "--wasm", "says-why.wasm", "-o", "why", "--accept-simulated", ROOT_NAME]);
+    let out = told.exits(exit::REFUSED);
+    assert!(out.contains("\n  stderr  why\\u{1b}[2J\n  stderr  second\n"), "{out}");
     let long = user.json(
         &[
             "run",
