@@ -2,12 +2,12 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::{Component, Path};
+use std::path::Component;
 use std::sync::OnceLock;
 
 use starminer_receipt::{Base64Bytes, Envelope, Outcome as Ended, Report, RunDetails, Signed, TaskSpec};
 use starminer_requester::{
-    Durability, Journal, JournalError, JournalKey, JournalRecord, OpenedResult, OutputsError, TaskStart,
+    Durability, Journal, JournalError, JournalKey, JournalRecord, OpenedResult, TaskStart,
 };
 use starminer_verify::TaskId;
 

@@ -36,7 +36,8 @@ Exit codes:
   2  the call or a file is unusable
   3  verify: something is unanchored
   4  the other side does not answer, or is not who it should be
-  5  this machine failed: disk, memory, permissions"
+  5  this machine failed: disk, memory, permissions
+  130  interrupted by Ctrl-C; 129, 143 by SIGHUP, SIGTERM"
 )]
 pub struct Args {
     /// Print one JSON document for scripts instead of text for people.
@@ -173,7 +174,7 @@ pub enum SensitivityArg {
 /// Where a requester keeps its things.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HomeArgs {
-    /// The requester's directory: identity.key, network.toml, journal.
+    /// The requester's directory: identity.key, network.toml, journal [default: ~/.starminer].
     #[arg(long, value_name = "DIR", env = "STARMINER_HOME")]
     pub home: Option<PathBuf>,
     /// The network's trust file, if not the one in the home directory.
@@ -185,10 +186,12 @@ pub struct HomeArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  starminer run --wasm app.wasm -i data.csv -o out/
-  starminer run --wasm app.wasm -i notes/ -o out/ -- --top 20   what follows -- goes to the program
-  starminer run --onnx model.onnx -i patients.csv --id-column patient -o out/
-  starminer run job.toml          everything from a file
+  starminer run job.toml          everything from a file, as below
+  starminer run --wasm app.wasm -i data.csv -o out/ --accept-simulated 'demo software TEE'
+  starminer run --onnx model.onnx -i patients.csv --id-column patient -o out/ \\
+      --accept-simulated 'demo software TEE'
+  starminer run job.toml -i *.txt -- --top 20    options win over the file; what follows -- goes
+                                                 to the program
 
 A job file (paths are relative to it; every table can be left out):
   wasm = \"wordcount.wasm\"         # or: onnx = \"model.onnx\"
@@ -215,10 +218,10 @@ pub struct RunArgs {
     /// The ONNX model.
     #[arg(long, value_name = "FILE")]
     pub onnx: Option<PathBuf>,
-    /// An input file, seen as /in/NAME; a directory gives each file in it. Repeatable.
-    #[arg(short, long = "input", value_name = "PATH")]
+    /// Input files, seen as /in/NAME; a directory gives each file in it, and may have no folders. Repeatable.
+    #[arg(short, long = "input", value_name = "PATH", num_args = 1..)]
     pub inputs: Vec<PathBuf>,
-    /// Where to write outputs and the receipt.
+    /// Where to write outputs and the receipt [default: out].
     #[arg(short, long = "output", value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// ONNX: the column that names a row; it is copied, not fed to the model.
@@ -227,13 +230,13 @@ pub struct RunArgs {
     /// Environment variable of the program, NAME=VALUE. Repeatable.
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
-    /// Fuel: about one unit a wasm instruction.
+    /// Fuel: about one unit a wasm instruction [default: 20000000000].
     #[arg(long, value_name = "UNITS")]
     pub fuel: Option<u64>,
-    /// Memory of the guest in MiB.
+    /// Memory of the guest in MiB [default: 512].
     #[arg(long, value_name = "MIB")]
     pub memory: Option<u64>,
-    /// Longest run, in seconds.
+    /// Longest run, in seconds [default: 600].
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
     /// Make results equal bit for bit on every machine.
@@ -245,7 +248,7 @@ pub struct RunArgs {
     /// Give the program the host's randomness.
     #[arg(long)]
     pub grant_random: bool,
-    /// How much it would matter if the job leaked; what matters more is served first.
+    /// How much it would matter if the job leaked [default: confidential]; what matters more is served first.
     #[arg(long, value_enum)]
     pub sensitivity: Option<SensitivityArg>,
     /// Accept evidence of this simulated root, by its name in network.toml. Repeatable. Not for secrets.
@@ -316,10 +319,12 @@ Examples:
   starminer verify a.receipt b.receipt --network network.toml --json
   starminer verify a.receipt      without trust of your own: links are checked, roots unanchored
 
+With --quiet the exit code alone tells.
+
 Exit codes: 0 every claim proven, 1 one refuted, 2 a file is unusable, 3 something is unanchored.
 A SIMULATED receipt is proven only where your network.toml names its root.")]
 pub struct VerifyArgs {
-    /// Receipt files.
+    /// Receipt files; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub receipts: Vec<PathBuf>,
     /// Your own trust: log and witness keys, reference values, simulated roots you accept. A receipt never brings its own.
@@ -459,6 +464,9 @@ pub struct ServiceRunArgs {
     /// Directory that `init` made.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
+    /// Stop when standard input ends, too: when whoever started it is gone.
+    #[arg(long)]
+    pub until_stdin_ends: bool,
 }
 
 /// `broker` commands.
@@ -506,6 +514,9 @@ pub struct NodeRunArgs {
     /// How many tasks at a time; the number of processors otherwise.
     #[arg(long, value_name = "N")]
     pub places: Option<u32>,
+    /// Stop when standard input ends, too: when whoever started it is gone.
+    #[arg(long)]
+    pub until_stdin_ends: bool,
 }
 
 /// Arguments of `node init` and `broker init`.

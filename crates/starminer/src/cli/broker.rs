@@ -7,7 +7,7 @@ use super::exit::{self, Failure};
 use super::home::{block_on, with_sources};
 use super::node::load_root;
 use super::service::{self, new_dir};
-use super::terminal::Terminal;
+use super::terminal::{Terminal, quoted};
 use crate::broker::{self, BrokerService};
 
 /// Prepares a broker.
@@ -19,7 +19,7 @@ pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> 
         Failure::local("broker.init", with_sources(error.as_ref()), "check free space and permissions")
     })?;
     terminal.result(format!("broker {broker} prepared in {}", args.dir.display()));
-    terminal.result(format!("  run it  starminer broker run {}", args.dir.display()));
+    terminal.result(format!("  run it  starminer broker run {}", quoted(args.dir.display())));
     terminal.document(&json!({ "dir": args.dir.display().to_string(), "broker": broker.to_string() }));
     Ok(exit::OK)
 }
@@ -40,7 +40,7 @@ pub fn run(terminal: &Terminal, args: &ServiceRunArgs) -> Result<u8, Failure> {
                 tracing::warn!(%failure, "the broker is known and cannot say so");
             }
         };
-        service.run(known, service::shutdown_signal()).await.map_err(|error| failed(&error))?;
+        service.run(known, service::shutdown_signal(args.until_stdin_ends)).await.map_err(|error| failed(&error))?;
         Ok(exit::OK)
     })?
 }

@@ -25,7 +25,7 @@ use super::exit::{self, Failure};
 use super::home::{block_on, with_sources};
 use super::key::load_identity;
 use super::service::{self, new_dir};
-use super::terminal::Terminal;
+use super::terminal::{Terminal, quoted};
 
 /// The coordinator's settings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
     service::write_new(&dir.join("coordinator.toml"), &text)?;
 
     terminal.result(format!("network {:?} created in {}", args.name, dir.display()));
-    terminal.result(format!("  run it         starminer coordinator run {}", dir.display()));
+    terminal.result(format!("  run it         starminer coordinator run {}", quoted(dir.display())));
     terminal.result(format!("  hand out       {}", dir.join("network.toml").display()));
     if args.software_tee {
         terminal.result(format!(
@@ -125,7 +125,8 @@ pub fn run(terminal: &Terminal, args: &ServiceRunArgs) -> Result<u8, Failure> {
     let log_key = load_identity(&dir.join("log.key"))?;
     let signer = LogSigner::from_seed(trust.log_key().name().clone(), log_key.seed());
     service::harden()?;
-    block_on(serve(terminal, dir, settings, trust, identity, signer))?
+    let shutdown = service::shutdown_signal(args.until_stdin_ends);
+    block_on(serve(terminal, dir, settings, trust, (identity, signer), shutdown))?
 }
 
 async fn serve(
@@ -133,8 +134,8 @@ async fn serve(
     dir: &Path,
     settings: Settings,
     trust: NetworkTrust,
-    identity: IdentityKey,
-    signer: LogSigner,
+    (identity, signer): (IdentityKey, LogSigner),
+    shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<u8, Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::local(
@@ -154,6 +155,6 @@ async fn serve(
     let address = listener.local_addr().map_err(|error| failed(&error))?;
     terminal.say(format!("coordinator listens on {address}"));
     service::ready(dir)?;
-    coordinator.serve(listener, service::shutdown_signal()).await.map_err(|error| failed(&error))?;
+    coordinator.serve(listener, shutdown).await.map_err(|error| failed(&error))?;
     Ok(exit::OK)
 }

@@ -15,7 +15,7 @@ use super::args::HomeArgs;
 use super::collected::Collected;
 use super::exit::Failure;
 use super::key::load_identity;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, printable, quoted};
 use super::verify::now;
 
 /// A requester's home with what was read from it.
@@ -44,7 +44,7 @@ pub fn open(terminal: &Terminal, args: &HomeArgs) -> Result<Opened, Failure> {
         let key = IdentityKey::generate()
             .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
         match key.save(&identity_path) {
-            Ok(()) => terminal.say(format!("made a new identity in {}", identity_path.display())),
+            Ok(()) => terminal.say(format!("made a new identity in {}", printable(identity_path.display()))),
             // Another process was first.
             Err(_) if identity_path.exists() => {}
             Err(error) => {
@@ -74,6 +74,18 @@ impl Opened {
         let seed = Zeroizing::new(*self.identity.seed());
         Requester::start(client, self.home, self.network, &seed, events, now).map_err(|error| requester_failure(&error))
     }
+}
+
+/// A command of this home as it can be pasted: with the options that say which home and network, where they are not the default.
+pub fn command(args: &HomeArgs, command: &str) -> String {
+    let mut line = format!("starminer {command}");
+    let options = [("--home", &args.home), ("--network", &args.network)];
+    for (option, path) in options {
+        if let Some(path) = path {
+            line.push_str(&format!(" {option} {}", quoted(path.display())));
+        }
+    }
+    line
 }
 
 /// A client of a network's coordinator for an identity.

@@ -1,5 +1,6 @@
 //! From the command line and a job file to a plan.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest};
@@ -15,6 +16,10 @@ use super::service::{read_text, toml_reason};
 const VALID_FOR_MS: u64 = 24 * 60 * 60 * 1000;
 /// How often a task may be leased.
 const MAX_ATTEMPTS: u32 = 3;
+/// Most memory, output and scratch that can be asked for: a TiB. Nodes have bounds of their own.
+const MAX_MIB: u64 = 1 << 20;
+/// Longest run that a spec may ask for: a day.
+const MAX_SECONDS: u64 = 24 * 60 * 60;
 
 /// A plan and where its outputs go.
 #[derive(Debug)]
@@ -27,6 +32,10 @@ pub struct Job {
 
 /// Puts the plan together.
 pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
+    if let Some(path) = args.job.as_ref().filter(|path| path.extension().is_none_or(|extension| extension != "toml")) {
+        let reason = format!("{} is given as the job file, and a job file's name ends in .toml", path.display());
+        return Err(Failure::usage("job.not-toml", reason, "give inputs after -i, arguments of the program after --"));
+    }
     let (file, base) = match &args.job {
         Some(path) => (read_job(path)?, path.parent().unwrap_or(Path::new("")).to_path_buf()),
         None => (JobFile::default(), PathBuf::new()),
@@ -48,6 +57,7 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
                 })?;
                 env.push((name.into(), value.into()));
             }
+            check_wasm(&program)?;
             let args = if args.args.is_empty() { file.args } else { args.args.clone() };
             (program, Some(WasmManifest { args, env }), None)
         }
@@ -65,7 +75,11 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
             (model, None, Some(manifest))
         }
         _ => {
-            let reason = "a job needs either a wasm program or an ONNX model";
+            let toml = args.inputs.iter().find(|path| path.extension().is_some_and(|extension| extension == "toml"));
+            let taken = toml.map_or_else(String::new, |path| {
+                format!("; {} stands behind -i and is an input: name a job file first", path.display())
+            });
+            let reason = format!("a job needs either a wasm program or an ONNX model{taken}");
             return Err(Failure::usage(
                 "job.no-workload",
                 reason,
@@ -75,16 +89,19 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
     };
 
     let default = Limits::default();
-    let mib = |mib: u64| mib.saturating_mul(1 << 20);
+    let mib = |value: Option<u64>, default: u64, setting| {
+        value.map_or(Ok(default), |mib| Ok(within(mib, MAX_MIB, setting, "MiB")? << 20))
+    };
+    let seconds = args.timeout.or(file.limits.timeout_seconds);
+    let timeout = "--timeout (timeout_seconds)";
     let limits = Limits {
         fuel: args.fuel.or(file.limits.fuel).unwrap_or(default.fuel),
-        memory_bytes: args.memory.or(file.limits.memory_mib).map_or(default.memory_bytes, mib),
-        wall_limit_ms: args
-            .timeout
-            .or(file.limits.timeout_seconds)
-            .map_or(default.wall_limit_ms, |seconds| seconds.saturating_mul(1000)),
-        output_bytes: file.limits.output_mib.map_or(default.output_bytes, mib),
-        scratch_bytes: file.limits.scratch_mib.map_or(default.scratch_bytes, mib),
+        memory_bytes: mib(args.memory.or(file.limits.memory_mib), default.memory_bytes, "--memory (memory_mib)")?,
+        wall_limit_ms: seconds.map_or(Ok(default.wall_limit_ms), |seconds| {
+            Ok(within(seconds, MAX_SECONDS, timeout, "seconds")? * 1000)
+        })?,
+        output_bytes: mib(file.limits.output_mib, default.output_bytes, "output_mib")?,
+        scratch_bytes: mib(file.limits.scratch_mib, default.scratch_bytes, "scratch_mib")?,
     };
     let plan = JobPlan {
         workload: InputSource::File(workload),
@@ -110,6 +127,28 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
     Ok(Job { plan, output_dir })
 }
 
+/// A limit that can be meant.
+fn within(value: u64, most: u64, setting: &str, unit: &str) -> Result<u64, Failure> {
+    if (1..=most).contains(&value) {
+        return Ok(value);
+    }
+    let reason = format!("{setting} is {value} {unit}, and 1 to {most} are possible");
+    Err(Failure::usage("job.bad-limit", reason, "leave it out for the default; `starminer run --help` says which"))
+}
+
+/// What is no wasm would be sealed, sent and scheduled to be refused at the end of the way. A file that cannot be read is
+/// refused where it is sealed.
+fn check_wasm(path: &Path) -> Result<(), Failure> {
+    let mut begin = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut begin));
+    if read.is_err() || begin == *b"\0asm" {
+        return Ok(());
+    }
+    let what = if begin.is_empty() { "it is empty" } else { "it does not begin as wasm does" };
+    let remedy = "give a wasm binary: a component or a preview-1 module; text (.wat) has to be assembled first";
+    Err(Failure::usage("job.not-wasm", format!("{}: {what}", path.display()), remedy))
+}
+
 fn sensitivity(arg: SensitivityArg) -> Sensitivity {
     match arg {
         SensitivityArg::Public => Sensitivity::Public,
@@ -127,7 +166,7 @@ fn read_job(path: &Path) -> Result<JobFile, Failure> {
     JobFile::parse(&text).map_err(|error| unusable(&toml_reason(&text, &error)))
 }
 
-/// Files as they are; of a directory every file in it, by name.
+/// Files as they are; of a directory every file in it, by name. Names of inputs have no folders, so a directory may have none.
 fn expand_inputs(paths: &[PathBuf]) -> Result<Vec<(String, InputSource)>, Failure> {
     let unreadable = |path: &Path, reason: &dyn std::fmt::Display| {
         Failure::usage(
@@ -143,9 +182,15 @@ fn expand_inputs(paths: &[PathBuf]) -> Result<Vec<(String, InputSource)>, Failur
         if meta.is_dir() {
             for entry in std::fs::read_dir(path).map_err(|error| unreadable(path, &error))? {
                 let entry = entry.map_err(|error| unreadable(path, &error))?.path();
-                if entry.is_file() {
-                    files.push(entry);
+                if !entry.is_file() {
+                    let what = if entry.is_dir() { "a folder" } else { "no file" };
+                    return Err(Failure::usage(
+                        "job.nested-input",
+                        format!("{} is {what}; /in has files alone", entry.display()),
+                        "give its files with -i as well, or pack everything into one file; or take it out of the directory",
+                    ));
                 }
+                files.push(entry);
             }
             files.sort();
         } else {

@@ -6,6 +6,7 @@ mod collected;
 mod coordinator;
 pub mod exit;
 mod home;
+mod interrupt;
 mod job;
 mod job_file;
 mod key;
@@ -91,7 +92,8 @@ pub mod demo_support {
     pub use super::args::{DemoArgs, HomeArgs};
     pub use super::exit::{self, Failure};
     pub use super::home::{block_on, home_failure, open as open_home, requester_failure};
+    pub use super::interrupt::Interrupt;
     pub use super::run::tell;
-    pub use super::terminal::{Style, Terminal, human_bytes, short};
+    pub use super::terminal::{Style, Terminal, human_bytes, quoted, short};
     pub use super::verify::{now as clock_now, show as show_verdict};
 }

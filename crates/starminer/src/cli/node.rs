@@ -7,7 +7,7 @@ use super::args::{EnclaveInitArgs, NodeRunArgs};
 use super::exit::{self, Failure};
 use super::home::{block_on, with_sources};
 use super::service::{self, new_dir};
-use super::terminal::Terminal;
+use super::terminal::{Terminal, quoted};
 
 /// Loads the root that certifies a simulated TEE; without one there is nothing to attest with yet.
 pub fn load_root(args: &EnclaveInitArgs) -> Result<SimulatedRoot, Failure> {
@@ -35,7 +35,7 @@ pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> 
     let node = starminer_agent::init(&args.dir, &network, &root)
         .map_err(|error| Failure::local(error.code(), with_sources(&error), "check free space and permissions"))?;
     terminal.result(format!("node {node} prepared in {}", args.dir.display()));
-    terminal.result(format!("  run it  starminer node run {}", args.dir.display()));
+    terminal.result(format!("  run it  starminer node run {}", quoted(args.dir.display())));
     terminal.document(&json!({ "dir": args.dir.display().to_string(), "node": node.to_string() }));
     Ok(exit::OK)
 }
@@ -56,7 +56,7 @@ pub fn run(terminal: &Terminal, args: &NodeRunArgs) -> Result<u8, Failure> {
             tracing::warn!(%failure, "the node is admitted and cannot say so");
         }
     };
-    block_on(starminer_agent::run(config, admitted, service::shutdown_signal()))?
+    block_on(starminer_agent::run(config, admitted, service::shutdown_signal(args.until_stdin_ends)))?
         .map_err(|error| Failure::local(error.code(), with_sources(&error), "mend what it names and start again"))?;
     Ok(exit::OK)
 }

@@ -1,20 +1,27 @@
 //! `starminer run` and `starminer submit`.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use starminer_receipt::{Outcome, Overall};
+use starminer_receipt::{Outcome, OutputName, Overall};
 use starminer_requester::{Event, EventSink, OpenedOutput, Requester, RequesterError, TaskOutcome};
-use starminer_verify::{Party, PublicKey, Refusal};
-use starminer_wire::{NetworkInfo, TaskView};
+use starminer_verify::{Party, PolicyFields, PublicKey, Refusal, TaskId, Tier};
+use starminer_wire::{NetworkInfo, NodeSummary, TaskView};
 
-use super::args::RunArgs;
+use super::args::{HomeArgs, RunArgs};
 use super::collected::Collected;
 use super::exit::{self, Failure};
 use super::home::{self, block_on, requester_failure};
+use super::interrupt::Interrupt;
 use super::job::{self, Job};
-use super::terminal::{Style, Terminal, human_bytes, short};
+use super::terminal::{Style, Terminal, human_bytes, printable, quoted, short};
+
+/// How much of a failed program's standard error is shown.
+const STDERR_LINES: usize = 5;
+const STDERR_BYTES: u64 = 2000;
 
 /// Seals, submits, releases, waits, opens, keeps the receipt.
 pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
@@ -27,14 +34,100 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
     prepare_output(&job.output_dir)?;
     let (events, collected) = (story(terminal), opened.collected.clone());
     block_on(async {
+        let interrupt = Interrupt::listen()?;
+        let roots: Vec<String> = opened.network.simulated_roots.iter().map(|root| root.name.clone()).collect();
         let requester = opened.start(events)?;
-        reach(&requester).await?;
-        let task = requester
-            .submit(&job.plan, Some(absolute(&job.output_dir)), broker)
-            .await
-            .map_err(|error| requester_failure(&error))?;
-        finish(terminal, &requester, &collected, &task, &job.output_dir).await
+        let submitted = async {
+            reach(&requester).await?;
+            let output_dir = Some(absolute(&job.output_dir));
+            let failed = |error| requester_failure(&error);
+            if broker.is_some() {
+                let task = requester.submit(&job.plan, output_dir, broker).await.map_err(failed)?;
+                warn_of_nodes(terminal, &requester, job.plan.policy.fields(), &roots).await;
+                return Ok(task);
+            }
+            // A job that cannot be used is refused first, and who would wait in vain is told before everything is uploaded.
+            let prepared = requester.prepare(&job.plan, None).map_err(failed)?;
+            tell_of_nodes(terminal, &requester, job.plan.policy.fields(), &roots).await?;
+            requester.submit_prepared(prepared, output_dir).await.map_err(failed)
+        };
+        let task = tokio::select! {
+            task = submitted => task?,
+            signal = interrupt.wait() => {
+                let remedy = format!("`{}` shows whether the task was submitted", home::command(&args.home, "status"));
+                return Err(Failure::interrupted(signal, "asked to stop before the task was submitted", &remedy));
+            }
+        };
+        tokio::select! {
+            code = finish(terminal, &requester, &collected, &task, &job.output_dir) => code,
+            signal = interrupt.wait() => Err(goes_on(signal, &task, &args.home)),
+        }
     })?
+}
+
+/// What became of a task that nobody waits for any more.
+pub fn goes_on(signal: u8, task: &TaskId, home: &HomeArgs) -> Failure {
+    let reason = format!("asked to stop; task {task} goes on");
+    let result = home::command(home, &format!("result {}", short(task)));
+    let cancel = home::command(home, &format!("cancel {}", short(task)));
+    let remedy =
+        format!("`{result}` waits for it, releases its key if that is still to do, and fetches it; `{cancel}` ends it");
+    Failure::interrupted(signal, reason, &remedy)
+}
+
+/// The same for a task that is submitted: not to know the nodes changes nothing about it.
+async fn warn_of_nodes(terminal: &Terminal, requester: &Requester, policy: &PolicyFields, roots: &[String]) {
+    if let Err(error) = tell_of_nodes(terminal, requester, policy, roots).await {
+        tracing::warn!(%error, "the nodes of the network are not known");
+    }
+}
+
+/// Says at once that no node of this network can take the task as things stand, and what would let one: the task then waits.
+/// Routing alone: whether a node's evidence is good is found out before its key is released.
+async fn tell_of_nodes(
+    terminal: &Terminal,
+    requester: &Requester,
+    policy: &PolicyFields,
+    roots: &[String],
+) -> Result<(), Failure> {
+    let nodes = requester.client().nodes().await.map_err(|error| requester_failure(&error.into()))?;
+    let simulated = |node: &NodeSummary| node.provenance != "genuine";
+    let reaches = |node: &NodeSummary| {
+        serde_json::from_value::<Tier>(node.tier.as_str().into()).is_ok_and(|tier| tier >= policy.minimum_tier)
+    };
+    let may_simulate = !policy.accepted_simulated_roots.is_empty();
+    if nodes.iter().any(|node| reaches(node) && (may_simulate || !simulated(node))) {
+        return Ok(());
+    }
+    if nodes.is_empty() {
+        terminal.note("note: no node is admitted in this network at present; the task waits for one");
+        return Ok(());
+    }
+    terminal.note("note: no node of this network meets the policy; the task waits for one that does. There are");
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for node in &nodes {
+        *kinds.entry(printable(format!("tier {}, {}", node.tier, node.provenance))).or_default() += 1;
+    }
+    for (kind, count) in kinds {
+        terminal.note(format!("  {count} of {kind}"));
+    }
+    if !may_simulate && nodes.iter().any(simulated) {
+        terminal.note(match roots {
+            [] => "  do      nothing here accepts them: your network.toml names no simulated root".to_string(),
+            names => {
+                let options: Vec<String> =
+                    names.iter().map(|name| format!("--accept-simulated {}", quoted(name))).collect();
+                format!("  do      to accept a simulation, which is not for secrets: {}", options.join(" or "))
+            }
+        });
+    }
+    if !nodes.iter().any(reaches) {
+        terminal.note(format!(
+            "  do      the policy asks for tier {}; --operator-may-read-memory accepts `measured`, whose operator can read memory",
+            policy.minimum_tier
+        ));
+    }
+    Ok(())
 }
 
 /// Leaves the task with a broker and returns.
@@ -51,6 +144,7 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
     let broker = args.broker.as_deref().map(parse_broker).transpose()?;
     prepare_output(&output_dir)?;
     let events = story(terminal);
+    let roots: Vec<String> = opened.network.simulated_roots.iter().map(|root| root.name.clone()).collect();
     block_on(async {
         let requester = opened.start(events)?;
         let network = reach(&requester).await?;
@@ -65,7 +159,9 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
             match requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await {
                 Ok(task) => {
                     terminal.say(format!("  broker {} holds the key; this machine may go offline", short(&broker)));
-                    terminal.result(format!("task {task}\nfetch it with: starminer result {}", short(&task)));
+                    let fetch = home::command(&args.home, &format!("result {}", short(&task)));
+                    terminal.result(format!("task {task}\nfetch it with: {fetch}"));
+                    warn_of_nodes(terminal, &requester, plan.policy.fields(), &roots).await;
                     terminal.document(&json!({ "task": task.to_string(), "broker": broker.to_string() }));
                     return Ok(exit::OK);
                 }
@@ -155,18 +251,34 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
             for line in exit::lines(refusal) {
                 terminal.result(line);
             }
+            for line in first_of_stderr(outcome) {
+                terminal.result(format!("  stderr  {line}"));
+            }
         }
         None => terminal.result(format!("{} task {}", outcome.view.state.name(), outcome.task)),
     }
     for OpenedOutput { path, plain_bytes, .. } in &outcome.outputs {
-        terminal.result(format!("  output  {} ({})", path.display(), human_bytes(*plain_bytes)));
+        terminal.result(format!("  output  {} ({})", printable(path.display()), human_bytes(*plain_bytes)));
     }
     let stamp = if outcome.verdict.is_simulated() { terminal.style(Style::Yellow, " SIMULATED") } else { "".into() };
     terminal.result(format!(
         "  receipt {} ({}){stamp}",
-        outcome.receipt_path.display(),
+        printable(outcome.receipt_path.display()),
         outcome.verdict.overall().name()
     ));
+}
+
+/// How a program that failed begins to say why: the first lines of its standard error, without control characters.
+fn first_of_stderr(outcome: &TaskOutcome) -> Vec<String> {
+    let Some(stderr) = outcome.outputs.iter().find(|output| output.name == OutputName::Stderr) else {
+        return Vec::new();
+    };
+    let mut begin = Vec::new();
+    let read = std::fs::File::open(&stderr.path).and_then(|file| file.take(STDERR_BYTES).read_to_end(&mut begin));
+    if let Err(error) = read {
+        tracing::warn!(%error, "the opened standard error cannot be read");
+    }
+    String::from_utf8_lossy(&begin).lines().take(STDERR_LINES).map(printable).collect()
 }
 
 /// How a task ended, for scripts.
@@ -205,9 +317,15 @@ pub fn story(terminal: &Terminal) -> EventSink {
 /// An event as a label and a sentence.
 pub fn tell(event: &Event) -> Option<(&'static str, String)> {
     Some(match event {
-        Event::Sealed { name, plain_bytes, sealed_bytes } => {
-            ("sealed", format!("{name}: {} → {} of ciphertext", human_bytes(*plain_bytes), human_bytes(*sealed_bytes)))
-        }
+        Event::Sealed { name, plain_bytes, sealed_bytes } => (
+            "sealed",
+            format!(
+                "{}: {} → {} of ciphertext",
+                printable(name),
+                human_bytes(*plain_bytes),
+                human_bytes(*sealed_bytes)
+            ),
+        ),
         Event::Uploaded { .. } | Event::Ended { .. } => return None,
         Event::Submitted { task } => ("submitted", format!("task {} is durable at the coordinator", short(task))),
         Event::Challenged { node, attempt, .. } => {

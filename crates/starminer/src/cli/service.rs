@@ -101,8 +101,9 @@ pub fn ready(dir: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Resolves when the process is asked to stop.
-pub async fn shutdown_signal() {
+/// Resolves when the process is asked to stop; with `until_stdin_ends` also when nobody holds the other end of its standard input
+/// any more, which is so once whoever started it is gone, however that came.
+pub async fn shutdown_signal(until_stdin_ends: bool) {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(signal) => signal,
@@ -116,5 +117,23 @@ pub async fn shutdown_signal() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = stdin_ends(), if until_stdin_ends => {}
+    }
+}
+
+async fn stdin_ends() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread that nothing waits for: a read of standard input cannot be called off.
+    let reader = std::thread::Builder::new().name("stdin".into()).spawn(move || {
+        // What comes means nothing, and an error is an end, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    match reader {
+        Ok(_) => end.await.unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!(%error, "the end of standard input is not watched for");
+            std::future::pending().await
+        }
     }
 }

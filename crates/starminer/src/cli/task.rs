@@ -15,7 +15,8 @@ use super::args::{ResultArgs, StatusArgs, TaskArgs};
 use super::collected::Collected;
 use super::exit::{self, Failure};
 use super::home::{self, block_on, requester_failure};
-use super::terminal::{Style, Terminal, short};
+use super::interrupt::Interrupt;
+use super::terminal::{Style, Terminal, printable, short};
 use super::verify::{now, read_receipt};
 use super::{run, verify};
 
@@ -95,6 +96,7 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
     let opened = home::open(terminal, &args.home)?;
     let (collected, network) = (opened.collected.clone(), opened.network.clone());
     block_on(async {
+        let interrupt = Interrupt::listen()?;
         let requester = opened.start(run::story(terminal))?;
         match find(&requester, &collected, &args.task)? {
             Found::Open(task, remembered) => {
@@ -102,7 +104,10 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
                 // Outages are waited out once the coordinator has answered: who begins with one is told.
                 view(&requester, &task).await?;
                 let output_dir = output_dir(args.output.clone(), remembered);
-                run::finish(terminal, &requester, &collected, &task, &output_dir).await
+                tokio::select! {
+                    code = run::finish(terminal, &requester, &collected, &task, &output_dir) => code,
+                    signal = interrupt.wait() => Err(run::goes_on(signal, &task, &args.home)),
+                }
             }
             Found::Collected(task, dir) => show_collected(terminal, &network, &task, &dir),
         }
@@ -134,7 +139,7 @@ fn show_collected(terminal: &Terminal, network: &NetworkTrust, task: &TaskId, di
         Failure::usage("result.moved", reason, remedy)
     })?;
     let verdict = verify_receipt(&receipt, Some(network), now());
-    terminal.say(format!("collected before: outputs and receipt are in {}", dir.display()));
+    terminal.say(format!("collected before: outputs and receipt are in {}", printable(dir.display())));
     verify::show(terminal, &path, &verdict);
     let refusal = match &verdict.outcome {
         Some(Outcome::Failed { refusal }) => Some(exit::document(refusal)),
@@ -180,7 +185,7 @@ pub fn logs(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
                 let dir = output_dir(None, remembered);
                 let outcome = run::collect(&requester, &collected, view, &dir).await;
                 outcome.map_err(|error| requester_failure(&error))?;
-                terminal.say(format!("result and receipt are in {}", dir.display()));
+                terminal.say(format!("result and receipt are in {}", printable(dir.display())));
                 (task, dir)
             }
         };
@@ -255,7 +260,8 @@ pub fn cancel(terminal: &Terminal, args: &TaskArgs) -> Result<u8, Failure> {
         };
         let state = match requester.cancel(&task).await.map_err(|error| requester_failure(&error))? {
             Cancelled::Ending => {
-                terminal.result(format!("cancelled task {task}; its receipt: starminer result {}", short(&task)));
+                let receipt = home::command(&args.home, &format!("result {}", short(&task)));
+                terminal.result(format!("cancelled task {task}; its receipt: {receipt}"));
                 "cancelled"
             }
             Cancelled::NeverTaken => {

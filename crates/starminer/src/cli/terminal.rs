@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
@@ -51,6 +51,8 @@ pub struct Terminal {
     quiet: bool,
     colour: bool,
     stdout_is_data: bool,
+    /// Bars and spinners; lines are printed while they are off the screen.
+    bars: MultiProgress,
 }
 
 impl Terminal {
@@ -60,7 +62,9 @@ impl Terminal {
             && !stdout_is_data
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        Self { json, quiet, colour, stdout_is_data }
+        let no_bars = json || quiet || !std::io::stderr().is_terminal();
+        let target = if no_bars { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Self { json, quiet, colour, stdout_is_data, bars: MultiProgress::with_draw_target(target) }
     }
 
     /// Starts diagnostics on standard error.
@@ -75,6 +79,16 @@ impl Terminal {
     /// Whether scripts read this.
     pub fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether results alone are wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Something that whoever waits has to know, on standard error: scripts' documents do not change by it.
+    pub fn note(&self, line: impl AsRef<str>) {
+        self.error_line(line.as_ref());
     }
 
     /// Styles a text, on a terminal.
@@ -106,11 +120,20 @@ impl Terminal {
 
     fn print_line(&self, line: &str) {
         if self.stdout_is_data {
-            return error_line(line);
+            return self.error_line(line);
         }
-        let mut out = std::io::stdout().lock();
-        // A closed pipe (`| head`) is no error of ours.
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        let line = harmless(line, self.colour);
+        self.bars.suspend(|| {
+            let mut out = std::io::stdout().lock();
+            // A closed pipe (`| head`) is no error of ours.
+            let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+        });
+    }
+
+    fn error_line(&self, line: &str) {
+        let line = harmless(line, false);
+        // Nobody is left to tell if standard error is closed.
+        self.bars.suspend(|| drop(writeln!(std::io::stderr().lock(), "{line}")));
     }
 
     /// Why it did not work: whose fault, which check, what to do.
@@ -120,8 +143,8 @@ impl Terminal {
             return;
         }
         let [_, rest @ ..] = failure.lines();
-        error_line(&format!("error: {}", failure.refusal().reason()));
-        rest.iter().for_each(|line| error_line(line));
+        self.error_line(&format!("error: {}", failure.refusal().reason()));
+        rest.iter().for_each(|line| self.error_line(line));
     }
 
     /// A progress bar over bytes.
@@ -149,15 +172,55 @@ impl Terminal {
     }
 
     fn bar(&self, total: u64) -> ProgressBar {
-        let hidden = self.json || self.quiet || !std::io::stderr().is_terminal();
-        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-        ProgressBar::with_draw_target(Some(total), target)
+        self.bars.add(ProgressBar::new(total))
     }
 }
 
-fn error_line(line: &str) {
-    // Nobody is left to tell if standard error is closed.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// A text without control characters but line breaks, tabs and, with `styles`, the styles of this module: names of files and
+/// what programs print are strangers' and may not steer a terminal.
+fn harmless(text: &str, styles: bool) -> Cow<'_, str> {
+    let kept = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    if text.chars().all(kept) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let style = if styles && c == '\x1b' { style_length(rest) } else { None };
+        let length = style.unwrap_or(c.len_utf8());
+        if style.is_some() || kept(c) {
+            out.push_str(&rest[..length]);
+        } else {
+            out.extend(c.escape_default());
+        }
+        rest = &rest[length..];
+    }
+    out.into()
+}
+
+/// Length of the style that the text begins with.
+fn style_length(text: &str) -> Option<usize> {
+    let digits = text.strip_prefix("\x1b[")?.split_once('m')?.0;
+    (digits.len() <= 2 && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits.len() + 3)
+}
+
+/// A name or path in one line: its line breaks are escaped, too.
+pub fn printable(name: impl std::fmt::Display) -> String {
+    name.to_string().chars().fold(String::new(), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        out
+    })
+}
+
+/// A word as a shell takes it.
+pub fn quoted(word: impl std::fmt::Display) -> String {
+    let word = word.to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// A length for people.
@@ -175,4 +238,24 @@ pub fn human_bytes(bytes: u64) -> String {
 /// The first eight characters of an identifier.
 pub fn short(id: &impl std::fmt::Display) -> String {
     id.to_string().chars().take(8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_do_not_steer_the_terminal() {
+        assert_eq!(harmless("a\x1b]0;title\x07\r\u{9b}2J\n\tb", true), "a\\u{1b}]0;title\\u{7}\\r\\u{9b}2J\n\tb");
+        assert_eq!(harmless("\x1b[32mgood\x1b[0m \x1b[2J", true), "\x1b[32mgood\x1b[0m \\u{1b}[2J");
+        assert_eq!(harmless("\x1b[32mgood", false), "\\u{1b}[32mgood");
+        assert_eq!(printable("a\nerror: b"), "a\\nerror: b");
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_take_them_apart() {
+        assert_eq!(quoted("/tmp/out-1/a.receipt"), "/tmp/out-1/a.receipt");
+        assert_eq!(quoted("it's here"), "'it'\\''s here'");
+        assert_eq!(quoted(""), "''");
+    }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _};
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -100,7 +101,7 @@ impl Job<'_> {
     fn file_to_file(&self) -> Result<SealedSummary, Failure> {
         let source = open_input(&self.args.input)?;
         let total = source.metadata().map_err(|error| io_failure(&self.args.input, &error))?.len();
-        let target = Target::create(&self.args.output, self.args.force)?;
+        let target = Target::create(&self.args.output, self.args.force, mode(self.direction))?;
         let label = match self.direction {
             Direction::Seal => "sealing",
             Direction::Open => "opening",
@@ -147,7 +148,7 @@ impl Job<'_> {
             let mut out = io::stdout().lock();
             return self.convert_stream(input, &mut out);
         }
-        let target = Target::create(&self.args.output, self.args.force)?;
+        let target = Target::create(&self.args.output, self.args.force, mode(self.direction))?;
         let summary = self.convert_stream(input, &target.file)?;
         target.commit()?;
         Ok(summary)
@@ -191,6 +192,14 @@ impl Job<'_> {
     }
 }
 
+/// Permissions of what is written: what was sealed is for whom the umask lets read it, what was opened for its owner alone.
+fn mode(direction: &Direction) -> u32 {
+    match direction {
+        Direction::Seal => 0o666,
+        Direction::Open => 0o600,
+    }
+}
+
 /// An output file: written beside its place, and put there only when all of it is good.
 struct Target {
     file: File,
@@ -200,7 +209,7 @@ struct Target {
 }
 
 impl Target {
-    fn create(path: &Path, force: bool) -> Result<Self, Failure> {
+    fn create(path: &Path, force: bool, mode: u32) -> Result<Self, Failure> {
         match fs::metadata(path) {
             Ok(meta) if !meta.is_file() => {
                 let reason = format!("{} is not a file", path.display());
@@ -220,6 +229,7 @@ impl Target {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(mode)
             .open(&temporary)
             .map_err(|error| io_failure(path, &error))?;
         Ok(Self { file, temporary, path: path.to_path_buf(), committed: false })

@@ -1,6 +1,6 @@
 //! `starminer verify`: receipts, offline, by the verifier's own trust.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use starminer_verify::{Provenance, UnixTime};
 use super::args::VerifyArgs;
 use super::exit::{self, Failure};
 use super::service;
-use super::terminal::{Style, Terminal};
+use super::terminal::{Style, Terminal, printable};
 
 /// Verifies every receipt; the worst verdict decides the exit code.
 pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
@@ -28,14 +28,16 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
             Ok(receipt) => {
                 let verdict = verify_receipt(&receipt, trust.as_ref(), now());
                 code = worse(code, exit_code(&verdict));
-                show(terminal, path, &verdict);
+                if !terminal.is_quiet() {
+                    show(terminal, path, &verdict);
+                }
                 documents.push(document(path, &verdict));
             }
             Err(failure) => {
                 code = worse(code, exit::UNUSABLE);
-                terminal.result(format!("{}  {}", terminal.style(Style::Red, "UNUSABLE"), path.display()));
+                terminal.say(format!("{}  {}", terminal.style(Style::Red, "UNUSABLE"), printable(path.display())));
                 for line in failure.lines() {
-                    terminal.result(line);
+                    terminal.say(line);
                 }
                 documents.push(json!({
                     "file": path.display().to_string(),
@@ -69,12 +71,16 @@ fn worse(a: u8, b: u8) -> u8 {
     if rank(b) > rank(a) { b } else { a }
 }
 
-/// Reads a receipt file, bounded. The caller says which file failed.
+/// Reads a receipt file or, for `-`, standard input, bounded. The caller says which file failed.
 pub fn read_receipt(path: &Path) -> Result<Receipt, Failure> {
     let unusable = |check: &'static str, reason: String| {
         Failure::usage(check, reason, "give a file that `starminer run` or `result` wrote")
     };
-    let file = std::fs::File::open(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?;
+    let file: Box<dyn Read> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?)
+    };
     let mut bytes = Vec::new();
     file.take(MAX_RECEIPT_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
@@ -100,7 +106,7 @@ pub fn show(terminal: &Terminal, path: &Path, verdict: &ReceiptVerdict) {
         Some(Provenance::Simulated { .. }) => terminal.style(Style::Yellow, "SIMULATED"),
         None => terminal.style(Style::Yellow, "SIMULATED (no evidence that verifies)"),
     };
-    terminal.result(format!("{}  {}  {stamp}", terminal.style(style, word), path.display()));
+    terminal.result(format!("{}  {}  {stamp}", terminal.style(style, word), printable(path.display())));
     for claim in &verdict.claims {
         let (style, mark) = match claim.verdict {
             ClaimVerdict::Proven => (Style::Green, "proven"),

@@ -14,8 +14,10 @@ use crate::cli::demo_support::{Failure, Style, Terminal};
 const MODEL: &[u8] = include_bytes!("../../../../examples/diagnosis/model.onnx");
 const PATIENTS: &[u8] = include_bytes!("../../../../examples/diagnosis/patients.csv");
 const DIAGNOSIS: &str = include_str!("../../../../examples/diagnosis/diagnosis.csv");
-const WORDCOUNT: &[u8] = include_bytes!("../../../../examples/wordcount/wordcount.wasm");
-const NOTES: &[u8] = include_bytes!("../../../../examples/wordcount/clinic-notes.txt");
+/// The program in C.
+pub const WORDCOUNT: &[u8] = include_bytes!("../../../../examples/wordcount/wordcount.wasm");
+/// What it counts the words of.
+pub const NOTES: &[u8] = include_bytes!("../../../../examples/wordcount/clinic-notes.txt");
 const RUNAWAY: &[u8] = include_bytes!("../../../../examples/runaway/runaway.wasm");
 
 /// Fuel of the job that runs out of it: about a tenth of a second.

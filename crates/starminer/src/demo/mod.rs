@@ -16,15 +16,17 @@ use starminer_receipt::{Outcome, Overall};
 use starminer_requester::{Event, EventSink, Requester, TaskOutcome};
 
 use crate::cli::demo_support::{
-    DemoArgs, Failure, HomeArgs, Style, Terminal, block_on, exit, human_bytes, open_home, requester_failure, short,
-    show_verdict, tell,
+    DemoArgs, Failure, HomeArgs, Interrupt, Style, Terminal, block_on, exit, human_bytes, open_home, requester_failure,
+    short, show_verdict, tell,
 };
 use jobs::{DemoJob, Releases};
-use network::Network;
+use network::{Network, interrupted};
 
 /// Runs the demonstration.
 pub fn run(terminal: &Terminal, args: &DemoArgs) -> Result<u8, Failure> {
     let started = Instant::now();
+    // Heard before anything is made, so that nothing is left behind.
+    let interrupt = Interrupt::listen()?;
     let dir = DemoDir::new(args)?;
     let stage = |title: &str| terminal.say(format!("\n{}", terminal.style(Style::Bold, title)));
 
@@ -32,11 +34,11 @@ pub fn run(terminal: &Terminal, args: &DemoArgs) -> Result<u8, Failure> {
     terminal.say("Every TEE of this demonstration is simulated by software: its receipts are stamped SIMULATED and earn nothing.");
 
     stage("A network of five processes, TLS 1.3 on loopback");
-    let network = Network::start(terminal, dir.path())?;
+    let network = Network::start(terminal, dir.path(), &interrupt, args.keep)?;
     let home = HomeArgs { home: Some(network.requester_home()), network: None };
 
     let jobs = DemoJob::all(&network.root_name());
-    let (outcomes, secrets) = block_on(async {
+    let work = async {
         let opened = open_home(terminal, &home)?;
         let trust = opened.network.clone();
         let requester = opened.start(story(terminal))?;
@@ -52,6 +54,12 @@ pub fn run(terminal: &Terminal, args: &DemoArgs) -> Result<u8, Failure> {
             outcomes.push(outcome);
         }
         Ok::<_, Failure>((outcomes, secrets))
+    };
+    let (outcomes, secrets) = block_on(async {
+        tokio::select! {
+            outcome = work => outcome,
+            signal = interrupt.wait() => Err(interrupted(signal)),
+        }
     })??;
 
     stage("What the operators' disks hold of it");
@@ -94,9 +102,13 @@ pub fn run(terminal: &Terminal, args: &DemoArgs) -> Result<u8, Failure> {
         show_verdict(terminal, &outcomes[0].receipt_path, &outcomes[0].verdict);
     }
 
+    if let Some(signal) = interrupt.heard() {
+        return Err(interrupted(signal));
+    }
     let seconds = started.elapsed().as_secs_f64();
     terminal.say(format!("\n{} in {seconds:.1} s", if good { "All of it held" } else { "Something did not hold" }));
-    terminal.document(&document(&outcomes, &search, &flip, seconds, good));
+    let stays = args.keep || args.dir.is_some();
+    terminal.document(&document(&outcomes, stays, &search, &flip, seconds, good));
     if args.keep {
         let kept = dir.keep();
         network.leave_running(terminal, &kept, &outcomes)?;
@@ -167,14 +179,22 @@ fn story(terminal: &Terminal) -> EventSink {
     })
 }
 
-fn document(outcomes: &[TaskOutcome], search: &proofs::Search, flip: &proofs::Flip, seconds: f64, good: bool) -> Value {
+/// For scripts. Receipts are named where they stay.
+fn document(
+    outcomes: &[TaskOutcome],
+    stays: bool,
+    search: &proofs::Search,
+    flip: &proofs::Flip,
+    seconds: f64,
+    good: bool,
+) -> Value {
     json!({
         "ok": good,
         "seconds": seconds,
         "jobs": outcomes.iter().map(|outcome| json!({
             "task": outcome.task.to_string(),
             "ended": ended(outcome),
-            "receipt": outcome.receipt_path.display().to_string(),
+            "receipt": stays.then(|| outcome.receipt_path.display().to_string()),
             "verdict": outcome.verdict.overall().name(),
             "simulated": outcome.verdict.is_simulated(),
         })).collect::<Vec<_>>(),

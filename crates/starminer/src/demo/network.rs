@@ -4,12 +4,13 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use starminer_requester::TaskOutcome;
 
-use crate::cli::demo_support::{Failure, Style, Terminal, short};
+use super::jobs::{NOTES, WORDCOUNT};
+use crate::cli::demo_support::{Failure, Interrupt, Style, Terminal, quoted, short};
 
 /// How long a process may take until it is ready.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -21,11 +22,15 @@ const NAME: &str = "demo";
 pub struct Network {
     dir: PathBuf,
     processes: Vec<Process>,
+    interrupt: Interrupt,
+    outlives_demo: bool,
 }
 
 struct Process {
     name: &'static str,
     child: Child,
+    /// Held, never written to: the process ends when it does, and it does with this program, even if that is killed.
+    _lifeline: Option<ChildStdin>,
 }
 
 impl Drop for Network {
@@ -35,9 +40,10 @@ impl Drop for Network {
 }
 
 impl Network {
-    /// Creates and starts everything below `dir`.
-    pub fn start(terminal: &Terminal, dir: &Path) -> Result<Self, Failure> {
-        let mut network = Self { dir: dir.to_path_buf(), processes: Vec::new() };
+    /// Creates and starts everything below `dir`. Unless it shall outlive the demonstration, every process ends with this one.
+    pub fn start(terminal: &Terminal, dir: &Path, interrupt: &Interrupt, outlives_demo: bool) -> Result<Self, Failure> {
+        let mut network =
+            Self { dir: dir.to_path_buf(), processes: Vec::new(), interrupt: interrupt.clone(), outlives_demo };
         let spinner = terminal.spinner("starting");
         let port = free_port()?;
         let coordinator = dir.join("coordinator");
@@ -93,11 +99,17 @@ impl Network {
         let log = File::create(dir.join("log.txt")).map_err(|error| local(&error))?;
         let err = log.try_clone().map_err(|error| local(&error))?;
         let mut command = Command::new(program()?);
-        command.args(args).stdin(Stdio::null()).stdout(log).stderr(err);
+        command.args(args).stdout(log).stderr(err);
+        if self.outlives_demo {
+            command.stdin(Stdio::null());
+        } else {
+            command.arg("--until-stdin-ends").stdin(Stdio::piped());
+        }
         // A process group of its own: Ctrl-C at the terminal reaches the demonstration, which then stops the network in order.
         command.process_group(0);
-        let child = command.spawn().map_err(|error| local(&error))?;
-        self.processes.push(Process { name, child });
+        let mut child = command.spawn().map_err(|error| local(&error))?;
+        let lifeline = child.stdin.take();
+        self.processes.push(Process { name, child, _lifeline: lifeline });
         Ok(())
     }
 
@@ -107,6 +119,9 @@ impl Network {
         let log = self.dir.join(name).join("log.txt");
         let Some(process) = self.processes.iter_mut().find(|process| process.name == name) else { return Ok(()) };
         while !ready.exists() {
+            if let Some(signal) = self.interrupt.heard() {
+                return Err(interrupted(signal));
+            }
             let ended = process.child.try_wait().map_err(|error| local(&error))?;
             if ended.is_some() || Instant::now() > until {
                 let said = fs::read_to_string(&log).unwrap_or_default();
@@ -166,26 +181,44 @@ impl Network {
         fs::write(dir.join("pids"), pids.join("\n")).map_err(|error| local(&error))?;
         // Forgotten, not stopped: the processes go on without this one.
         self.processes.clear();
-        let program = program()?.display().to_string();
-        let home = self.requester_home().display().to_string();
+        let files = dir.join("try");
+        let (wasm, notes) = (files.join("wordcount.wasm"), files.join("clinic-notes.txt"));
+        fs::create_dir_all(&files)
+            .and_then(|()| fs::write(&wasm, WORDCOUNT))
+            .and_then(|()| fs::write(&notes, NOTES))
+            .map_err(|error| local(&error))?;
+        let shown = |path: &Path| quoted(path.display());
+        let program = shown(&program()?);
         terminal.result(format!("\nThe network goes on in {}. Try:", dir.display()));
-        terminal.result(format!("  export STARMINER_HOME={home}"));
+        terminal.result(format!("  export STARMINER_HOME={}", shown(&self.requester_home())));
         terminal.result(format!(
-            "  {program} run --wasm examples/wordcount/wordcount.wasm -i README.md -o out/ --accept-simulated '{}'",
-            self.root_name()
+            "  {program} run --wasm {} -i {} -o {} --accept-simulated {}",
+            shown(&wasm),
+            shown(&notes),
+            shown(&files.join("out")),
+            quoted(self.root_name())
         ));
         terminal.result(format!("  {program} status"));
         if let Some(outcome) = outcomes.first() {
             terminal.result(format!(
                 "  {program} verify {} --network {}   # task {}",
-                outcome.receipt_path.display(),
-                self.trust_path().display(),
+                shown(&outcome.receipt_path),
+                shown(&self.trust_path()),
                 short(&outcome.task)
             ));
         }
-        terminal.result(format!("  kill $(cat {})   # stops it", dir.join("pids").display()));
+        terminal.result(format!("  kill $(cat {})   # stops it", shown(&dir.join("pids"))));
         Ok(())
     }
+}
+
+/// The demonstration was asked to stop; everything that it started and made ends with the values that hold it.
+pub fn interrupted(signal: u8) -> Failure {
+    Failure::interrupted(
+        signal,
+        "the demonstration was asked to stop; its processes are ended",
+        "start it again: nothing of it goes on",
+    )
 }
 
 fn terminate(pid: u32) {

@@ -1,22 +1,76 @@
 //! `demo`: what it claims holds, what it leaves behind is what it says.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::{Cli, exit, has_keys};
+use crate::{Cli, Said, exit, has_keys};
 
+/// Where the kept network is; a name that a shell would take apart.
+const KEPT: &str = "net of a user's";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn pids(cli: &Cli) -> Vec<u32> {
-    let text = std::fs::read_to_string(cli.path("net/pids")).unwrap_or_default();
+    let text = std::fs::read_to_string(cli.path(KEPT).join("pids")).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Whether a process of this network runs under that number, which the system may have given to another since.
 fn runs(cli: &Cli, pid: u32) -> bool {
     let command = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&command).contains(&*cli.path("net").to_string_lossy())
+    String::from_utf8_lossy(&command).contains(&*cli.dir.path().to_string_lossy())
+}
+
+/// Whether any process has this in its command line.
+fn any_runs(cli: &Cli) -> bool {
+    let place = format!("{}/", cli.dir.path().display());
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    commands.any(|command| String::from_utf8_lossy(&command).contains(&place))
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A demonstration in a temporary directory below the test's own, under way, and that directory.
+fn under_way(cli: &Cli) -> (Child, PathBuf) {
+    let mut child = cli.command(["demo", "--json"]).env("TMPDIR", cli.dir.path()).spawn().unwrap();
+    let mut place = None;
+    wait_until("the demonstration's first node", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        place = cli.names().into_iter().find(|name| name.starts_with("starminer-demo-")).map(|name| cli.path(&name));
+        place.as_ref().is_some_and(|place| place.join("node1/ready").exists())
+    });
+    assert!(any_runs(cli));
+    (child, place.unwrap())
+}
+
+#[test]
+fn asked_to_stop_it_leaves_neither_processes_nor_files() {
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let cli = Cli::new();
+        let (child, place) = under_way(&cli);
+        let kill = format!("kill -{signal} {}", child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let said = Said::of(child.wait_with_output().unwrap());
+        said.fails_in_json(128 + number, "command.interrupted", "requester", "asked to stop");
+        assert!(!any_runs(&cli), "{signal}: processes are left");
+        assert!(!place.exists(), "{signal}: {place:?} is left");
+    }
+}
+
+#[test]
+fn killed_it_takes_its_processes_along() {
+    let cli = Cli::new();
+    let (mut child, _) = under_way(&cli);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_until("the end of its processes", || !any_runs(&cli));
 }
 
 /// Ends what `--keep` left running, also when the test fails.
@@ -51,7 +105,7 @@ fn it_proves_its_claims_and_cleans_up() {
     assert_eq!(document["search"]["hits"], 0);
     assert!(document["search"]["files"].as_u64().unwrap() > 10);
     assert!(document["flipped_receipt"].as_str().unwrap().starts_with("refuted"));
-    assert!(pids(&cli).into_iter().all(|pid| !runs(&cli, pid)), "nothing runs on");
+    assert!(!any_runs(&cli), "nothing runs on");
 
     cli.run(["demo", "--dir", "net"]).fails(exit::UNUSABLE, "demo.directory", "requester", "net is not empty");
 }
@@ -60,7 +114,7 @@ fn it_proves_its_claims_and_cleans_up() {
 fn kept_it_goes_on_and_the_commands_it_prints_work() {
     let cli = Cli::new();
     let kept = Kept(&cli);
-    let said = cli.run(["demo", "--dir", "net", "--keep"]);
+    let said = cli.run(["demo", "--dir", KEPT, "--keep"]);
     let story = said.exits(exit::OK);
     for part in ["Job 1", "Job 2", "Job 3", "accuracy 9", "SIMULATED", "found 0", "refuted", "All of it held"] {
         assert!(story.contains(part), "{part:?} is missing: {story}");
@@ -70,11 +124,11 @@ fn kept_it_goes_on_and_the_commands_it_prints_work() {
     assert!(processes.iter().all(|pid| runs(&cli, *pid)), "five processes run");
 
     let commands: Vec<&str> = story.lines().skip_while(|line| !line.ends_with("Try:")).skip(1).map(str::trim).collect();
-    let home = commands.iter().find_map(|line| line.strip_prefix("export STARMINER_HOME=")).unwrap();
-    for wanted in [" status", " verify "] {
+    let home = commands.iter().find(|line| line.starts_with("export STARMINER_HOME=")).unwrap();
+    for wanted in [" run ", " status", " verify "] {
         let line = commands.iter().find(|line| line.contains(wanted)).unwrap();
-        let mut shell = Command::new("sh");
-        let output = shell.args(["-c", line]).env("STARMINER_HOME", home).current_dir(cli.dir.path()).output().unwrap();
+        let script = format!("{home}\n{line}");
+        let output = Command::new("sh").args(["-c", &script]).current_dir(cli.dir.path()).output().unwrap();
         assert!(output.status.success(), "{line}: {output:?}");
     }
     let stop = commands.iter().find(|line| line.starts_with("kill ")).unwrap();

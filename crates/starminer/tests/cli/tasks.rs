@@ -1,5 +1,6 @@
 //! A task's life by the commands of a requester, against a real network.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use serde_json::Value;
@@ -44,6 +45,17 @@ impl<'a> User<'a> {
         self.json(&["status"], exit::OK)["tasks"].as_array().unwrap().len()
     }
 }
+
+/// Writes two lines to standard error and ends with status 1.
+const SAYS_WHY: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\10\00\00\00\0f\00\00\00")
+    (data (i32.const 16) "why\1b[2J\nsecond\n")
+    (func (export "_start")
+        (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (call $exit (i32.const 1))))"#;
 
 /// Everything in a job file, in the directory it is called from or not.
 fn write_job(cli: &Cli, name: &str, rest: &str) {
@@ -133,6 +145,11 @@ fn a_failed_task_exits_1_and_says_whose_fault() {
     for line in ["\n  check   engine.wasm.trap\n", "\n  fault   workload\n", "\n  do      "] {
         assert!(out.contains(line), "{line:?}: {out}");
     }
+    // What a program says before it gives up is shown, and steers no terminal.
+    user.cli.write("says-why.wasm", wat::parse_str(SAYS_WHY).unwrap());
+    let told = user.run(&["run", "--wasm", "says-why.wasm", "-o", "why", "--accept-simulated", ROOT_NAME]);
+    let out = told.exits(exit::REFUSED);
+    assert!(out.contains("\n  stderr  why\\u{1b}[2J\n  stderr  second\n"), "{out}");
     let long = user.json(
         &[
             "run",
@@ -216,6 +233,8 @@ fn a_job_that_cannot_be_used_is_refused_before_anything_is_sent() {
     write_job(&user.cli, "wrong-type.toml", "[limits]\nfuel = \"much\"");
     user.cli.write("not.toml", "wasm = ");
     user.cli.write("long.toml", format!("wasm = \"{wasm}\"\n{}", "# more than is read\n".repeat(20_000)));
+    user.cli.write("empty-file.wasm", "");
+    std::fs::create_dir_all(user.cli.path("folder/inner")).unwrap();
     user.cli.write("no-program.toml", "inputs = []");
     user.cli.write("absent-program.toml", "wasm = \"absent.wasm\"");
     user.cli.write("absent-input.toml", format!("wasm = \"{wasm}\"\ninputs = [\"absent.csv\"]"));
@@ -228,6 +247,18 @@ fn a_job_that_cannot_be_used_is_refused_before_anything_is_sent() {
         (&["not.toml"], "job.unusable-file", "not.toml: line 1, column"),
         (&["no-program.toml"], "job.no-workload", "wasm program or an ONNX model"),
         (&[], "job.no-workload", "wasm program or an ONNX model"),
+        (&["b.csv"], "job.not-toml", "b.csv is given as the job file"),
+        (&["-i", "good.toml"], "job.no-workload", "good.toml stands behind -i"),
+        (&["good.toml", "-i", "folder"], "job.nested-input", "folder/inner is a folder"),
+        (&["--wasm", "empty-file.wasm"], "job.not-wasm", "empty-file.wasm: it is empty"),
+        (&["--wasm", "good.toml"], "job.not-wasm", "good.toml: it does not begin as wasm does"),
+        (
+            &["good.toml", "--memory", "99999999999999999"],
+            "job.bad-limit",
+            "--memory (memory_mib) is 99999999999999999",
+        ),
+        (&["good.toml", "--memory", "0"], "job.bad-limit", "1 to 1048576 are possible"),
+        (&["good.toml", "--timeout", "86401"], "job.bad-limit", "--timeout (timeout_seconds) is 86401 seconds"),
         (&["absent-program.toml"], "job.unreadable", "absent.wasm"),
         (&["absent-input.toml"], "job.no-input", "absent.csv"),
         (&["tier.toml"], "policy.consent-missing", ""),
@@ -275,4 +306,48 @@ fn a_coordinator_that_is_away_or_another_is_named() {
     network.start_process("coordinator");
     assert_eq!(user.open(), 1, "a task that could not be sent left nothing behind");
     assert_eq!(user.json(&["status", &task], exit::OK)["tasks"][0]["state"], "queued", "nothing was lost");
+}
+
+#[test]
+fn who_waits_is_told_why_and_may_stop_waiting() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    let wasm = example_path("empty/empty.wasm");
+    let mut command = user.cli.command(["run", "--wasm", &wasm, "-o", "out"]);
+    let mut child = command.env("STARMINER_HOME", &user.home).spawn().unwrap();
+    // Its first lines come before it waits, without end, for a node that its policy accepts.
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let note: Vec<String> = lines.by_ref().take(3).collect();
+    assert!(note[0].starts_with("note: no node of this network meets the policy"), "{note:?}");
+    assert_eq!(note[1], "  1 of tier confidential, simulated");
+    assert!(
+        note[2].starts_with("  do ") && note[2].ends_with(&format!("--accept-simulated '{ROOT_NAME}'")),
+        "{note:?}"
+    );
+    network.wait_until("the task", || user.open() == 1);
+    let kill = format!("kill -INT {}", child.id());
+    assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let said: Vec<String> = lines.collect();
+    assert!(said[0].starts_with("error: asked to stop"), "{said:?}");
+    // What it tells to do works when it is pasted.
+    let (_, told) = said.last().unwrap().rsplit_once("; `").unwrap();
+    let cancel = told.split_once('`').unwrap().0.strip_prefix("starminer ").unwrap();
+    let script = format!("\"$0\" {cancel}");
+    let mut shell = std::process::Command::new("sh");
+    let output = shell.args(["-c", &script, crate::support::program()]).output().unwrap();
+    assert!(output.status.success(), "{cancel}: {output:?}");
+}
+
+#[test]
+fn several_inputs_after_one_option_are_all_inputs() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    user.cli.write("a.txt", "one two");
+    user.cli.write("b\x1b[2J.txt", "three");
+    let wasm = example_path("wordcount/wordcount.wasm");
+    let args = ["run", "--wasm", &wasm, "-i", "a.txt", "b\x1b[2J.txt", "-o", "out", "--accept-simulated", ROOT_NAME];
+    let told = user.run(&args);
+    let out = told.exits(exit::OK);
+    assert!(out.contains("a.txt: 7 B") && out.contains("b\\u{1b}[2J.txt: 5 B"), "{out}");
 }

@@ -129,4 +129,18 @@ fn verification_is_offline() {
         receipt_of(&cli, &network, "empty/empty.wasm", exit::OK)
     };
     cli.run(["verify", &text(&receipt), "--network", "own.toml"]).exits(exit::OK);
+
+    // From standard input, and by the exit code alone.
+    let bytes = std::fs::read(&receipt).unwrap();
+    let (code, out, err) = cli.pipe(&["verify", "-", "--network", "own.toml"], &bytes);
+    assert_eq!((code, err.as_str()), (exit::OK, ""));
+    assert!(String::from_utf8(out).unwrap().starts_with("PROVEN  -  "));
+    for (input, network, expected) in [
+        (&bytes[..], &["--network", "own.toml"][..], exit::OK),
+        (&bytes, &[], exit::UNANCHORED),
+        (b"no receipt", &[], exit::UNUSABLE),
+    ] {
+        let (code, out, err) = cli.pipe(&[&["verify", "-q", "-"], network].concat(), input);
+        assert_eq!((code, out, err.as_str()), (expected, Vec::new(), ""));
+    }
 }
