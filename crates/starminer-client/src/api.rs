@@ -168,6 +168,14 @@ impl CoordinatorClient {
         self.get(&paths::task_receipt(task), CALL_TIMEOUT).await
     }
 
+    /// The same, with the proof that its checkpoint continues the log of `remembered_size`.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `log.size-unknown` where the log is smaller than that.
+    pub async fn receipt_continuing(&self, task: &TaskId, remembered_size: u64) -> Result<ReceiptParts, ClientError> {
+        self.get(&format!("{}?remembered={remembered_size}", paths::task_receipt(task)), CALL_TIMEOUT).await
+    }
+
     /// Attempts that changed for this identity in a role.
     ///
     /// # Errors

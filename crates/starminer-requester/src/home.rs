@@ -140,18 +140,23 @@ impl Home {
         if self.remembered(network)?.is_some_and(|kept| kept.checkpoint().size() >= remembered.checkpoint().size()) {
             return Ok(());
         }
-        replace_file(&path, remembered.as_bytes()).map_err(|source| HomeError::Io { path, source })
+        replace_file(&path, remembered.as_bytes(), OWNER).map_err(|source| HomeError::Io { path, source })
     }
 }
 
+/// Mode of a file for its owner alone.
+pub(crate) const OWNER: u32 = 0o600;
+/// Mode of a file that is meant to be passed on.
+pub(crate) const ANYONE: u32 = 0o644;
+
 /// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path, in all processes: the checkpoint is
 /// under a lock, and a receipt is written by the process that holds the task's journal.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     use std::io::Write as _;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     // The content is durable before the name is: after a power failure there is the old file or the new one, never a torn one.

@@ -10,7 +10,7 @@ use starminer_log::{
     Advance, AdvanceError, ConsistencyProof, LogKey, Remembered, SignedCheckpoint, VerifiedCheckpoint,
 };
 use starminer_verify::{Party, Refusal};
-use starminer_wire::{LogChain, LogProof, MAX_CHAIN_SIZES};
+use starminer_wire::{LogChain, MAX_CHAIN_SIZES};
 
 /// Most checkpoints that wait to be joined: more than releases that can be under way at once, each of which waits for a join first
 /// when many are kept.
@@ -66,10 +66,11 @@ impl LogMemory {
     pub(crate) fn take(
         &self,
         asked_from: Option<&Remembered>,
-        proof: &LogProof,
+        checkpoint: &str,
+        consistency: Option<&ConsistencyProof>,
     ) -> Result<VerifiedCheckpoint, Refusal> {
-        let checkpoint = self.verify(&proof.checkpoint)?;
-        let consistency = proof.consistency.clone().unwrap_or_else(ConsistencyProof::empty);
+        let checkpoint = self.verify(checkpoint)?;
+        let consistency = consistency.cloned().unwrap_or_else(ConsistencyProof::empty);
         if let Some(asked_from) = asked_from {
             advance(&mut asked_from.clone(), checkpoint.clone(), &consistency)?;
         }
@@ -218,13 +219,7 @@ mod tests {
         for size in [3, 5] {
             assert_eq!(memory.hear(&remembered(size, "b")).unwrap_err().check(), "log.fork");
         }
-        let proof = LogProof {
-            checkpoint: checkpoint(5, "b").as_str().to_owned(),
-            consistency: None,
-            entry: None,
-            inclusion: None,
-        };
-        assert_eq!(memory.take(None, &proof).unwrap_err().check(), "log.fork");
+        assert_eq!(memory.take(None, checkpoint(5, "b").as_str(), None).unwrap_err().check(), "log.fork");
         let first = LogMemory::new(signer().key(), None);
         first.hear(&remembered(5, "a")).unwrap();
         assert_eq!(first.remembered(), Some(remembered(5, "a")));

@@ -3,8 +3,9 @@
 //! Everything the report claims is checked against what is opened: content ids, commitments, names, lengths. Outputs are placed once all
 //! of them have been authenticated.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use starminer_receipt::{
@@ -17,6 +18,7 @@ use starminer_vault::object::{
 use starminer_vault::{Purpose, TaskSecret, commit};
 use starminer_verify::Digest;
 
+use crate::home::OWNER;
 use crate::results::RESERVED;
 
 /// Name of the detail record in the vault.
@@ -229,7 +231,9 @@ impl OpenedResult {
         let name = output_object_name(index);
         let context = ObjectContext { task: self.task, name: &name, purpose: Purpose::Output };
         let digests = Digests { content_id: ContentIdMode::Compute, plain_sha256: PlainDigestMode::Compute };
-        let file = File::create(path).map_err(io)?;
+        // What was confidential on its way stays its owner's.
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(OWNER).open(path).map_err(io)?;
         let summary = open_stream(&self.secret, &context, digests, sealed, &file)
             .map_err(|source| OutputsError::Output { index, source })?;
         file.sync_all().map_err(io)?;

@@ -392,7 +392,10 @@ impl<H: ReleaserHost> Releaser<H> {
         let (recorded, response) = tokio::join!(recorded, self.client.release(&view.task, view.attempt, &request));
         recorded?;
         let response = response.map_err(StepError::Client)?;
-        let checkpoint = self.memory.take(remembered.as_ref(), &response.proof).map_err(StepError::lying)?;
+        let checkpoint = self
+            .memory
+            .take(remembered.as_ref(), &response.proof.checkpoint, response.proof.consistency.as_ref())
+            .map_err(StepError::lying)?;
         let (Some(entry), Some(inclusion)) = (&response.proof.entry, &response.proof.inclusion) else {
             return Err(StepError::lying(Refusal::new(
                 Party::Coordinator,

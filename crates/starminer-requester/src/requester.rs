@@ -21,7 +21,7 @@ use starminer_wire::{
 };
 use zeroize::Zeroizing;
 
-use crate::home::{Home, HomeError, replace_file};
+use crate::home::{ANYONE, Home, HomeError, replace_file};
 use crate::journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart, Unsynced};
 use crate::log_memory::LogMemory;
 use crate::outputs::{OpenedOutput, OpenedResult, OutputsError};
@@ -488,7 +488,7 @@ impl Requester {
                     return Ok(view);
                 }
                 Ok(_) => backoff = BACKOFF.0,
-                Err(error @ ClientError::Refused { .. }) if !error.is_transient() => return Err(error.into()),
+                Err(error) if !error.is_transient() => return Err(error.into()),
                 Err(error) => {
                     tracing::debug!(%error, "waiting for the coordinator");
                     tokio::time::sleep(backoff).await;
@@ -513,7 +513,9 @@ impl Requester {
                 .map_err(|error| refused(Party::Requester, "result.key", &error.to_string(), "report this defect"))?;
             (open.spec.clone(), key)
         };
-        let parts = self.client.receipt(&task).await?;
+        let remembered = self.memory.remembered();
+        let size = remembered.as_ref().map_or(0, |remembered| remembered.checkpoint().size());
+        let parts = self.client.receipt_continuing(&task, size).await?;
         if parts.spec.digest() != spec.digest() {
             return Err(refused(
                 Party::Coordinator,
@@ -522,12 +524,19 @@ impl Requester {
                 "do not use this coordinator",
             ));
         }
+        let (checkpoint, consistency) = (parts.checkpoint.clone(), parts.consistency.clone());
         let (receipt, verdict) = receipt_from_parts(parts, &self.network, (self.host.clock)());
+        if verdict.overall() != starminer_receipt::Overall::Refuted {
+            // A receipt under another history of the log than this home has seen is no receipt: the two together prove the fork.
+            self.memory
+                .take(remembered.as_ref(), &checkpoint, consistency.as_ref())
+                .map_err(RequesterError::Refused)?;
+        }
         fs::create_dir_all(output_dir).map_err(|source| RequesterError::Receipt { path: output_dir.into(), source })?;
         let receipt_path = output_dir.join(format!("{task}.receipt"));
         let (path, bytes) = (receipt_path.clone(), receipt.encode());
         blocking(move || {
-            replace_file(&path, &bytes).map_err(|source| RequesterError::Receipt { path: path.clone(), source })
+            replace_file(&path, &bytes, ANYONE).map_err(|source| RequesterError::Receipt { path: path.clone(), source })
         })
         .await?;
 

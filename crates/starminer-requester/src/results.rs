@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use starminer_receipt::OutputName;
 use starminer_verify::TaskId;
 
-use crate::home::replace_file;
+use crate::home::{OWNER, replace_file};
 use crate::outputs::{OpenedOutput, OutputsError};
 
 /// What names in an output directory begin with that are no outputs.
@@ -166,7 +166,7 @@ impl Staging {
         } else {
             let bytes = serde_json::to_vec(&Results { task: self.task, outputs })
                 .map_err(|error| io(&list)(io::Error::other(error)))?;
-            replace_file(&list, &bytes).map_err(io(&list))?;
+            replace_file(&list, &bytes, OWNER).map_err(io(&list))?;
         }
         let mut placed = Vec::with_capacity(opened.len());
         for (from, output) in opened {

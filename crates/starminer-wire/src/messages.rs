@@ -404,6 +404,9 @@ pub struct ReceiptParts {
     pub closing_evidence: Option<Base64Bytes>,
     /// A checkpoint (signed note, with cosignatures where there are any).
     pub checkpoint: String,
+    /// That this checkpoint continues the tree of the size that was asked from, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consistency: Option<ConsistencyProof>,
     /// The task's entries, oldest first, each with its proof under that checkpoint.
     pub entries: Vec<LoggedEntryParts>,
 }

@@ -6,9 +6,7 @@ use std::path::Component;
 use std::sync::OnceLock;
 
 use starminer_receipt::{Base64Bytes, Envelope, Outcome as Ended, Report, RunDetails, Signed, TaskSpec};
-use starminer_requester::{
-    Durability, Journal, JournalError, JournalKey, JournalRecord, OpenedResult, TaskStart,
-};
+use starminer_requester::{Durability, Journal, JournalError, JournalKey, JournalRecord, OpenedResult, TaskStart};
 use starminer_verify::TaskId;
 
 use crate::Outcome;

@@ -183,10 +183,17 @@ pub(super) async fn cancel(
     Ok(Json(Accepted { state: answer.task.ok_or_else(Refused::internal)?.state() }))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReceiptQuery {
+    remembered: Option<u64>,
+}
+
 pub(super) async fn receipt(
     State(shared): State<Arc<Shared>>,
     Identity(peer): Identity,
     Params(id): Params<TaskId>,
+    Query(query): Query<ReceiptQuery>,
 ) -> Result<Json<ReceiptParts>, Refused> {
     let task = shared.task_of(&id, peer).await?;
     let rows = shared.database.task_events(&id.0).await.map_err(storage)?;
@@ -194,6 +201,10 @@ pub(super) async fn receipt(
     let head = shared.log.head();
     let rows: Vec<_> = rows.into_iter().filter(|row| row.index < head.size).collect();
     let entries = shared.log.prove_all(head.size, &rows).await?;
+    let consistency = match query.remembered {
+        Some(size) => Some(shared.log.consistency(size, head.size).await?),
+        None => None,
+    };
     let mut parts = ReceiptParts {
         spec: task.spec.envelope().clone(),
         lease: None,
@@ -208,6 +219,7 @@ pub(super) async fn receipt(
         agent_statement: None,
         closing_evidence: None,
         checkpoint: head.note.to_string(),
+        consistency,
         entries,
     };
     for row in &rows {

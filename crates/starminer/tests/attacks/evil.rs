@@ -65,6 +65,8 @@ pub enum Lie {
     LaterReport,
     /// The checkpoint of the receipt is signed with another key.
     ForgedReceiptCheckpoint,
+    /// The receipt is under another history of the log, rightly signed.
+    ForkedReceipt,
 }
 
 impl Lie {
@@ -82,6 +84,7 @@ impl Lie {
                 | NoEntry
                 | LaterReport
                 | ForgedReceiptCheckpoint
+                | ForkedReceipt
         )
     }
 }
@@ -206,13 +209,17 @@ impl Evil {
             .uri()
             .query()
             .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("after=")?.parse().ok()));
+        let remembered = request
+            .uri()
+            .query()
+            .and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("remembered=")?.parse().ok()));
         let body = request.into_body().collect().await.unwrap().to_bytes();
         let value = if let Some(blob) = self.blob(&path) {
             return Response::new(Full::new(blob.into()));
         } else if path.contains("/blobs/") {
             json!({ "stored_bytes": 0, "complete": true })
         } else if let Some(task) = path.strip_suffix("/receipt") {
-            self.receipt(task.rsplit('/').next().unwrap().parse().unwrap())
+            self.receipt(task.rsplit('/').next().unwrap().parse().unwrap(), remembered.unwrap_or(0))
         } else if path == paths::TASKS {
             self.submit(&serde_json::from_slice(&body).unwrap())
         } else if path == paths::FEED {
@@ -462,6 +469,7 @@ impl Evil {
             agent_statement: Some(statement.into_envelope()),
             closing_evidence: Some(closing.into()),
             checkpoint: String::new(),
+            consistency: None,
             entries: Vec::new(),
         });
     }
@@ -478,9 +486,10 @@ impl Evil {
         Some(ReceiptParts { checkpoint: state.log.note(), entries, ..state.tasks[&task].parts.clone()? })
     }
 
-    fn receipt(&self, task: TaskId) -> serde_json::Value {
+    fn receipt(&self, task: TaskId, remembered: u64) -> serde_json::Value {
         let state = self.state.lock().unwrap();
         let mut parts = self.honest_receipt(&state, task).unwrap();
+        parts.consistency = Some(state.log.consistency_from(remembered));
         // Lies begin with the second task: the first one is what they are made of.
         if let Some(first) = self.first_and(&state, task) {
             match self.lie {
@@ -499,6 +508,19 @@ impl Evil {
                     let mut entry = LogEntry::parse(&last.entry.0).unwrap();
                     entry.statement = Digest([5; 32]);
                     last.entry = entry.encode().into();
+                }
+                Lie::ForkedReceipt => {
+                    let mut other = Log::new();
+                    for (index, entry) in state.log.entries.iter().enumerate() {
+                        let statement = if index == 0 { Digest([6; 32]) } else { entry.statement };
+                        other.append_at(entry.kind, entry.task, entry.attempt, statement, entry.at);
+                    }
+                    parts.checkpoint = other.note();
+                    parts.consistency = Some(other.consistency_from(remembered));
+                    let entries = other.of_task(task).into_iter();
+                    parts.entries = entries
+                        .map(|entry| LoggedEntryParts { entry: entry.entry, inclusion: entry.inclusion })
+                        .collect();
                 }
                 Lie::NoEntry => drop(parts.entries.pop()),
                 Lie::ForgedReceiptCheckpoint => {

@@ -6,6 +6,22 @@ use crate::evil::{Evil, Lie};
 use crate::support::runtime;
 
 #[test]
+fn a_receipt_under_another_history_is_refused() {
+    runtime().block_on(async {
+        let evil = Evil::start(Lie::ForkedReceipt).await;
+        let dir = tempfile::tempdir().unwrap();
+        let requester = evil.requester(dir.path());
+        let out = dir.path().join("out");
+        requester.run(&evil.job(), &out).await.expect("the first history is honest");
+        let told = requester.run(&evil.job(), &out).await.unwrap_err().to_string();
+        assert!(told.starts_with("log."), "{told}");
+        let receipts = std::fs::read_dir(&out).unwrap().flatten();
+        let receipts = receipts.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "receipt"));
+        assert_eq!(receipts.count(), 1, "that of the first task");
+    });
+}
+
+#[test]
 fn a_fork_shows_and_stops_the_releaser() {
     runtime().block_on(async {
         let evil = Evil::start(Lie::Fork).await;
