@@ -5,9 +5,9 @@ mod world;
 
 use starminer_coordinator::Config;
 use starminer_log::SignedCheckpoint;
-use starminer_receipt::{EntryKind, LogEntry, Outcome, ReportAuthor};
-use starminer_verify::{Party as Fault, Refusal};
-use starminer_wire::{SubmitRequest, TaskState};
+use starminer_receipt::{Base64Bytes, EntryKind, LogEntry, ObjectRef, Outcome, ReportAuthor};
+use starminer_verify::{Digest, Party as Fault, Refusal};
+use starminer_wire::{FeedRole, SubmitRequest, TaskState};
 use world::{Life, Party, World, cancel, code, releaser_feed, sign, submit, upload};
 
 #[tokio::test]
@@ -330,5 +330,92 @@ async fn a_broker_is_asked_for_evidence_and_gets_deposits() {
     assert_eq!(code(life.challenge(&ours).await), "identity.forbidden");
     life.until_granted(&brokers, &theirs).await;
     life.complete(&theirs).await.unwrap();
+    running.stop().await.unwrap();
+}
+
+fn object(bytes: &[u8]) -> ObjectRef {
+    let content_id = Digest(*blake3::hash(bytes).as_bytes());
+    ObjectRef { content_id, sealed_bytes: bytes.len() as u64, commitment: Digest([3; 32]) }
+}
+
+/// Small objects may come along with a spec: they are there with it, or not at all.
+#[tokio::test]
+async fn objects_that_come_along_are_kept_with_the_spec_or_not_at_all() {
+    let world = World::new(Config::default());
+    let running = world.start();
+    let (requester, node) = (Party::new(1), world.node(2));
+    let (ours, theirs) = (running.client(&requester), running.client(&node.party));
+    node.admit(&theirs).await;
+    let bytes = [7; 3000];
+    let own = object(&bytes);
+    let spec = sign(world.spec(&requester, &own), &requester);
+    let request = |objects: Vec<Vec<u8>>| SubmitRequest {
+        spec: spec.envelope().clone(),
+        deposit: None,
+        objects: objects.into_iter().map(Base64Bytes).collect(),
+    };
+    assert_eq!(code(ours.submit(&request(vec![])).await), "submit.blob-missing");
+    let refused = ours.submit(&request(vec![bytes.to_vec(), vec![8; 3000]])).await;
+    assert_eq!(code(refused), "submit.object-unexpected");
+    let refused = ours.submit(&request(vec![vec![7; 2999]])).await;
+    assert_eq!(code(refused), "submit.object-unexpected");
+    let refused = ours.submit(&request(vec![vec![7; 100_000], vec![8; 100_000]])).await;
+    assert_eq!(code(refused), "submit.objects-too-large");
+    assert!(!ours.blob_status(&own.content_id).await.unwrap().complete, "refused specs leave nothing");
+
+    ours.submit(&request(vec![bytes.to_vec(), bytes.to_vec()])).await.unwrap();
+    ours.submit(&request(vec![bytes.to_vec()])).await.unwrap();
+    let mut kept = Vec::new();
+    let sink = |piece: &[u8]| {
+        kept.extend_from_slice(piece);
+        Ok(())
+    };
+    theirs.download(&own.content_id, own.sealed_bytes, sink).await.unwrap();
+    assert_eq!(kept, bytes);
+    assert_eq!(node.poll(&theirs, 1, 1000).await.len(), 1);
+    running.kill();
+
+    // Durable as the spec is.
+    let running = world.start();
+    let ours = running.client(&requester);
+    assert!(ours.blob_status(&own.content_id).await.unwrap().complete);
+    running.stop().await.unwrap();
+}
+
+/// A feed shows an attempt again when there is something for its reader to do, and not for steps of others.
+#[tokio::test]
+async fn feeds_show_what_their_reader_acts_upon() {
+    let world = World::new(Config::default());
+    let running = world.start();
+    let (requester, node) = (Party::new(1), world.node(2));
+    let (ours, theirs) = (running.client(&requester), running.client(&node.party));
+    node.admit(&theirs).await;
+    let blob = upload(&ours, 100).await;
+    let (spec, _) = submit(&ours, world.spec(&requester, &blob), &requester).await;
+    let views = node.poll(&theirs, 1, 1000).await;
+    let mut life = Life::begin(&spec, &views[0], &requester, &node);
+    let mut seen = (0, 0);
+    let mut states = Vec::new();
+    let mut look = async |states: &mut Vec<TaskState>| {
+        let page = ours.feed(FeedRole::Releaser, seen.0, seen.1, 0).await.unwrap();
+        seen = (page.epoch, page.version);
+        states.extend(page.attempts.iter().map(|view| view.state));
+    };
+    look(&mut states).await;
+    life.challenge(&ours).await.unwrap();
+    look(&mut states).await;
+    life.attest(&theirs).await.unwrap();
+    look(&mut states).await;
+    life.release(&ours, 1).await.unwrap();
+    look(&mut states).await;
+    life.grant(&ours).await.unwrap();
+    look(&mut states).await;
+    // Somebody who waits for the end hears of nothing before it.
+    let (ended, ()) = tokio::join!(ours.task_end(&spec.task, 10_000), async {
+        life.complete(&theirs).await.unwrap();
+    });
+    assert_eq!(ended.unwrap().state, TaskState::Completed);
+    look(&mut states).await;
+    assert_eq!(states, [TaskState::Leased, TaskState::Attested, TaskState::Completed]);
     running.stop().await.unwrap();
 }

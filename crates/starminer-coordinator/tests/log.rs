@@ -111,6 +111,37 @@ async fn an_auditor_reads_the_same_log_before_and_after_a_restart() {
     running.stop().await.unwrap();
 }
 
+/// Checkpoints of several moments are shown to be of one history in one answer.
+#[tokio::test]
+async fn a_chain_joins_checkpoints_of_several_moments() {
+    let world = World::new(Config::default());
+    let running = world.start();
+    let requester = Party::new(1);
+    let ours = running.client(&requester);
+    let blob = upload(&ours, 100).await;
+    let mut known = vec![checkpoint(&ours, &world).await];
+    for _ in 0..4 {
+        submit(&ours, world.spec(&requester, &blob), &requester).await;
+        known.push(checkpoint(&ours, &world).await);
+    }
+    let newest = known.pop().unwrap();
+    let sizes: Vec<u64> = known.iter().map(VerifiedCheckpoint::size).collect();
+    let chain = ours.log_chain(&sizes).await.unwrap();
+    assert_eq!((chain.checkpoint.as_str(), chain.steps.len()), (newest.signed().as_str(), sizes.len()));
+    for ((older, newer), step) in known.iter().zip(known.iter().skip(1).chain([&newest])).zip(&chain.steps) {
+        newer.verify_consistency(older, step).unwrap();
+    }
+    assert_eq!(world::code(ours.log_chain(&[newest.size() + 1]).await), "log.size-unknown");
+    assert_eq!(world::code(ours.log_chain(&[2, 1]).await), "log.sizes");
+    assert_eq!(world::code(ours.log_chain(&vec![1; 129]).await), "log.sizes");
+    let task = submit(&ours, world.spec(&requester, &blob), &requester).await.0.task;
+    let parts = ours.receipt_continuing(&task, newest.size()).await.unwrap();
+    let later = SignedCheckpoint::parse(parts.checkpoint.as_bytes()).unwrap().verify(world.trust.log_key()).unwrap();
+    later.verify_consistency(&newest, &parts.consistency.unwrap()).unwrap();
+    assert_eq!(world::code(ours.receipt_continuing(&task, later.size() + 1).await), "log.size-unknown");
+    running.stop().await.unwrap();
+}
+
 /// A long poll ends when the coordinator stops, what was acknowledged is there, and nothing more is taken.
 #[tokio::test]
 async fn stopping_answers_those_who_wait() {
