@@ -19,7 +19,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use starminer_receipt::{Limits, Outcome, Overall};
@@ -154,7 +154,14 @@ async fn memory() {
     job.inputs.push(("data.bin".into(), InputSource::File(input)));
     job.limits = Limits { fuel: u64::MAX / 4, wall_limit_ms: 1_800_000, ..Limits::default() };
     let started = Instant::now();
+    let watching = Arc::new(AtomicBool::new(true));
+    let watcher = {
+        let (watching, node) = (Arc::clone(&watching), network.pid("node1"));
+        std::thread::spawn(move || largest_child_mib(node, &watching))
+    };
     let outcome = requester.run(&job, &out).await.unwrap();
+    watching.store(false, Ordering::Relaxed);
+    let task_process = watcher.join().unwrap();
     assert_eq!(outcome.outcome, Some(Outcome::Completed));
     println!(
         "memory: {mib} MiB through client, coordinator and wasm node in {:.0} s; peak over idle:",
@@ -163,6 +170,7 @@ async fn memory() {
     for ((name, pid), idle) in processes.iter().zip(idle) {
         println!("  {name:<12} {:6.0} MiB over {idle:.0} MiB (goal: 64 MiB)", peak_mib(*pid) - idle);
     }
+    println!("  task process {task_process:6.0} MiB in all, its program's pages included");
     let details = outcome.details.unwrap();
     println!("  guest memory {:.1} MiB", details.peak_memory_bytes as f64 / f64::from(1 << 20));
 }
@@ -185,6 +193,24 @@ fn peak_mib(pid: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Most resident memory that any child of a process had while it was watched.
+fn largest_child_mib(pid: u32, watching: &AtomicBool) -> f64 {
+    let mut largest = 0.0_f64;
+    while watching.load(Ordering::Relaxed) {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        for child in children.flat_map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>()) {
+            let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+            let peak = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
+            largest = largest.max(peak.unwrap_or(0.0) / 1024.0);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    largest
 }
 
 fn spawn_cost() -> Duration {
