@@ -55,7 +55,12 @@ pub fn journal(data: &[u8]) -> Outcome {
         fs::write(&file, data).expect("room for the input");
         let opened = Journal::open(directory, &key(), TASK);
         let records = match opened {
-            Ok((_, records)) => records,
+            Ok((journal, records)) => {
+                // Whoever has it open holds it.
+                assert!(matches!(Journal::open(directory, &key(), TASK), Err(JournalError::Held { .. })));
+                drop(journal);
+                records
+            }
             Err(error) => {
                 assert!(!matches!(error, JournalError::Io { .. }), "{error}");
                 return Outcome::refused(match error {
