@@ -25,7 +25,7 @@ const fn measure(protection: Protection) -> SandboxMeasure {
     }
 }
 
-/// What holds for every task process because of how [`starminer_sandbox::TaskProcess::spawn`] makes it and
+/// What holds for every task process because of how [`starminer_sandbox::Zygote`] makes it and
 /// [`crate::run_if_task_process`] ends it; a start that fails to do so is no start.
 const BY_CONSTRUCTION: [(SandboxMeasure, &str); 3] = [
     (SandboxMeasure::EnvironmentCleared, "started with an empty environment"),

@@ -1,7 +1,7 @@
 //! What protects a task process, as read back from the kernel.
 //!
 //! The names are stable: they become posture in evidence, and policies refer to them. This module holds and transports
-//! the findings; [`crate::enter`] makes them. Meanings and order: `specs/sandbox.md`, section "Protections".
+//! the findings; [`crate::Sealing::enter`] makes them. Meanings and order: `specs/sandbox.md`, section "Protections".
 
 use std::fmt;
 
@@ -125,7 +125,7 @@ impl State {
     }
 }
 
-/// What is in force in a task process. Made by [`crate::enter`]; the agent reads it from the channel.
+/// What is in force in a task process. Made by [`crate::Sealing::enter`]; the agent reads it from the channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// In the order of [`Protection::ALL`].

@@ -1,8 +1,8 @@
 //! The operating system's side of a task: a process of its own, sealed before the first guest byte.
 //!
-//! The supervising side starts a task process ([`TaskProcess`]) and talks to it over one socket ([`Channel`]). The
-//! task process calls [`enter`] first thing in its `main`, and gets back what is *truly* in force ([`InForce`]), read
-//! back from the kernel and never assumed. Secrets of either side live in [`LockedBytes`]; a process that supervises
+//! The supervising side starts its program once more, as a [`Zygote`] that only copies itself ([`be_zygote`]), and has it make a
+//! task process ([`TaskProcess`]) for each task, to which it talks over one socket ([`Channel`]). The task process calls
+//! [`Sealing::enter`] first thing, and gets back what is *truly* in force ([`InForce`]), read back from the kernel and never assumed. Secrets of either side live in [`LockedBytes`]; a process that supervises
 //! tasks or releases keys hardens itself with [`harden_supervisor`]. [`compiled`] is the only place where machine code
 //! that wasmtime compiled earlier is loaded, and [`enable_cpu_flags`] the only one where the processor features that such
 //! code may use are named.
@@ -32,15 +32,17 @@ mod secrets;
 mod spawn;
 mod supervisor;
 mod sys;
+mod zygote;
 
 pub use channel::{AsyncChannel, AsyncReceiver, AsyncSender};
 pub use channel::{CHANNEL_FD, Channel, ChannelError, MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS, Message};
 pub use compiled::{CompiledError, load_component, seal_compiled};
 pub use cpu::enable_cpu_flags;
-pub use enter::{EnterError, ResourceLimit, enter, tighten};
+pub use enter::{EnterError, ResourceLimit, Sealing, tighten};
 pub use in_force::{InForce, Protection, State, UnreadablePosture};
 pub use process::{Exit, ExitStatus, SpawnError, TaskProcess};
 pub use profile::{MemoryLocking, Profile, Threads};
 pub use secrets::{Locked, LockedBytes, lock_pages, lock_process};
 pub use spawn::{Program, Stderr};
 pub use supervisor::{HardenError, Hardened, harden_supervisor};
+pub use zygote::{Zygote, be_zygote};

@@ -1,13 +1,12 @@
 //! The supervisor's handle on a single-use task process.
 //!
-//! A task process starts as one program and, inside [`crate::enter`], replaces itself once: entering a PID namespace
-//! takes a fork. The successor is made as our own child (`CLONE_PARENT`) and hands us a descriptor of itself, so the
-//! supervisor waits for, bills and kills the one process that runs the guest. [`TaskProcess::spawn`] returns after that
-//! hand-over, while the rest of the sealing goes on in the task process.
+//! A task process starts as the copy of a zygote and, inside [`crate::Sealing::enter`], replaces itself once: entering a PID
+//! namespace takes a fork. Copy and successor are made as our own children (`CLONE_PARENT`) and hand us a descriptor of
+//! themselves, so the supervisor waits for, bills and kills the one process that runs the guest. [`crate::Zygote::copy`]
+//! returns after the second hand-over, while the rest of the sealing goes on in the task process.
 //!
 //! Not here: what is sent over the channel, and whether what is in force suffices.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::channel::{Channel, ChannelError, Kind, Message};
-use crate::spawn::{Program, Start, StartFailure, Started, Stderr};
+use crate::spawn::{StartFailure, Started};
 use crate::sys;
 
 /// How long a program may take from its start until it hands over its final process.
@@ -41,7 +40,7 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
-    /// The program ran, but did not call [`crate::enter`] in time, or ended first.
+    /// The program ran, but did not call [`crate::Sealing::enter`] in time, or ended first.
     #[error("the task process never reported back ({why})")]
     NeverEntered {
         /// How it ended, or that it kept silent.
@@ -62,6 +61,26 @@ impl SpawnError {
             Self::NeverEntered { .. } => "sandbox.never-entered",
             Self::NotSealed(_) => "sandbox.not-sealed",
         }
+    }
+}
+
+impl SpawnError {
+    /// The process itself said why it is not sealed.
+    pub(crate) fn not_sealed(message: &Message) -> Self {
+        Self::NotSealed(failure_text(&message.bytes))
+    }
+
+    /// It did not come as far as that, as its channel and its end show.
+    pub(crate) fn never_entered(error: &ChannelError, ended: impl FnOnce() -> Option<Exit>) -> Self {
+        let why = match error {
+            ChannelError::Closed => match ended() {
+                Some(exit) => format!("it ended first: {:?}", exit.status),
+                None => "it closed its channel".into(),
+            },
+            ChannelError::TimedOut => "it kept silent".into(),
+            other => other.to_string(),
+        };
+        Self::NeverEntered { why }
     }
 }
 
@@ -119,30 +138,6 @@ pub struct TaskProcess {
 }
 
 impl TaskProcess {
-    /// Starts `program` with `arguments` (the first is its name) and a channel, and waits until it has handed over its
-    /// final process: milliseconds, blocking the calling thread.
-    ///
-    /// The program has nothing but `/dev/null` at 0, 1 and 2 and the channel at [`crate::CHANNEL_FD`], an empty
-    /// environment, default signals, and a session of its own. It is killed if the supervisor dies. It must call
-    /// [`crate::enter`] first thing.
-    ///
-    /// # Errors
-    /// If the operating system refuses, or the program does not report back; it is then gone.
-    pub fn spawn(
-        program: &Program,
-        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-        stderr: Stderr,
-    ) -> Result<(Self, Channel), SpawnError> {
-        let (mut channel, theirs) =
-            Channel::pair().map_err(|source| SpawnError::Start { step: "make a channel", source })?;
-        let start = Start::new(program, arguments, stderr, theirs.into_socket()).map_err(|_| SpawnError::Argument)?;
-        let starting = Starting { first: Some(start.start()?) };
-        match channel.recv_kind(Kind::Adopt, Some(HAND_OVER_TIMEOUT)) {
-            Ok(message) => Ok((starting.adopt(message)?, channel)),
-            Err(error) => Err(starting.explain(&error)),
-        }
-    }
-
     /// Its process id as this process sees it; meaningful until it is reaped.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -220,62 +215,81 @@ impl Drop for TaskProcess {
     }
 }
 
-/// A program that runs but has not handed over yet. Dropping it ends whatever it has become.
-struct Starting {
-    /// The process that was started; gone once it was reaped.
+/// A process that runs but has not handed over its successor yet. Dropping it ends whatever it has become.
+#[derive(Debug)]
+pub(crate) struct Starting {
+    /// The process that began; gone once it was reaped.
     first: Option<Started>,
 }
 
 impl Starting {
+    /// Waits for the process at the other end of a channel to begin.
+    ///
+    /// # Errors
+    /// It does not, in time.
+    pub(crate) fn begin(channel: &mut Channel) -> Result<Self, ChannelError> {
+        let mut begun = channel.recv_kind(Kind::Begun, Some(HAND_OVER_TIMEOUT))?;
+        let first = begun.fds.pop().and_then(child_behind).ok_or(ChannelError::Malformed("it began as no child"))?;
+        Ok(Self { first: Some(first) })
+    }
+
+    /// Waits for the hand-over.
+    pub(crate) fn finish(self, channel: &mut Channel) -> Result<TaskProcess, SpawnError> {
+        match channel.recv_kind(Kind::Adopt, Some(HAND_OVER_TIMEOUT)) {
+            Ok(message) => self.adopt(message),
+            Err(error) => Err(SpawnError::never_entered(&error, || ended_within(&self.first.as_ref()?.pidfd))),
+        }
+    }
+
     /// Takes over the process whose descriptor came with the hand-over.
     fn adopt(mut self, mut message: Message) -> Result<TaskProcess, SpawnError> {
         let Some(pidfd) = message.fds.pop() else {
             // The other answer that `recv_kind(Adopt)` lets through has no descriptor: the reason of a failure.
-            return Err(SpawnError::NotSealed(failure_text(&message.bytes)));
+            return Err(SpawnError::not_sealed(&message));
         };
         let odd = |why: &str| SpawnError::NeverEntered { why: why.into() };
-        let pid = pid_behind(&pidfd).ok_or_else(|| odd("it handed over no process"))?;
-        // Only a child of ours can be waited for, so this also refuses a descriptor of somebody else's process.
-        wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT)
-            .map_err(|_| odd("it handed over a process that is not ours"))?;
+        let Started { pid, pidfd } =
+            child_behind(pidfd).ok_or_else(|| odd("it handed over a process that is not ours"))?;
         // The first process exits right after it made the successor.
         let first = self.first.take().ok_or_else(|| odd("it handed over twice"))?;
         let first = wait_for(libc::P_PIDFD, first.pidfd.as_raw_fd(), 0).ok().flatten();
         let start_cpu = first.map_or_else(Default::default, |exit| (exit.cpu_user, exit.cpu_system));
         Ok(TaskProcess { pidfd, pid, exit: None, start_cpu })
     }
-
-    /// Why there was no hand-over.
-    fn explain(self, error: &ChannelError) -> SpawnError {
-        let why = match error {
-            ChannelError::Closed => match self.peek() {
-                Some(exit) => format!("it ended first: {:?}", exit.status),
-                None => "it closed its channel".into(),
-            },
-            ChannelError::TimedOut => "it kept silent".into(),
-            other => other.to_string(),
-        };
-        SpawnError::NeverEntered { why }
-    }
-
-    /// How the first process ended, if it did, without reaping it. The channel closes a moment before that can be seen.
-    fn peek(&self) -> Option<Exit> {
-        let pidfd = &self.first.as_ref()?.pidfd;
-        let _ = sys::retry(|| sys::poll(pidfd.as_fd(), libc::POLLIN, Some(ENDING_TIMEOUT)));
-        wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT).ok().flatten()
-    }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        // The first process leads a group that its successor cannot leave, and while the first is not reaped the
-        // group's number cannot belong to anyone else: so end and reap the whole group.
-        let Some(first) = &self.first else { return };
-        let group = first.pid;
-        // SAFETY: kill touches no memory; the group is ours as said above.
-        unsafe { libc::kill(-group, libc::SIGKILL) };
-        while let Ok(Some(_)) = wait_for(libc::P_PGID, group, 0) {}
+        if let Some(first) = &self.first {
+            end_group(first);
+        }
     }
+}
+
+/// Ends and reaps a child and what has come of it, which is in the group that it leads: a successor cannot leave that.
+pub(crate) fn end_group(leader: &Started) {
+    // It may be about to lead a group, and make a successor in it. Once it is dead it does neither; and while it is not
+    // reaped, the group's number cannot belong to anyone else.
+    let _ = kill(&leader.pidfd);
+    let _ = wait_for(libc::P_PIDFD, leader.pidfd.as_raw_fd(), libc::WNOWAIT);
+    // SAFETY: kill touches no memory; the group is ours as said above.
+    unsafe { libc::kill(-leader.pid, libc::SIGKILL) };
+    while let Ok(Some(_)) = wait_for(libc::P_PGID, leader.pid, 0) {}
+    // If it never led one.
+    let _ = wait_for(libc::P_PIDFD, leader.pidfd.as_raw_fd(), 0);
+}
+
+/// How a child ended, if it has, without reaping it. Its channel closes a moment before that can be seen.
+pub(crate) fn ended_within(pidfd: &OwnedFd) -> Option<Exit> {
+    let _ = sys::retry(|| sys::poll(pidfd.as_fd(), libc::POLLIN, Some(ENDING_TIMEOUT)));
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT).ok().flatten()
+}
+
+/// A process as its descriptor was handed to us. Only a child of ours can be waited for, so this refuses everyone else.
+fn child_behind(pidfd: OwnedFd) -> Option<Started> {
+    let pid = pid_behind(&pidfd)?;
+    wait_for(libc::P_PIDFD, pidfd.as_raw_fd(), libc::WNOHANG | libc::WNOWAIT).ok()?;
+    Some(Started { pid, pidfd })
 }
 
 fn failure_text(bytes: &[u8]) -> String {

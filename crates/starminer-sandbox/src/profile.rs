@@ -60,7 +60,7 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// Makes [`crate::enter`] fail unless `protection` is in force.
+    /// Makes [`crate::Sealing::enter`] fail unless `protection` is in force.
     #[must_use]
     pub fn require(mut self, protection: Protection) -> Self {
         self.required.insert(protection);

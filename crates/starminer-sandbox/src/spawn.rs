@@ -269,7 +269,7 @@ fn start_on_this_thread(start: &Start, stack: &ChildStack) -> Result<Started, St
 }
 
 /// A close-on-exec duplicate above the descriptors that the child places.
-fn duplicate_above(fd: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate_above(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC touches no memory.
     let fd = sys::check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, CHANNEL_FD + 1) })?;
     // SAFETY: the kernel just returned this descriptor, nobody else owns it.

@@ -1,7 +1,7 @@
 //! Hardening of a process that supervises tasks or releases keys: agent, broker, command line.
 //!
 //! Against other processes of the same user, not against root. It does not restrict what the process itself can do;
-//! that is for task processes ([`crate::enter`]).
+//! that is for task processes ([`crate::Sealing::enter`]).
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Task processes started ahead of time, so that starting, sealing and setting up the engine is nobody's waiting time.
+//! Task processes made ahead of time, so that making and sealing them is nobody's waiting time.
 //!
 //! A process in the pool knows nothing of any task. It holds no key, and serves at most one lease.
 
@@ -9,7 +9,7 @@ use starminer_sandbox::Program;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
-use super::process::TaskHandle;
+use super::process::{Maker, TaskHandle};
 use crate::task::ProcessLimits;
 
 /// How many processes are being started at the same time.
@@ -39,7 +39,7 @@ impl Pool {
         let (sender, ready) = mpsc::channel(warm.saturating_sub(STARTERS).max(1));
         let mut starters = JoinSet::new();
         for _ in 0..STARTERS.min(warm.max(1)) {
-            starters.spawn(keep_starting(program.clone(), limits, sender.clone()));
+            starters.spawn(keep_starting(Maker::new(program.clone(), limits), sender.clone()));
         }
         Arc::new(Self { ready: Mutex::new(ready), starters: Mutex::new(starters) })
     }
@@ -74,10 +74,10 @@ impl Pool {
     }
 }
 
-async fn keep_starting(program: Program, limits: ProcessLimits, ready: mpsc::Sender<TaskHandle>) {
+async fn keep_starting(mut maker: Maker, ready: mpsc::Sender<TaskHandle>) {
     let mut backoff = BACKOFF.0;
     loop {
-        match TaskHandle::start(program.clone(), limits).await {
+        match TaskHandle::start(&mut maker).await {
             Ok(process) => {
                 backoff = BACKOFF.0;
                 if let Err(mpsc::error::SendError(process)) = ready.send(process).await {

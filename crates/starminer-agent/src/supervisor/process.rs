@@ -8,7 +8,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use starminer_sandbox::{
-    AsyncChannel, AsyncReceiver, AsyncSender, ChannelError, Exit, InForce, Program, SpawnError, Stderr, TaskProcess,
+    AsyncChannel, AsyncReceiver, AsyncSender, Channel, ChannelError, Exit, InForce, Program, SpawnError, Stderr,
+    TaskProcess, Zygote,
 };
 use tokio::time::timeout;
 
@@ -43,6 +44,36 @@ pub(crate) enum ProcessEvent {
     Exited(Exit),
 }
 
+/// How many processes are copies of one zygote. They share the layout of their addresses: what one that was broken into
+/// learned of it is of use in the few that come after it, and starting a zygote costs as much as two or three copies.
+const COPIES_OF_ONE: u32 = 64;
+
+/// Makes task processes, one after the other.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    program: Program,
+    limits: ProcessLimits,
+    /// With how many copies it may still make.
+    zygote: Option<(Zygote, u32)>,
+}
+
+impl Maker {
+    pub(crate) fn new(program: Program, limits: ProcessLimits) -> Self {
+        Self { program, limits, zygote: None }
+    }
+
+    /// Blocks for a few milliseconds. After a failure the next process is made by a new zygote.
+    fn make(&mut self) -> Result<(TaskProcess, Channel), SpawnError> {
+        let (mut zygote, left) = match self.zygote.take() {
+            Some(ready) => ready,
+            None => (Zygote::start(&self.program, self.limits.arguments(), Stderr::Null)?, COPIES_OF_ONE),
+        };
+        let made = zygote.copy()?;
+        self.zygote = left.checked_sub(1).filter(|left| *left > 0).map(|left| (zygote, left));
+        Ok(made)
+    }
+}
+
 /// A running task process.
 #[derive(Debug)]
 pub(crate) struct TaskHandle {
@@ -56,11 +87,19 @@ pub(crate) struct TaskHandle {
 }
 
 impl TaskHandle {
-    /// Starts a process and waits until it is sealed and ready for a lease.
-    pub(crate) async fn start(program: Program, limits: ProcessLimits) -> Result<Self, StartError> {
-        let spawned =
-            tokio::task::spawn_blocking(move || TaskProcess::spawn(&program, limits.arguments(), Stderr::Null));
-        let (process, channel) = spawned.await.map_err(|_| StartError::NotReady("it could not be started"))??;
+    /// Makes a process and waits until it is sealed and ready for a lease.
+    pub(crate) async fn start(maker: &mut Maker) -> Result<Self, StartError> {
+        let lost = || StartError::NotReady("it could not be started");
+        // Lent to the thread that blocks; should it not come back, the next process is made by a new zygote.
+        let mut lent = Maker { zygote: maker.zygote.take(), ..Maker::new(maker.program.clone(), maker.limits) };
+        let (lent, made) = tokio::task::spawn_blocking(move || {
+            let made = lent.make();
+            (lent, made)
+        })
+        .await
+        .map_err(|_| lost())?;
+        maker.zygote = lent.zygote;
+        let (process, channel) = made?;
         let channel: AsyncChannel = channel.into_async().map_err(StartError::Channel)?;
         let (sender, mut receiver) = channel.split();
         let ready =

@@ -1,7 +1,8 @@
 //! A task process: one task, one process, one life (`specs/node.md`, section "Task process").
 //!
-//! The process is started ahead of time, seals itself before anything else, and waits. With a lease it makes its two keys
-//! and hands over their public halves; with a valid grant it opens the task, runs it, seals what came out, signs the
+//! The agent starts its program once more as a zygote, which makes ready what every task needs and none can influence, and
+//! then only copies itself. A copy is made ahead of time, seals itself before anything else, and waits. With a lease it makes
+//! its two keys and hands over their public halves; with a valid grant it opens the task, runs it, seals what came out, signs the
 //! report and ends. What it holds in memory ends with it. Everything that it reads and writes comes and goes through
 //! descriptors that the agent hands in, and all of it is ciphertext.
 //!
@@ -23,7 +24,7 @@ mod verdict;
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use starminer_sandbox::{MemoryLocking, Profile, Threads, enter};
+use starminer_sandbox::{MemoryLocking, Profile, Sealing, Threads, be_zygote};
 
 use crate::protocol::{FromTask, TASK_ARGUMENT, TASK_PROGRAM_NAME};
 pub(crate) use grant::check_challenge;
@@ -32,7 +33,7 @@ use link::Link;
 /// Descriptors a task process may have open: its objects, a few outputs at a time, memory files of the engine.
 const OPEN_FILES: u64 = 512;
 
-/// What a task process has to know before it seals itself. Travels as arguments.
+/// What a task process has to know before it seals itself. Travels as arguments of its zygote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessLimits {
     /// Private writable memory; lowered to what the task's spec allows once there is one.
@@ -42,7 +43,7 @@ pub struct ProcessLimits {
 }
 
 impl ProcessLimits {
-    /// The whole argument vector of a task process, its name first.
+    /// The whole argument vector of a zygote of task processes, its name first.
     pub fn arguments(self) -> [String; 4] {
         [TASK_PROGRAM_NAME.into(), TASK_ARGUMENT.into(), self.data_bytes.to_string(), self.file_bytes.to_string()]
     }
@@ -64,7 +65,7 @@ impl ProcessLimits {
     }
 }
 
-/// Becomes a task process if this program was started as one, and returns its exit code when it is over; `None`: this is
+/// Becomes the zygote of task processes if this program was started as one, and returns a task's exit code when it is over; `None`: this is
 /// an ordinary start.
 ///
 /// To be called first thing in `main` of every program whose node runs tasks, before any thread, argument parser or log:
@@ -90,9 +91,15 @@ const EXIT_NOT_SEALED: u8 = 70;
 const EXIT_BROKEN: u8 = 71;
 
 fn process_main(limits: ProcessLimits) -> ExitCode {
-    let Ok(in_force) = enter(&limits.profile()) else { return ExitCode::from(EXIT_NOT_SEALED) };
+    let Ok(sealing) = Sealing::new(limits.profile()) else { return ExitCode::from(EXIT_NOT_SEALED) };
+    let warm = engine::Warm::new();
+    // From here on in a copy. What it keeps secret is made of randomness that it asks the system for.
+    if be_zygote().is_err() {
+        return ExitCode::from(EXIT_NOT_SEALED);
+    }
+    let Ok(in_force) = sealing.enter() else { return ExitCode::from(EXIT_NOT_SEALED) };
     let Ok(link) = Link::inherited() else { return ExitCode::from(EXIT_BROKEN) };
-    match serve(link, &in_force) {
+    match serve(link, warm, &in_force) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Broken) => ExitCode::from(EXIT_BROKEN),
     }
@@ -102,9 +109,7 @@ fn process_main(limits: ProcessLimits) -> ExitCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken;
 
-fn serve(mut link: Link, in_force: &starminer_sandbox::InForce) -> Result<(), Broken> {
-    // What every task needs and none can influence is made while nobody waits for it.
-    let warm = engine::Warm::new();
+fn serve(mut link: Link, warm: engine::Warm, in_force: &starminer_sandbox::InForce) -> Result<(), Broken> {
     let in_force_text = String::from_utf8(in_force.encode()).map_err(|_| Broken)?;
     link.send(&FromTask::Ready { in_force: in_force_text })?;
     let sandbox = crate::posture::names_in_force(in_force);

@@ -21,7 +21,7 @@ use starminer_receipt::{
     SealedSecret, Sensitivity, Signed, Signer, SigningKey, TaskSpec, WORKLOAD_OBJECT_NAME, WasmGrants, WasmManifest,
     input_object_name, output_object_name,
 };
-use starminer_sandbox::{Channel, Exit, InForce, Program, Stderr, TaskProcess};
+use starminer_sandbox::{Channel, Exit, InForce, Program, Stderr, TaskProcess, Zygote};
 use starminer_vault::object::{
     ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealOptions, open_bytes, seal_bytes,
 };
@@ -331,8 +331,8 @@ impl Process {
 
     pub fn start_with(data_bytes: u64) -> Self {
         let limits = ProcessLimits { data_bytes, file_bytes: 4 << 30 };
-        let (process, channel) =
-            TaskProcess::spawn(&Program::At(AGENT.into()), limits.arguments(), Stderr::Inherit).unwrap();
+        let mut zygote = Zygote::start(&Program::At(AGENT.into()), limits.arguments(), Stderr::Inherit).unwrap();
+        let (process, channel) = zygote.copy().unwrap();
         let mut started = Self {
             process,
             channel,

@@ -23,10 +23,14 @@ const CONTROL_WORDS: usize = {
 pub(crate) enum Kind {
     /// A message of the caller.
     Message = 0,
-    /// The task process hands over the descriptor of its final process ([`crate::enter`] to [`crate::TaskProcess`]).
+    /// The task process hands over the descriptor of its final process ([`crate::Sealing::enter`] to [`crate::TaskProcess`]).
     Adopt = 1,
-    /// The task process could not be sealed; the body says why.
+    /// The process could not be sealed, or is no zygote; the body says why.
     Failed = 2,
+    /// The supervisor asks a zygote for a copy of itself, with the channel that the copy is to have ([`crate::Zygote`]).
+    Copy = 3,
+    /// The copy of a zygote hands over a descriptor of itself, from which its final process will come.
+    Begun = 4,
 }
 
 /// The frame that is being received.

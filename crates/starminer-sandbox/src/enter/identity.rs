@@ -32,8 +32,6 @@ pub(super) fn give_up_root() -> io::Result<Option<String>> {
     let own = FIRST_TASK_USER.saturating_add(pid.unsigned_abs());
     let became = become_user(own).or_else(|_| become_user(NOBODY));
     capabilities::use_all_permitted()?;
-    // Changing user made the process non-dumpable; the id maps are still to be written.
-    sys::prctl(libc::PR_SET_DUMPABLE, 1, 0)?;
     // It would change user anyway if the capability to do so is all that it lacks; whoever is root without it is root
     // of a small user namespace.
     Ok(became.err().map(|error| format!("the process is still user 0: {error}")))

@@ -13,7 +13,7 @@ mod identity;
 mod limits;
 mod namespaces;
 mod own_proc;
-mod successor;
+pub(crate) mod successor;
 mod system_calls;
 
 use std::io;
@@ -77,7 +77,7 @@ impl EnterError {
 }
 
 /// Names the step that failed.
-trait Step<T> {
+pub(crate) trait Step<T> {
     fn step(self, step: &'static str) -> Result<T, EnterError>;
 }
 
@@ -87,37 +87,84 @@ impl<T> Step<T> for io::Result<T> {
     }
 }
 
-/// Seals the calling process, which [`crate::TaskProcess::spawn`] must have started, and says what is in force.
-///
-/// To be called first thing in `main`: before any thread, any [`crate::LockedBytes`] and any byte from a stranger. It
-/// returns in another process than it was called in: the caller's process has ended, and its copy goes on.
-///
-/// # Errors
-/// If the kernel refuses a step that no task may run without, or the profile demands a protection that is absent.
-/// Protections that some kernels lack are otherwise reported absent. After an error the process must exit.
-pub fn enter(profile: &Profile) -> Result<InForce, EnterError> {
-    if !channel::inherited_socket_exists() {
-        return Err(EnterError::NotATaskProcess);
+/// How a process is to be sealed, with all that can be made ready before there is one: a zygote makes it once for all its
+/// copies.
+#[derive(Debug)]
+pub struct Sealing {
+    profile: Profile,
+    filters: system_calls::Filters,
+}
+
+impl Sealing {
+    /// # Errors
+    /// [`EnterError::Filter`]: the system call filter cannot be built.
+    pub fn new(profile: Profile) -> Result<Self, EnterError> {
+        let filters = system_calls::Filters::build(&profile)?;
+        Ok(Self { profile, filters })
     }
-    let isolation = match prepare(profile).and_then(|prepared| {
-        successor::replace_this_process()?;
-        Ok(prepared)
-    }) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            // The supervisor still waits for the hand-over and reads nothing else, so the reason has to go this way.
-            successor::report_failure(&error);
-            return Err(error);
+
+    /// Seals the calling process, which must be the copy of a zygote ([`crate::be_zygote`]), and says what is in force.
+    ///
+    /// To be called first thing in the copy: before any thread, any [`crate::LockedBytes`] and any byte from a stranger.
+    /// It returns in another process than it was called in: the caller's process has ended, and its copy goes on.
+    ///
+    /// # Errors
+    /// If the kernel refuses a step that no task may run without, or the profile demands a protection that is absent.
+    /// Protections that some kernels lack are otherwise reported absent. After an error the process must exit.
+    pub fn enter(&self) -> Result<InForce, EnterError> {
+        if !channel::inherited_socket_exists() {
+            return Err(EnterError::NotATaskProcess);
         }
-    };
-    let in_force = seal(profile, isolation)?;
-    let missing = Protection::ALL.into_iter().filter(|wanted| profile.required.contains(*wanted));
-    for protection in missing {
-        if let State::Absent(reason) = in_force.state(protection) {
-            return Err(EnterError::Missing { protection, reason: reason.clone() });
+        let isolation = match prepare(&self.profile).and_then(|prepared| {
+            successor::replace_this_process()?;
+            Ok(prepared)
+        }) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // The supervisor still waits for the hand-over and reads nothing else, so the reason has to go this way.
+                successor::report_failure(&error);
+                return Err(error);
+            }
+        };
+        let in_force = self.seal(isolation)?;
+        let missing = Protection::ALL.into_iter().filter(|wanted| self.profile.required.contains(*wanted));
+        for protection in missing {
+            if let State::Absent(reason) = in_force.state(protection) {
+                return Err(EnterError::Missing { protection, reason: reason.clone() });
+            }
         }
+        Ok(in_force)
     }
-    Ok(in_force)
+
+    /// In the successor: builds the cage around itself and reads back what holds.
+    fn seal(&self, prepared: Prepared) -> Result<InForce, EnterError> {
+        let profile = &self.profile;
+        let Prepared { host, unshared, root_kept } = prepared;
+        // For `ps` and the kernel's log; a zygote is called "exe" after the file that was executed.
+        // SAFETY: the string is NUL-terminated and shorter than the kernel's 16 bytes.
+        unsafe { libc::prctl(libc::PR_SET_NAME, c"starminer-task".as_ptr()) };
+        // While /proc can still be reached; the descriptors keep working inside the empty root.
+        let own = OwnProc::open().step("open /proc/self")?;
+        let empty_root = file_system::empty_root(profile, &unshared);
+        let namespaces = namespaces::Links::read(&own).step("read the own namespaces")?;
+        capabilities::drop_all();
+        limits::apply(profile, &unshared).step("set the resource limits")?;
+        let landlock = file_system::landlock(profile, &own);
+        let memory_lock = MemoryLock::ask(profile);
+        self.filters.install()?;
+        // From here on only the allow-list is left, and everything below keeps to it.
+        let status = own.status().step("read back /proc/self/status")?;
+        let keys_locked = memory_lock.state(&status);
+        let findings =
+            Findings { profile, host, namespaces, unshared, root_kept, empty_root, landlock, keys_locked, status };
+        Ok(InForce::new(|protection| findings.state(protection)))
+    }
+}
+
+/// How many threads this process has.
+pub(crate) fn own_threads() -> Result<u64, EnterError> {
+    let own = OwnProc::open().step("open /proc/self")?;
+    Ok(own.status().step("read /proc/self/status")?.threads)
 }
 
 /// What the first process found out and its successor needs.
@@ -129,11 +176,11 @@ struct Prepared {
 
 /// In the first process: gives up what it has, as far as that takes effect in its successor.
 fn prepare(profile: &Profile) -> Result<Prepared, EnterError> {
-    let own = OwnProc::open().step("open /proc/self")?;
-    let threads = own.status().step("read /proc/self/status")?.threads;
+    let threads = own_threads()?;
     if threads != 1 {
         return Err(EnterError::Threads(threads));
     }
+    let own = OwnProc::open().step("open /proc/self")?;
     // First, because it makes everything below irreversible: no program that this process could execute gets more
     // rights than it has, and Landlock and seccomp ask for it.
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).step("set no-new-privileges")?;
@@ -142,33 +189,10 @@ fn prepare(profile: &Profile) -> Result<Prepared, EnterError> {
     let root_kept = identity::give_up_root().step("stop being root")?;
     let host = namespaces::Links::read(&own).step("read the host's namespaces")?;
     let unshared = namespaces::unshare(profile);
-    // Only now: the id maps of the new user namespace can be written by a dumpable process alone. The flag outlives
-    // the fork below, so the successor was never readable by other processes of the user.
+    // Writing the id maps of the new user namespace made it dumpable. The flag outlives the fork below, so the successor
+    // was never readable by other processes of the user.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).step("become non-dumpable")?;
     Ok(Prepared { host, unshared, root_kept })
-}
-
-/// In the successor: builds the cage around itself and reads back what holds.
-fn seal(profile: &Profile, prepared: Prepared) -> Result<InForce, EnterError> {
-    let Prepared { host, unshared, root_kept } = prepared;
-    // For `ps` and the kernel's log; after the executed file it would be called "exe".
-    // SAFETY: the string is NUL-terminated and shorter than the kernel's 16 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, c"starminer-task".as_ptr()) };
-    // While /proc can still be reached; the descriptors keep working inside the empty root.
-    let own = OwnProc::open().step("open /proc/self")?;
-    let empty_root = file_system::empty_root(profile, &unshared);
-    let namespaces = namespaces::Links::read(&own).step("read the own namespaces")?;
-    capabilities::drop_all();
-    limits::apply(profile, &unshared).step("set the resource limits")?;
-    let landlock = file_system::landlock(profile, &own);
-    let memory_lock = MemoryLock::ask(profile);
-    system_calls::install(profile)?;
-    // From here on only the allow-list is left, and everything below keeps to it.
-    let status = own.status().step("read back /proc/self/status")?;
-    let keys_locked = memory_lock.state(&status);
-    let findings =
-        Findings { profile, host, namespaces, unshared, root_kept, empty_root, landlock, keys_locked, status };
-    Ok(InForce::new(|protection| findings.state(protection)))
 }
 
 /// What came of asking for memory that is not swapped.

@@ -72,8 +72,11 @@ pub(super) fn unshare(profile: &Profile) -> Unshared {
         let _ = unshare_flags(rest);
     }
     if unshared.user.is_ok() {
-        // Without maps the process could not own the files of a new mount.
-        unshared.user = write_id_maps(outer_user, outer_group).map_err(|error| format!("its id maps: {error}"));
+        // Without maps the process could not own the files of a new mount. They can be written by a dumpable process alone.
+        let dumpable = sys::prctl(libc::PR_SET_DUMPABLE, 1, 0);
+        unshared.user = dumpable
+            .and_then(|_| write_id_maps(outer_user, outer_group))
+            .map_err(|error| format!("its id maps: {error}"));
     }
     unshared
 }

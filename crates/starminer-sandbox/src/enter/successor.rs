@@ -12,7 +12,7 @@ use crate::channel::{CHANNEL_FD, Channel, Kind};
 use crate::sys;
 
 /// Ends the calling process and returns in its copy.
-pub(super) fn replace_this_process() -> Result<(), EnterError> {
+pub(crate) fn replace_this_process() -> Result<(), EnterError> {
     // SAFETY: like fork: the process has one thread, so the copy has every lock in a known state. No stack is given, so
     // the copy continues on its own copy of this one. Nothing needs the C library's fork handlers: no thread has
     // existed, and the cached thread id is only ever compared with itself.
@@ -24,23 +24,23 @@ pub(super) fn replace_this_process() -> Result<(), EnterError> {
     }
     // A fork forgets it. The supervisor's death also shows as the end of the channel, should it be dead already.
     sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64, 0).step("ask to die with the supervisor")?;
-    hand_over()
+    hand_over(Kind::Adopt)
 }
 
 /// Sends the supervisor a descriptor of this process.
-fn hand_over() -> Result<(), EnterError> {
+pub(crate) fn hand_over(kind: Kind) -> Result<(), EnterError> {
     // SAFETY: no preconditions; no memory is passed.
     let fd = sys::check(unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) })
         .step("open a descriptor of the own process")?;
     // SAFETY: the kernel just returned this descriptor, nobody else owns it.
     let myself = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    with_channel(|channel| channel.send_kind(Kind::Adopt, &[], &[myself.as_fd()]))
+    with_channel(|channel| channel.send_kind(kind, &[], &[myself.as_fd()]))
         .map_err(|_| EnterError::SupervisorGone)?;
     Ok(())
 }
 
 /// Tells the supervisor why there will be no hand-over.
-pub(super) fn report_failure(error: &EnterError) {
+pub(crate) fn report_failure(error: &EnterError) {
     let mut text = format!("{} ({})", error, error.code());
     if let Some(source) = std::error::Error::source(error) {
         text = format!("{text}: {source}");

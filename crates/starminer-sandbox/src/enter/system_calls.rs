@@ -20,19 +20,25 @@ use crate::profile::{Profile, Threads};
 type Rules = Vec<(i64, Vec<SeccompRule>)>;
 type Built<T> = Result<T, seccompiler::BackendError>;
 
-/// Installs the lists. From here on the process can make no other calls, and cannot take this back.
-pub(super) fn install(profile: &Profile) -> Result<(), EnterError> {
-    let filters = [
-        // The kernel asks every filter and takes the sternest answer; the allow-list therefore names these too.
-        filter(no_such_file()?, SeccompAction::Allow, error(libc::ENOENT)),
-        filter(no_such_call(profile), SeccompAction::Allow, error(libc::ENOSYS)),
-        filter(allowed(profile)?, SeccompAction::KillProcess, SeccompAction::Allow),
-    ];
-    for filter in filters {
-        let Some(filter) = filter? else { continue };
-        seccompiler::apply_filter(&filter).map_err(EnterError::Filter)?;
+/// The lists, as the kernel takes them.
+#[derive(Debug)]
+pub(super) struct Filters(Vec<seccompiler::BpfProgram>);
+
+impl Filters {
+    pub(super) fn build(profile: &Profile) -> Result<Self, EnterError> {
+        let filters = [
+            // The kernel asks every filter and takes the sternest answer; the allow-list therefore names these too.
+            filter(no_such_file()?, SeccompAction::Allow, error(libc::ENOENT))?,
+            filter(no_such_call(profile), SeccompAction::Allow, error(libc::ENOSYS))?,
+            filter(allowed(profile)?, SeccompAction::KillProcess, SeccompAction::Allow)?,
+        ];
+        Ok(Self(filters.into_iter().flatten().collect()))
     }
-    Ok(())
+
+    /// Installs them. From here on the process can make no other calls, and cannot take this back.
+    pub(super) fn install(&self) -> Result<(), EnterError> {
+        self.0.iter().try_for_each(|filter| seccompiler::apply_filter(filter).map_err(EnterError::Filter))
+    }
 }
 
 impl From<seccompiler::BackendError> for EnterError {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use starminer_sandbox::{
-    Channel, ExitStatus, LockedBytes, Program, ResourceLimit, Stderr, TaskProcess, load_component, seal_compiled,
+    Channel, ExitStatus, LockedBytes, Program, ResourceLimit, Stderr, Zygote, load_component, seal_compiled,
     tighten,
 };
 use tract_onnx::prelude::*;
@@ -235,7 +235,7 @@ fn the_channel_works_under_tokio_at_both_ends() {
     runtime().block_on(async {
         let arguments = [TASK, "async-idle"];
         let (mut process, channel) =
-            tokio::task::spawn_blocking(move || TaskProcess::spawn(&Program::Itself, arguments, Stderr::Null).unwrap())
+            tokio::task::spawn_blocking(move || Zygote::start(&Program::Itself, arguments, Stderr::Null).unwrap().copy().unwrap())
                 .await
                 .unwrap();
         let mut channel = channel.into_async().unwrap();

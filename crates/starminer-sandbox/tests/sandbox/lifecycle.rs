@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use starminer_sandbox::{ExitStatus, Program, Stderr, TaskProcess};
+use starminer_sandbox::{ExitStatus, Program, Stderr, Zygote};
 
 use crate::support::{
     PATIENCE, answer, eventually, exists, has_children, helper, open_fds, outcome, runs, sealed, spawn,
@@ -132,7 +132,7 @@ fn programs_that_go_wrong_are_explained_and_reaped() {
     fn check(program: Program, arguments: &[&str], code: &str, says: &str) {
         let before = open_fds();
         let start = Instant::now();
-        let error = TaskProcess::spawn(&program, arguments, Stderr::Null).expect_err(says);
+        let error = Zygote::start(&program, arguments, Stderr::Null).and_then(|mut zygote| zygote.copy()).expect_err(says);
         let text = format!("{error} {:?}", std::error::Error::source(&error));
         assert_eq!(error.code(), code, "{text}");
         assert!(text.contains(says), "{text} does not say {says}");

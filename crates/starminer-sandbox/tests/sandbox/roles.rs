@@ -6,7 +6,7 @@
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use starminer_sandbox::{CHANNEL_FD, Channel, EnterError, MemoryLocking, Profile, Protection, Threads, enter};
+use starminer_sandbox::{CHANNEL_FD, Channel, EnterError, MemoryLocking, Profile, Protection, Sealing, Threads, be_zygote};
 
 use crate::{allowed, forbidden};
 
@@ -28,11 +28,14 @@ pub fn run(arguments: &[String]) -> ExitCode {
         }
         _ => {}
     }
+    let sealing = Sealing::new(profile(arguments)).expect("filters");
+    if let Err(error) = be_zygote() {
+        return report(&error);
+    }
     // Seen before sealing, while there is something to see.
     let beginnings = (role == "beginnings").then(beginnings);
 
-    let profile = profile(arguments);
-    let in_force = match enter(&profile) {
+    let in_force = match sealing.enter() {
         Ok(in_force) => in_force,
         Err(error) => return report(&error),
     };

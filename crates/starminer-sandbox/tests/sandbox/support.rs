@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use starminer_sandbox::{Channel, ExitStatus, InForce, Message, Program, SpawnError, State, Stderr, TaskProcess};
+use starminer_sandbox::{Channel, ExitStatus, InForce, Message, Program, SpawnError, State, Stderr, TaskProcess, Zygote};
 
 use crate::{HELPER, TASK};
 
@@ -20,7 +20,7 @@ pub fn is_root() -> bool {
 pub fn spawn(role: &str, arguments: &[&str]) -> Result<(TaskProcess, Channel), SpawnError> {
     let all = [TASK, role].into_iter().chain(arguments.iter().copied());
     let stderr = if std::env::var_os("TASK_STDERR").is_some() { Stderr::Inherit } else { Stderr::Null };
-    TaskProcess::spawn(&Program::Itself, all, stderr)
+    Zygote::start(&Program::Itself, all, stderr)?.copy()
 }
 
 /// A sealed task and what it says is in force.
