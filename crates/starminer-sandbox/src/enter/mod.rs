@@ -92,6 +92,7 @@ impl<T> Step<T> for io::Result<T> {
 #[derive(Debug)]
 pub struct Sealing {
     profile: Profile,
+    /// For the first process of a PID namespace.
     filters: system_calls::Filters,
 }
 
@@ -99,7 +100,7 @@ impl Sealing {
     /// # Errors
     /// [`EnterError::Filter`]: the system call filter cannot be built.
     pub fn new(profile: Profile) -> Result<Self, EnterError> {
-        let filters = system_calls::Filters::build(&profile)?;
+        let filters = system_calls::Filters::build(&profile, system_calls::FIRST_PROCESS)?;
         Ok(Self { profile, filters })
     }
 
@@ -151,7 +152,11 @@ impl Sealing {
         limits::apply(profile, &unshared).step("set the resource limits")?;
         let landlock = file_system::landlock(profile, &own);
         let memory_lock = MemoryLock::ask(profile);
-        self.filters.install()?;
+        match std::process::id() {
+            system_calls::FIRST_PROCESS => self.filters.install()?,
+            // Where the kernel gives no PID namespace.
+            own => system_calls::Filters::build(profile, own)?.install()?,
+        }
         // From here on only the allow-list is left, and everything below keeps to it.
         let status = own.status().step("read back /proc/self/status")?;
         let keys_locked = memory_lock.state(&status);

@@ -20,17 +20,21 @@ use crate::profile::{Profile, Threads};
 type Rules = Vec<(i64, Vec<SeccompRule>)>;
 type Built<T> = Result<T, seccompiler::BackendError>;
 
-/// The lists, as the kernel takes them.
+/// The process id of the first process of a PID namespace, as it sees itself: what a sealed process is, where it has one.
+pub(super) const FIRST_PROCESS: u32 = 1;
+
+/// The lists for one process, as the kernel takes them.
 #[derive(Debug)]
 pub(super) struct Filters(Vec<seccompiler::BpfProgram>);
 
 impl Filters {
-    pub(super) fn build(profile: &Profile) -> Result<Self, EnterError> {
+    /// For a process that sees itself as number `own_pid`.
+    pub(super) fn build(profile: &Profile, own_pid: u32) -> Result<Self, EnterError> {
         let filters = [
             // The kernel asks every filter and takes the sternest answer; the allow-list therefore names these too.
             filter(no_such_file()?, SeccompAction::Allow, error(libc::ENOENT))?,
             filter(no_such_call(profile), SeccompAction::Allow, error(libc::ENOSYS))?,
-            filter(allowed(profile)?, SeccompAction::KillProcess, SeccompAction::Allow)?,
+            filter(allowed(profile, own_pid)?, SeccompAction::KillProcess, SeccompAction::Allow)?,
         ];
         Ok(Self(filters.into_iter().flatten().collect()))
     }
@@ -110,12 +114,12 @@ fn no_such_call(profile: &Profile) -> Rules {
 }
 
 /// The allow-list.
-fn allowed(profile: &Profile) -> Built<Rules> {
+fn allowed(profile: &Profile, own_pid: u32) -> Built<Rules> {
     let mut rules = no_such_file()?.into_iter().map(|(call, _)| any(call)).collect::<Rules>();
     rules.extend(memory()?);
     rules.extend(descriptors()?);
     rules.extend(waiting()?);
-    rules.extend(process()?);
+    rules.extend(process(own_pid)?);
     if profile.threads != Threads::Refused {
         rules.extend(threads()?);
     }
@@ -222,9 +226,7 @@ fn waiting() -> Built<Rules> {
     ])
 }
 
-fn process() -> Built<Rules> {
-    // SAFETY: no preconditions.
-    let own = [u64::from(unsafe { libc::getpid() }.unsigned_abs())];
+fn process(own_pid: u32) -> Built<Rules> {
     Ok(vec![
         // Keys and salts.
         any(libc::SYS_getrandom),
@@ -236,7 +238,7 @@ fn process() -> Built<Rules> {
         // `abort`: a signal to itself and to nobody else.
         any(libc::SYS_getpid),
         any(libc::SYS_gettid),
-        one_of(libc::SYS_tgkill, 0, &own)?,
+        one_of(libc::SYS_tgkill, 0, &[own_pid.into()])?,
         // How many processors there are: sizes of thread pools and caches.
         any(libc::SYS_sched_getaffinity),
         // Reading the own limits, and lowering two of them; raising takes a capability that is gone.
@@ -301,7 +303,7 @@ mod tests {
     fn the_lists_compile_and_name_no_call_twice() {
         for threads in [Threads::Refused, Threads::UpTo(4)] {
             let profile = Profile { threads, ..Profile::default() };
-            let rules = allowed(&profile).expect("valid rules");
+            let rules = allowed(&profile, FIRST_PROCESS).expect("valid rules");
             let mut calls: Vec<_> = rules.iter().map(|(call, _)| *call).collect();
             calls.sort_unstable();
             let count = calls.len();
@@ -315,7 +317,7 @@ mod tests {
     #[test]
     fn what_must_be_refused_is_not_on_the_list() {
         let profile = Profile { threads: Threads::UpTo(4), ..Profile::default() };
-        let rules = allowed(&profile).expect("valid rules");
+        let rules = allowed(&profile, FIRST_PROCESS).expect("valid rules");
         for call in [
             libc::SYS_socket,
             libc::SYS_connect,
