@@ -10,7 +10,9 @@ use starminer_agent::testing::{FromTask, ToTask};
 use starminer_receipt::{Determinism, Envelope, OnnxManifest, Outcome, OutputName, Report, WasmGrants};
 use starminer_sandbox::ExitStatus;
 use starminer_verify::Party;
-use support::{Job, OpenedResult, Process, SealedJob, World, example, grant_in, lease_in, open_result, run, run_in};
+use support::{
+    Job, OpenedResult, Process, SealedJob, World, example, grant_in, lease_in, open_result, run, run_in, zygote,
+};
 
 fn completed(result: &OpenedResult) {
     assert_eq!(result.report.predicate.outcome, Outcome::Completed, "{:?}", result.details);
@@ -351,4 +353,20 @@ fn a_process_without_memory_ends_by_a_fault() {
     }
     let status = process.exit().status;
     assert!(matches!(status, ExitStatus::Signal(libc::SIGSEGV | libc::SIGABRT)), "{status:?}");
+}
+
+/// Copies of one zygote start from the same memory: what they keep secret must not come from it.
+#[test]
+fn copies_of_one_zygote_share_no_key() {
+    let world = World::new();
+    let sealed = world.seal(&Job::wasm(example("empty/empty.wasm")));
+    let mut zygote = zygote(2 << 30);
+    let mut keys = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let mut process = Process::copy_of(&mut zygote);
+        let (_, made) = lease_in(&world, &sealed, &mut process, 1);
+        keys.insert(made.task_key.as_bytes().to_vec());
+        keys.insert(made.report_key.0.to_vec());
+    }
+    assert_eq!(keys.len(), 6);
 }

@@ -72,6 +72,12 @@ impl Zygote {
         }
     }
 
+    /// Its process id as this process sees it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.started.pid.unsigned_abs()
+    }
+
     /// Why there is no copy.
     fn explain(&mut self, error: &ChannelError) -> SpawnError {
         // It may have said so itself.

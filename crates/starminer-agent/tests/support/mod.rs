@@ -313,6 +313,12 @@ pub struct Keys {
     pub report_key: PublicKey,
 }
 
+/// What task processes that may have this much memory are copies of.
+pub fn zygote(data_bytes: u64) -> Zygote {
+    let limits = ProcessLimits { data_bytes, file_bytes: 4 << 30 };
+    Zygote::start(&Program::At(AGENT.into()), limits.arguments(), Stderr::Inherit).unwrap()
+}
+
 /// The agent's end of one task process.
 pub struct Process {
     pub process: TaskProcess,
@@ -330,8 +336,10 @@ impl Process {
     }
 
     pub fn start_with(data_bytes: u64) -> Self {
-        let limits = ProcessLimits { data_bytes, file_bytes: 4 << 30 };
-        let mut zygote = Zygote::start(&Program::At(AGENT.into()), limits.arguments(), Stderr::Inherit).unwrap();
+        Self::copy_of(&mut zygote(data_bytes))
+    }
+
+    pub fn copy_of(zygote: &mut Zygote) -> Self {
         let (process, channel) = zygote.copy().unwrap();
         let mut started = Self {
             process,

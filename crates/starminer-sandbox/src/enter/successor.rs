@@ -34,8 +34,7 @@ pub(crate) fn hand_over(kind: Kind) -> Result<(), EnterError> {
         .step("open a descriptor of the own process")?;
     // SAFETY: the kernel just returned this descriptor, nobody else owns it.
     let myself = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    with_channel(|channel| channel.send_kind(kind, &[], &[myself.as_fd()]))
-        .map_err(|_| EnterError::SupervisorGone)?;
+    with_channel(|channel| channel.send_kind(kind, &[], &[myself.as_fd()])).map_err(|_| EnterError::SupervisorGone)?;
     Ok(())
 }
 

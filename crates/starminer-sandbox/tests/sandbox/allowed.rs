@@ -7,8 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use starminer_sandbox::{
-    Channel, ExitStatus, LockedBytes, Program, ResourceLimit, Stderr, Zygote, load_component, seal_compiled,
-    tighten,
+    Channel, ExitStatus, LockedBytes, Program, ResourceLimit, Stderr, Zygote, load_component, seal_compiled, tighten,
 };
 use tract_onnx::prelude::*;
 use wasmtime::component::{Component, Linker};
@@ -234,10 +233,11 @@ fn reads_and_writes_descriptors_it_was_handed() {
 fn the_channel_works_under_tokio_at_both_ends() {
     runtime().block_on(async {
         let arguments = [TASK, "async-idle"];
-        let (mut process, channel) =
-            tokio::task::spawn_blocking(move || Zygote::start(&Program::Itself, arguments, Stderr::Null).unwrap().copy().unwrap())
-                .await
-                .unwrap();
+        let (mut process, channel) = tokio::task::spawn_blocking(move || {
+            Zygote::start(&Program::Itself, arguments, Stderr::Null).unwrap().copy().unwrap()
+        })
+        .await
+        .unwrap();
         let mut channel = channel.into_async().unwrap();
         let _posture = channel.recv().await.unwrap();
         for length in [0usize, 3, 1 << 20] {

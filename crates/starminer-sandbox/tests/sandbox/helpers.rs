@@ -7,7 +7,7 @@ use std::ptr;
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
 use starminer_sandbox::{Profile, Sealing, harden_supervisor};
 
-use crate::support::{PATIENCE, sealed, spawn};
+use crate::support::{PATIENCE, sealed, spawn, zygote};
 
 pub fn run(arguments: &[String]) -> ExitCode {
     let (name, rest) = arguments.split_first().expect("a helper");
@@ -43,6 +43,13 @@ pub fn run(arguments: &[String]) -> ExitCode {
             say(&process.pid().to_string());
             until_told();
             std::mem::forget((process, channel));
+        }
+        "supervise-zygote" => {
+            let mut zygote = zygote("idle", &[]).unwrap();
+            let (process, channel) = zygote.copy().unwrap();
+            say(&format!("{} {}", zygote.pid(), process.pid()));
+            until_told();
+            std::mem::forget((zygote, process, channel));
         }
         "lock-all" => {
             print!("{}", crate::allowed::engines_with_all_memory_locked().unwrap_or("refused".into()));

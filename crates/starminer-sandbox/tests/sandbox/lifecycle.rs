@@ -132,7 +132,8 @@ fn programs_that_go_wrong_are_explained_and_reaped() {
     fn check(program: Program, arguments: &[&str], code: &str, says: &str) {
         let before = open_fds();
         let start = Instant::now();
-        let error = Zygote::start(&program, arguments, Stderr::Null).and_then(|mut zygote| zygote.copy()).expect_err(says);
+        let error =
+            Zygote::start(&program, arguments, Stderr::Null).and_then(|mut zygote| zygote.copy()).expect_err(says);
         let text = format!("{error} {:?}", std::error::Error::source(&error));
         assert_eq!(error.code(), code, "{text}");
         assert!(text.contains(says), "{text} does not say {says}");

@@ -18,6 +18,7 @@ mod lifecycle;
 mod onlookers;
 mod roles;
 mod support;
+mod zygotes;
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
@@ -56,6 +57,7 @@ fn run_all(arguments: &[String], who: &str) -> bool {
         ("lifecycle", lifecycle::TESTS),
         ("honesty", honesty::TESTS),
         ("onlookers", onlookers::TESTS),
+        ("zygotes", zygotes::TESTS),
     ];
     let mut failures = 0;
     for (group, tests) in groups {

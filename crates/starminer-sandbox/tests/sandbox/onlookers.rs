@@ -38,7 +38,7 @@ fn as_user(user: Option<u32>, command: &mut Command) -> &mut Command {
 }
 
 /// Which of the attempts a process of `user` succeeds with against `pid`.
-fn succeeds_with(user: Option<u32>, pid: u32) -> Vec<String> {
+pub fn succeeds_with(user: Option<u32>, pid: u32) -> Vec<String> {
     let output = as_user(user, &mut helper(&["onlook", &pid.to_string()])).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let results: Vec<_> = text.lines().filter_map(|line| line.split_once(' ')).collect();
@@ -55,7 +55,7 @@ fn started(command: &mut Command) -> (Child, String) {
 }
 
 /// That the attempts would succeed against an ordinary process, so that failing means something.
-fn check_control(user: Option<u32>) {
+pub fn check_control(user: Option<u32>) {
     let (mut victim, _) = started(as_user(user, &mut helper(&["wait"])));
     let succeeded = succeeds_with(user, victim.id());
     // With Yama, tracing is refused to everybody but ancestors; reading what needs no tracing still shows the point.

@@ -5,10 +5,16 @@
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use starminer_sandbox::{CHANNEL_FD, Channel, EnterError, MemoryLocking, Profile, Protection, Sealing, Threads, be_zygote};
+use starminer_sandbox::{
+    CHANNEL_FD, Channel, EnterError, MemoryLocking, Profile, Protection, Sealing, Threads, be_zygote,
+};
 
 use crate::{allowed, forbidden};
+
+/// How often the role `count` was played in this memory.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 
 pub fn run(arguments: &[String]) -> ExitCode {
     let (role, arguments) = arguments.split_first().expect("a role");
@@ -49,6 +55,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let answer = match role.as_str() {
         "idle" => idle(&mut channel),
         "beginnings" => beginnings.unwrap_or_default(),
+        "count" => (COUNT.fetch_add(1, Ordering::SeqCst) + 1).to_string(),
         "forbidden" => forbidden::act(arguments),
         role => allowed::act(role, arguments, &mut channel),
     };

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use starminer_sandbox::{Channel, ExitStatus, InForce, Message, Program, SpawnError, State, Stderr, TaskProcess, Zygote};
+use starminer_sandbox::{
+    Channel, ExitStatus, InForce, Message, Program, SpawnError, State, Stderr, TaskProcess, Zygote,
+};
 
 use crate::{HELPER, TASK};
 
@@ -16,16 +18,25 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Starts this program as a task in `role`, with `arguments` for its profile and its role.
-pub fn spawn(role: &str, arguments: &[&str]) -> Result<(TaskProcess, Channel), SpawnError> {
+/// Starts this program as a zygote of tasks in `role`, with `arguments` for their profile and their role.
+pub fn zygote(role: &str, arguments: &[&str]) -> Result<Zygote, SpawnError> {
     let all = [TASK, role].into_iter().chain(arguments.iter().copied());
     let stderr = if std::env::var_os("TASK_STDERR").is_some() { Stderr::Inherit } else { Stderr::Null };
-    Zygote::start(&Program::Itself, all, stderr)?.copy()
+    Zygote::start(&Program::Itself, all, stderr)
+}
+
+/// One task in `role`; its zygote goes.
+pub fn spawn(role: &str, arguments: &[&str]) -> Result<(TaskProcess, Channel), SpawnError> {
+    zygote(role, arguments)?.copy()
 }
 
 /// A sealed task and what it says is in force.
 pub fn sealed(role: &str, arguments: &[&str]) -> (TaskProcess, Channel, InForce) {
-    let (process, mut channel) = spawn(role, arguments).unwrap();
+    ready(spawn(role, arguments).unwrap())
+}
+
+/// A task that has sealed itself, and what it says is in force.
+pub fn ready((process, mut channel): (TaskProcess, Channel)) -> (TaskProcess, Channel, InForce) {
     let posture = channel.recv_timeout(PATIENCE).unwrap().bytes;
     match InForce::decode(&posture) {
         Ok(in_force) => (process, channel, in_force),
