@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use starminer_log::{LogKey, WitnessKey};
 use starminer_verify::{NetworkId, PublicKey, ReferenceValues, SimulatedRootId};
 
-/// Largest trust file, in bytes.
-const MAX_TRUST_BYTES: usize = 256 * 1024;
 /// Most roots or witnesses.
 const MAX_KEYS: usize = 64;
 
@@ -16,7 +14,7 @@ const MAX_KEYS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkTrustError {
     /// Too large.
-    #[error("a trust file has at most {MAX_TRUST_BYTES} bytes")]
+    #[error("a trust file has at most {} bytes", NetworkTrust::MAX_BYTES)]
     TooLarge,
     /// Not TOML of this form.
     #[error("not a network trust file")]
@@ -103,12 +101,15 @@ pub struct NetworkTrust {
 }
 
 impl NetworkTrust {
+    /// Largest trust file, in bytes.
+    pub const MAX_BYTES: usize = 256 * 1024;
+
     /// Parses `network.toml`.
     ///
     /// # Errors
     /// Every variant of [`NetworkTrustError`].
     pub fn parse(text: &str) -> Result<Self, NetworkTrustError> {
-        if text.len() > MAX_TRUST_BYTES {
+        if text.len() > Self::MAX_BYTES {
             return Err(NetworkTrustError::TooLarge);
         }
         let file: TrustFile = toml::from_str(text).map_err(NetworkTrustError::Malformed)?;

@@ -11,12 +11,18 @@
 //! Any number of processes may use one home at once: a journal is locked by whoever works on its task, the checkpoint while it is replaced.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use starminer_log::Remembered;
 use starminer_receipt::{NetworkTrust, NetworkTrustError};
+
+/// How long nobody has touched a half-done file that was left behind.
+const LEFT_BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Largest checkpoint file, in bytes: a signed note with all the cosignatures that it may have.
+const MAX_REMEMBERED_BYTES: usize = 64 << 10;
 
 /// Why a home directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +60,8 @@ pub struct Home {
 }
 
 impl Home {
-    /// Opens the directory, and makes it and its parts where they are missing.
+    /// Opens the directory, and makes it and its parts where they are missing. Removes what processes that were killed left
+    /// half done, a week later.
     ///
     /// # Errors
     /// [`HomeError::Io`].
@@ -66,7 +73,24 @@ impl Home {
                 .create(&dir)
                 .map_err(|source| HomeError::Io { path: dir, source })?;
         }
-        Ok(Self { root: root.to_path_buf() })
+        let home = Self { root: root.to_path_buf() };
+        home.sweep(SystemTime::now());
+        Ok(home)
+    }
+
+    /// Removes ciphertext that nobody has touched for so long that nobody is uploading or opening it any more, and journals that never
+    /// got their name. What cannot be removed stays: it is in nobody's way.
+    fn sweep(&self, now: SystemTime) {
+        let old = |entry: &fs::DirEntry| {
+            let modified = entry.metadata().and_then(|meta| meta.modified());
+            modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > LEFT_BEHIND))
+        };
+        let unnamed = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "new");
+        let staged = fs::read_dir(self.staging_dir()).into_iter().flatten().flatten();
+        let journals = fs::read_dir(self.journal_dir()).into_iter().flatten().flatten().filter(unnamed);
+        for entry in staged.chain(journals).filter(old) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 
     /// The identity key's file.
@@ -98,7 +122,9 @@ impl Home {
     /// # Errors
     /// [`HomeError::Io`], [`HomeError::Network`].
     pub fn read_network(path: &Path) -> Result<NetworkTrust, HomeError> {
-        let text = fs::read_to_string(path).map_err(|source| HomeError::Io { path: path.to_path_buf(), source })?;
+        let text = read_bounded(path, NetworkTrust::MAX_BYTES)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into()))
+            .map_err(|source| HomeError::Io { path: path.to_path_buf(), source })?;
         NetworkTrust::parse(&text).map_err(|source| HomeError::Network { path: path.to_path_buf(), source })
     }
 
@@ -112,7 +138,7 @@ impl Home {
     /// [`HomeError::Io`], [`HomeError::Checkpoint`].
     pub fn remembered(&self, network: &NetworkTrust) -> Result<Option<Remembered>, HomeError> {
         let path = self.checkpoint_path();
-        match fs::read(&path) {
+        match read_bounded(&path, MAX_REMEMBERED_BYTES) {
             Ok(bytes) => {
                 Remembered::parse(&bytes, network.log_key()).map(Some).map_err(|_| HomeError::Checkpoint { path })
             }
@@ -148,6 +174,13 @@ impl Home {
 pub(crate) const OWNER: u32 = 0o600;
 /// Mode of a file that is meant to be passed on.
 pub(crate) const ANYONE: u32 = 0o644;
+
+/// Reads a file, and at most one byte more than it may have: whoever parses it refuses what is too long.
+fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(most_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Replaces a file so that a crash leaves the old one or the new one. One caller at a time for one path, in all processes: the checkpoint is
 /// under a lock, and a receipt is written by the process that holds the task's journal.
@@ -207,5 +240,26 @@ mod tests {
         home.remember(&network, &checkpoint(64)).unwrap();
         home.remember(&network, &checkpoint(63)).unwrap();
         assert_eq!(home.remembered(&network).unwrap(), Some(checkpoint(64)));
+    }
+    #[test]
+    fn what_was_left_behind_goes_after_a_week() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let task = "05".repeat(16);
+        let (staged, unnamed) = (home.staging_dir().join("ab12"), home.journal_dir().join(format!("{task}.new")));
+        let journal = home.journal_dir().join(format!("{task}.journal"));
+        for path in [&staged, &unnamed, &journal] {
+            fs::write(path, b"half done").unwrap();
+        }
+        let there = || [&staged, &unnamed, &journal].map(|path| path.exists());
+        home.sweep(SystemTime::now() + LEFT_BEHIND / 2);
+        assert_eq!(there(), [true, true, true]);
+        home.sweep(SystemTime::now() + LEFT_BEHIND * 2);
+        assert_eq!(there(), [false, false, true]);
+    }
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        assert!(matches!(Home::read_network(Path::new("/dev/zero")), Err(HomeError::Network { .. })));
     }
 }

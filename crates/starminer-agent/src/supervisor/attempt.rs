@@ -66,6 +66,8 @@ enum Done {
     Event(Event),
     Objects(Vec<File>),
     Evidence(Bound),
+    /// The coordinator has it.
+    EvidenceTaken,
     /// With closing evidence, where it could be had.
     Delivered(Option<Vec<u8>>),
 }
@@ -95,6 +97,7 @@ pub(crate) async fn drive<U: Upstream>(
         challenge: None,
         keys: None,
         bound: None,
+        evidence_taken: false,
         objects: Vec::new(),
         grant_tried: None,
         grant: None,
@@ -125,6 +128,8 @@ struct Driver<U: Upstream> {
     challenge: Option<Arc<Signed<ChallengeStatement>>>,
     keys: Option<(TaskKey, PublicKey)>,
     bound: Option<Bound>,
+    /// The coordinator has the evidence: only then may a report name it.
+    evidence_taken: bool,
     objects: Vec<File>,
     /// The grant that the process has seen or is to see.
     grant_tried: Option<Envelope>,
@@ -360,6 +365,8 @@ impl<U: Upstream> Driver<U> {
                 self.bound = Some(bound);
                 self.on(Event::EvidenceMade).await;
             }
+            // What follows comes through the feed.
+            Ok(Done::EvidenceTaken) => self.evidence_taken = true,
             Ok(Done::Delivered(closing)) => {
                 self.closing = closing;
                 self.on(Event::Delivered).await;
@@ -506,8 +513,7 @@ impl<U: Upstream> Driver<U> {
             let request = EvidenceRequest { evidence: Base64Bytes(bound.evidence.to_vec()) };
             let sent = repeat(ends, || shared.upstream.evidence(task, attempt, request.clone())).await;
             match sent {
-                // What follows comes through the feed.
-                Ok(_) => std::future::pending().await,
+                Ok(_) => Done::EvidenceTaken,
                 Err(error) => {
                     tracing::warn!(%error, "the evidence was not taken");
                     Done::Event(Event::Fenced)
@@ -567,7 +573,9 @@ impl<U: Upstream> Driver<U> {
     }
 
     fn publish_agent_report(&mut self, refusal: Refusal) -> Option<Event> {
-        let evidence = self.bound.as_ref().map(|bound| Digest::of(&bound.evidence));
+        // A grant, too, shows that it has it, whatever became of the answer.
+        let taken = self.evidence_taken || self.grant_tried.is_some();
+        let evidence = self.bound.as_ref().filter(|_| taken).map(|bound| Digest::of(&bound.evidence));
         let sandbox = self.sandbox_names();
         // Without evidence nothing binds the agent's key, and the lease binds the node's.
         let key = if evidence.is_some() { &self.shared.agent } else { &self.shared.identity };
@@ -575,7 +583,7 @@ impl<U: Upstream> Driver<U> {
         else {
             return Some(Event::Published);
         };
-        let (shared, closing) = (Arc::clone(&self.shared), self.closing());
+        let (shared, closing) = (Arc::clone(&self.shared), evidence.and_then(|_| self.closing()));
         self.publish(async move {
             let closing = close(&shared, closing.as_ref(), report.digest()).await;
             ReportRequest {
