@@ -439,6 +439,7 @@ Examples:
 #[command(after_help = "\
 Examples:
   starminer coordinator init net/coordinator --name lab --listen 127.0.0.1:7443 --software-tee
+  starminer coordinator init net/coordinator --listen 0.0.0.0:7443 --address lab.example.org:7443
   starminer coordinator run net/coordinator")]
 pub struct CoordinatorInitArgs {
     /// Directory of the coordinator; must be empty or absent.
@@ -450,6 +451,9 @@ pub struct CoordinatorInitArgs {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
+    /// Where others find it, for the trust file; the address of --listen otherwise.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
     /// Make a root for simulated TEEs, too. What it certifies is SIMULATED for ever.
     #[arg(long)]
     pub software_tee: bool,

@@ -27,6 +27,9 @@ use super::key::load_identity;
 use super::service::{self, new_dir};
 use super::terminal::{Terminal, quoted};
 
+/// Longest name of a network.
+const MAX_NAME_BYTES: usize = 64;
+
 /// The coordinator's settings.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,6 +42,11 @@ struct Settings {
 /// Creates a network.
 pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failure> {
     let dir = &args.dir;
+    let address = address(args)?;
+    if args.name.trim().is_empty() || args.name.len() > MAX_NAME_BYTES || args.name.contains(char::is_control) {
+        let reason = format!("{:?} is no name for people, of at most {MAX_NAME_BYTES} bytes", args.name);
+        return Err(Failure::usage("network.bad-name", reason, "give another one with --name"));
+    }
     new_dir(dir)?;
     let identity = IdentityKey::generate()
         .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
@@ -77,7 +85,7 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
             .map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))?;
         simulated_roots.push(SimulatedRootEntry { name: format!("{} software TEE", args.name), root: root.id() });
     }
-    let coordinator = CoordinatorEntry { address: args.listen.to_string(), key: PublicKey(identity.public()) };
+    let coordinator = CoordinatorEntry { address, key: PublicKey(identity.public()) };
     let log = LogEntryKeys { key: log_vkey, witnesses: Vec::new(), witness_quorum: 0 };
     let trust = NetworkTrust::new(args.name.clone(), network, coordinator, log, simulated_roots, reference_values)
         .map_err(|error| Failure::local("network.trust", with_sources(&error), "report this defect"))?;
@@ -106,6 +114,31 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
         "measurement": measurement.to_string(),
     }));
     Ok(exit::OK)
+}
+
+/// What goes into the trust file: where others find the coordinator.
+fn address(args: &CoordinatorInitArgs) -> Result<String, Failure> {
+    let remedy = "say with --address under which name or address others reach it, such as lab.example.org:7443";
+    let Some(address) = &args.address else {
+        if args.listen.ip().is_unspecified() || args.listen.port() == 0 {
+            let reason = format!("{} is not an address that others can go to", args.listen);
+            return Err(Failure::usage("network.no-address", reason, remedy));
+        }
+        return Ok(args.listen.to_string());
+    };
+    let good = address.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let host = match bracketed {
+            Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)),
+        };
+        host && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
+    if good {
+        Ok(address.clone())
+    } else {
+        Err(Failure::usage("network.bad-address", format!("{address:?} is not HOST:PORT"), remedy))
+    }
 }
 
 /// The log's origin: the network's name, as far as a key name can carry it, and the beginning of its id.

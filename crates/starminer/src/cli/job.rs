@@ -66,6 +66,7 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
                 let reason = format!("an ONNX job has one input, the table; {} were given", inputs.len());
                 return Err(Failure::usage("job.onnx-inputs", reason, "give one CSV with -i"));
             };
+            check_onnx(&model)?;
             let manifest = OnnxManifest {
                 input: input.clone(),
                 output: file.table.output.unwrap_or_else(|| "predictions.csv".into()),
@@ -136,17 +137,50 @@ fn within(value: u64, most: u64, setting: &str, unit: &str) -> Result<u64, Failu
     Err(Failure::usage("job.bad-limit", reason, "leave it out for the default; `starminer run --help` says which"))
 }
 
-/// What is no wasm would be sealed, sent and scheduled to be refused at the end of the way. A file that cannot be read is
-/// refused where it is sealed.
+/// What is no wasm would be sealed, sent and scheduled to be refused at the end of the way.
 fn check_wasm(path: &Path) -> Result<(), Failure> {
+    let remedy = "give a wasm binary: a component or a preview-1 module; text (.wat) has to be assembled first";
+    check_beginning(path, "job.not-wasm", "wasm", remedy, |begin| *begin == *b"\0asm")
+}
+
+/// The same of what is no ONNX model: a message whose first field is one that `ModelProto` has (onnx.proto).
+fn check_onnx(path: &Path) -> Result<(), Failure> {
+    // Key bytes of its fields: number and wire type; those from 16 on take two.
+    const FIELDS: [&[u8]; 12] = [
+        &[0x08],
+        &[0x12],
+        &[0x1a],
+        &[0x22],
+        &[0x28],
+        &[0x32],
+        &[0x3a],
+        &[0x42],
+        &[0x72],
+        &[0xa2, 1],
+        &[0xca, 1],
+        &[0xd2, 1],
+    ];
+    let remedy = "give a model in ONNX's binary form, as its exporters write it";
+    check_beginning(path, "job.not-onnx", "an ONNX model", remedy, |begin| {
+        FIELDS.iter().any(|field| begin.starts_with(field))
+    })
+}
+
+/// Looks at the first four bytes. A file that cannot be read is refused where it is sealed.
+fn check_beginning(
+    path: &Path,
+    code: &'static str,
+    what: &str,
+    remedy: &str,
+    good: impl Fn(&[u8]) -> bool,
+) -> Result<(), Failure> {
     let mut begin = Vec::new();
     let read = std::fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut begin));
-    if read.is_err() || begin == *b"\0asm" {
+    if read.is_err() || good(&begin) {
         return Ok(());
     }
-    let what = if begin.is_empty() { "it is empty" } else { "it does not begin as wasm does" };
-    let remedy = "give a wasm binary: a component or a preview-1 module; text (.wat) has to be assembled first";
-    Err(Failure::usage("job.not-wasm", format!("{}: {what}", path.display()), remedy))
+    let why = if begin.is_empty() { "it is empty".into() } else { format!("it does not begin as {what} does") };
+    Err(Failure::usage(code, format!("{}: {why}", path.display()), remedy))
 }
 
 fn sensitivity(arg: SensitivityArg) -> Sensitivity {

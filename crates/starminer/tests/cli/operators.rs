@@ -38,6 +38,32 @@ fn init_says_what_it_made_and_never_overwrites() {
 }
 
 #[test]
+fn a_trust_file_names_an_address_that_others_can_go_to() {
+    let cli = Cli::new();
+    for (flags, check, says) in [
+        (&["--listen", "0.0.0.0:7443"][..], "network.no-address", "0.0.0.0:7443"),
+        (&["--listen", "[::]:7443"], "network.no-address", "[::]:7443"),
+        (&["--listen", "127.0.0.1:0"], "network.no-address", "127.0.0.1:0"),
+        (&["--address", "lab.example.org"], "network.bad-address", "not HOST:PORT"),
+        (&["--address", "lab example:7443"], "network.bad-address", "not HOST:PORT"),
+        (&["--address", ":7443"], "network.bad-address", "not HOST:PORT"),
+        (&["--address", "lab.example.org:0"], "network.bad-address", "not HOST:PORT"),
+        (&["--address", "[lab]:7443"], "network.bad-address", "not HOST:PORT"),
+        (&["--name", " "], "network.bad-name", "no name for people"),
+        (&["--name", "a\u{1b}[2Jb"], "network.bad-name", "no name for people"),
+    ] {
+        let init = ["coordinator", "init", "c"].iter().chain(flags);
+        cli.run(init).fails(exit::UNUSABLE, check, "requester", says);
+        assert!(!cli.path("c").exists(), "a refused init makes nothing");
+    }
+    for (dir, address) in [("a", "lab.example.org:7443"), ("b", "[2001:db8::1]:7443")] {
+        cli.run(["coordinator", "init", dir, "--listen", "0.0.0.0:7443", "--address", address]).exits(exit::OK);
+        let trust = std::fs::read_to_string(cli.path(dir).join("network.toml")).unwrap();
+        assert!(trust.contains(&format!("address = \"{address}\"")), "{trust}");
+    }
+}
+
+#[test]
 fn run_refuses_a_directory_that_init_did_not_make() {
     let cli = Cli::new();
     cli.run(["coordinator", "run", "absent"]).fails(exit::UNUSABLE, "settings.unusable", "requester", "absent");

@@ -252,6 +252,8 @@ fn a_job_that_cannot_be_used_is_refused_before_anything_is_sent() {
         (&["good.toml", "-i", "folder"], "job.nested-input", "folder/inner is a folder"),
         (&["--wasm", "empty-file.wasm"], "job.not-wasm", "empty-file.wasm: it is empty"),
         (&["--wasm", "good.toml"], "job.not-wasm", "good.toml: it does not begin as wasm does"),
+        (&["--onnx", "empty-file.wasm", "-i", "good.toml"], "job.not-onnx", "empty-file.wasm: it is empty"),
+        (&["--onnx", &wasm, "-i", "good.toml"], "job.not-onnx", "it does not begin as an ONNX model does"),
         (
             &["good.toml", "--memory", "99999999999999999"],
             "job.bad-limit",
