@@ -493,8 +493,23 @@ fn trust(log: LogEntryKeys) -> NetworkTrust {
 }
 
 fn log(entries: &mut Vec<Vec<u8>>, kind: EntryKind, task: Option<TaskId>, attempt: Option<Attempt>, statement: Digest) {
+    log_with(entries, kind, task, attempt, statement, None);
+}
+
+fn log_with(
+    entries: &mut Vec<Vec<u8>>,
+    kind: EntryKind,
+    task: Option<TaskId>,
+    attempt: Option<Attempt>,
+    statement: Digest,
+    annex: Option<Digest>,
+) {
     let at = UnixTime(NOW.0 + entries.len() as u64);
-    entries.push(LogEntry { v: 1, kind, at, task, attempt, node: None, statement }.encode());
+    let of_task = |entry: &&Vec<u8>| LogEntry::parse(entry).is_ok_and(|entry| entry.task == task);
+    let step = task.map(|_| entries.iter().filter(of_task).count() as u32);
+    // In these stories a report or a cancellation is the end.
+    let ends = matches!(kind, EntryKind::Reported | EntryKind::Cancelled);
+    entries.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement, annex, ends }.encode());
 }
 
 fn spec_of(ending: Ending) -> TaskSpec {
@@ -653,7 +668,11 @@ fn tell(ending: Ending, entries: &mut Vec<Vec<u8>>, trust: &ReleaserTrust) -> St
         closing.subject = Some(report.digest());
         receipt.closing_evidence = attest(closing, &in_force, debug).map(Into::into);
     }
-    log(entries, EntryKind::Reported, task, attempt, report.digest());
+    let annex = LogEntry::annex_of(
+        receipt.agent_statement.as_ref().map(Envelope::digest),
+        receipt.closing_evidence.as_ref().map(|evidence| Digest::of(&evidence.0)),
+    );
+    log_with(entries, EntryKind::Reported, task, attempt, report.digest(), annex);
     receipt.report = Some(report.into_envelope());
     Story { ending, spec, lease, records, receipt }
 }

@@ -318,6 +318,7 @@ impl Verifier<'_> {
         let report = self.report(&spec, lease.as_ref(), &entries, evidence.as_ref());
         self.ending(&spec, lease.as_ref(), &entries, evidence.as_ref(), report.as_ref());
         self.unexamined();
+        self.left_out(&entries);
         self.order(&entries);
         self.witnesses(checkpoint.as_ref());
         self.claim("chain-anchor", ClaimVerdict::NotClaimed, Voucher::Chain, "no chain anchors this checkpoint");
@@ -416,7 +417,22 @@ impl Verifier<'_> {
                 self.claim("log", ClaimVerdict::Refuted, Voucher::Log, "entries are not in the order of the log");
                 return None;
             }
+            let expected = entries.len();
+            if entry.step.is_none_or(|step| step as usize != expected) {
+                let statement = format!("entry {index} is not number {expected} of this task: others are missing");
+                self.claim("log", ClaimVerdict::Refuted, Voucher::Log, statement);
+                return None;
+            }
+            if entries.last().is_some_and(|(_, before)| before.ends) {
+                let statement = format!("entry {index} comes after the one that ended the task");
+                self.claim("log", ClaimVerdict::Refuted, Voucher::Log, statement);
+                return None;
+            }
             entries.push((index, entry));
+        }
+        if entries.last().is_none_or(|(_, last)| !last.ends) {
+            self.claim("log", ClaimVerdict::Refuted, Voucher::Log, "the entry that ended this task is missing");
+            return None;
         }
         Some(Entries(entries))
     }
@@ -654,7 +670,7 @@ impl Verifier<'_> {
             self.open_by::<Report>("report", Voucher::Nobody, receipt.report.as_ref(), report_voucher, |report| {
                 report_links(report, spec, lease, receipt, evidence, coordinator)
             })?;
-        self.logged("report-logged", entries, EntryKind::Reported, report.digest());
+        self.report_logged(entries, report.digest());
         self.verdict.outcome = Some(report.predicate.outcome.clone());
         if report.predicate.author == ReportAuthor::Task {
             let inputs: Vec<Digest> = spec.inputs.iter().map(|input| input.commitment).collect();
@@ -671,6 +687,23 @@ impl Verifier<'_> {
             self.check("inputs", Voucher::TaskProcess, result);
         }
         Some(report)
+    }
+
+    /// The report that ended the task, with what came with it.
+    fn report_logged(&mut self, entries: &Entries, report: Digest) {
+        let receipt = self.receipt;
+        let annex = LogEntry::annex_of(
+            receipt.agent_statement.as_ref().map(Envelope::digest),
+            receipt.closing_evidence.as_ref().map(|bytes| Digest::of(&bytes.0)),
+        );
+        let wrong = match entries.find(EntryKind::Reported, report) {
+            Some((_, entry)) if !entry.ends => "the log has this report, but the task went on after it",
+            Some((_, entry)) if entry.annex != annex => {
+                "the log has this report with another agent's statement or closing evidence, or with one that is missing here"
+            }
+            _ => return self.logged("report-logged", entries, EntryKind::Reported, report),
+        };
+        self.claim("report-logged", ClaimVerdict::Refuted, Voucher::Log, wrong);
     }
 
     /// What only the agent saw, closing evidence, denials and cancellations.
@@ -813,6 +846,42 @@ impl Verifier<'_> {
             if present && !examined(&self.verdict, name) {
                 let statement = "it is in this receipt, but what it rests on is missing or broken";
                 self.claim(name, ClaimVerdict::Refuted, Voucher::Nobody, statement);
+            }
+        }
+    }
+
+    /// What the log has of the last attempt and of the task's end, and this receipt has not: it cannot be told what it said.
+    fn left_out(&mut self, entries: &Entries) {
+        let receipt = self.receipt;
+        let last = entries.0.iter().filter_map(|(_, entry)| entry.attempt).max();
+        let of_end = entries.0.iter().filter(|(_, entry)| entry.attempt == last || entry.ends);
+        let missing: Vec<&'static str> = of_end
+            .filter_map(|(_, entry)| {
+                let (name, present) = match entry.kind {
+                    EntryKind::Leased => ("lease", receipt.lease.is_some()),
+                    EntryKind::Challenged => ("challenge", receipt.challenge.is_some()),
+                    EntryKind::Attested => ("evidence", receipt.evidence.is_some()),
+                    EntryKind::Released => ("release", receipt.release.is_some()),
+                    EntryKind::Granted => ("grant", receipt.grant.is_some()),
+                    EntryKind::Denied => ("denial", receipt.denial.is_some()),
+                    EntryKind::Reported => ("report", receipt.report.is_some()),
+                    EntryKind::Cancelled => ("cancellation", receipt.cancel.is_some()),
+                    EntryKind::Genesis | EntryKind::Admitted | EntryKind::Submitted | EntryKind::Expired => {
+                        return None;
+                    }
+                };
+                (!present).then_some(name)
+            })
+            .collect();
+        for name in missing {
+            let statement = "the log has it, and this receipt has not: what it said cannot be told";
+            match self.verdict.claims.iter_mut().find(|claim| claim.name == name) {
+                Some(claim) => {
+                    claim.verdict = claim.verdict.max(ClaimVerdict::Unanchored);
+                    claim.voucher = Voucher::Nobody;
+                    claim.statement = statement.into();
+                }
+                None => self.claim(name, ClaimVerdict::Unanchored, Voucher::Nobody, statement),
             }
         }
     }

@@ -52,6 +52,9 @@ pub struct LogEntry {
     /// The task; absent for what is of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
+    /// How many entries of the task stand before this one: whoever is shown the entries of a task sees whether one is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u32>,
     /// The attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
@@ -60,6 +63,12 @@ pub struct LogEntry {
     pub node: Option<Digest>,
     /// SHA-256 of the statement's payload bytes (evidence: of its bytes).
     pub statement: Digest,
+    /// What came with a report ([`Self::annex_of`]); absent where nothing did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annex: Option<Digest>,
+    /// Whether the task ends with this: no entry of it follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends: bool,
 }
 
 impl LogEntry {
@@ -67,6 +76,17 @@ impl LogEntry {
     #[must_use]
     pub fn node_pseudonym(network: &NetworkId, node: &NodeId) -> Digest {
         tagged_hash("node-pseudonym", &[network.as_bytes(), node.as_ref()])
+    }
+
+    /// What the entry of a report commits to besides the report: the agent's statement (digest of its payload) and the closing evidence
+    /// (digest of its bytes). `None` where there is neither.
+    #[must_use]
+    pub fn annex_of(agent_statement: Option<Digest>, closing_evidence: Option<Digest>) -> Option<Digest> {
+        const ABSENT: Digest = Digest([0; 32]);
+        (agent_statement.is_some() || closing_evidence.is_some()).then(|| {
+            let parts = [agent_statement, closing_evidence].map(|part| part.unwrap_or(ABSENT));
+            tagged_hash("report-annex", &[parts[0].as_bytes(), parts[1].as_bytes()])
+        })
     }
 
     /// The bytes that go into the log.

@@ -76,12 +76,13 @@ fn a_completed_run_is_not_proven_without_its_end() {
         strip(&mut receipt);
         verified(&receipt, Some(&trust()))
     };
+    // The log knows that it was there; without the log it cannot be told from one that never was.
     let closing = without(&|receipt| receipt.closing_evidence = None);
-    assert_eq!(closing.overall(), Overall::Unanchored);
+    assert_eq!(claim(&closing, "report-logged").0, ClaimVerdict::Refuted);
     assert_eq!(claim(&closing, "closing-evidence"), (ClaimVerdict::Unanchored, Voucher::Nobody));
     assert_eq!(claim(&closing, "agent-statement").0, ClaimVerdict::Proven);
     let statement = without(&|receipt| receipt.agent_statement = None);
-    assert_eq!(statement.overall(), Overall::Unanchored);
+    assert_eq!(claim(&statement, "report-logged").0, ClaimVerdict::Refuted);
     assert_eq!(claim(&statement, "agent-statement"), (ClaimVerdict::Unanchored, Voucher::Nobody));
     assert_eq!(claim(&statement, "closing-evidence").0, ClaimVerdict::Proven);
     // Whatever else is taken out of it leaves something that does not fit, or no word of a completed run.
@@ -97,6 +98,61 @@ fn a_completed_run_is_not_proven_without_its_end() {
     for (index, strip) in parts.into_iter().enumerate() {
         let verdict = without(strip);
         assert!(verdict.overall() == Overall::Refuted || verdict.outcome.is_none(), "{index}: {:#?}", verdict.claims);
+    }
+}
+
+/// Entries count, and the last one says that it is: no choice of fewer passes for all of them.
+#[test]
+fn no_entry_can_be_left_out() {
+    for file in ["completed.receipt", "failed.receipt"] {
+        let whole = Receipt::parse(&read(file)).unwrap();
+        assert_eq!(verified(&whole, Some(&trust())).overall(), Overall::Proven);
+        let count = whole.entries.len();
+        assert!(count > 5);
+        for kept in 0..(1_u32 << count) - 1 {
+            let mut receipt = whole.clone();
+            let mut index = 0;
+            receipt.entries.retain(|_| {
+                index += 1;
+                kept >> (index - 1) & 1 == 1
+            });
+            for trust in [Some(trust()), None] {
+                let verdict = verified(&receipt, trust.as_ref());
+                assert_eq!(verdict.overall(), Overall::Refuted, "{file}, entries {kept:b}");
+            }
+        }
+    }
+}
+
+/// What the log has of the end of a task has to be in its receipt.
+#[test]
+fn no_statement_can_be_left_out() {
+    let parts: [(&str, &dyn Fn(&mut Receipt)); 9] = [
+        ("lease", &|receipt| receipt.lease = None),
+        ("challenge", &|receipt| receipt.challenge = None),
+        ("evidence", &|receipt| receipt.evidence = None),
+        ("attestation result", &|receipt| receipt.attestation_result = None),
+        ("release", &|receipt| receipt.release = None),
+        ("grant", &|receipt| receipt.grant = None),
+        ("report", &|receipt| receipt.report = None),
+        ("agent statement", &|receipt| receipt.agent_statement = None),
+        ("closing evidence", &|receipt| receipt.closing_evidence = None),
+    ];
+    for file in ["completed.receipt", "failed.receipt"] {
+        let whole = Receipt::parse(&read(file)).unwrap();
+        // Any choice of them: what one would be missed for must not be missing with it.
+        for taken in 1..1_u32 << parts.len() {
+            let mut receipt = whole.clone();
+            let chosen = parts.iter().enumerate().filter(|(index, _)| taken >> index & 1 == 1);
+            let names: Vec<&str> = chosen
+                .map(|(_, (name, strip))| {
+                    strip(&mut receipt);
+                    *name
+                })
+                .collect();
+            let verdict = verified(&receipt, Some(&trust()));
+            assert_ne!(verdict.overall(), Overall::Proven, "{file} without {names:?}");
+        }
     }
 }
 

@@ -126,7 +126,7 @@ fn signatures_by_the_wrong_party_are_refuted() {
     let report = receipt.report.clone().unwrap().open::<Report>().unwrap();
     let mut forged = receipt.clone();
     forged.agent_statement = Some(world.agent_statement(&report, &key(32)).into_envelope());
-    assert_eq!(refuted(&verdict(&forged, Some(&trust))), ["agent-statement"]);
+    assert_eq!(refuted(&verdict(&forged, Some(&trust))), ["report-logged", "agent-statement"]);
 
     let mut lease = world.lease.statement().clone();
     lease.coordinator = key(90).public_key();

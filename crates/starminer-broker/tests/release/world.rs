@@ -65,7 +65,32 @@ impl Log {
         statement: Digest,
         at: UnixTime,
     ) -> u64 {
-        let entry = LogEntry { v: 1, kind, at, task, attempt, node: None, statement };
+        let step = self.next_step(task);
+        // In these stories a report or a cancellation is the end.
+        let ends = matches!(kind, EntryKind::Reported | EntryKind::Cancelled);
+        self.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement, annex: None, ends })
+    }
+
+    /// Appends the report that ends a task, with what came with it.
+    pub fn append_report(
+        &mut self,
+        task: TaskId,
+        attempt: Attempt,
+        report: Digest,
+        annex: Option<Digest>,
+        at: UnixTime,
+    ) -> u64 {
+        let (task, attempt) = (Some(task), Some(attempt));
+        let (kind, step) = (EntryKind::Reported, self.next_step(task));
+        self.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement: report, annex, ends: true })
+    }
+
+    fn next_step(&self, task: Option<TaskId>) -> Option<u32> {
+        task.map(|_| self.entries.iter().filter(|entry| entry.task == task).count() as u32)
+    }
+
+    /// Appends an entry as it is.
+    pub fn push(&mut self, entry: LogEntry) -> u64 {
         let batch = self.frontier.append(&[entry.encode()]).unwrap();
         self.hashes.extend(batch.stored());
         self.frontier = batch.into_frontier();
@@ -313,7 +338,9 @@ impl World {
         let mut closing = self.binding(&challenge, Purpose::ClosingTask);
         closing.subject = Some(report.digest());
         let closing_evidence = self.attest(closing);
-        self.log.append(EntryKind::Reported, Some(self.spec.task), Some(self.lease.attempt), report.digest());
+        let annex = LogEntry::annex_of(Some(agent_statement.digest()), Some(Digest::of(&closing_evidence)));
+        let at = UnixTime(NOW.0 + self.log.entries.len() as u64);
+        self.log.append_report(self.spec.task, self.lease.attempt, report.digest(), annex, at);
         Receipt {
             format: Receipt::FORMAT.into(),
             stamp: Receipt::SIMULATED.into(),

@@ -30,6 +30,8 @@ pub struct Event {
     pub at: UnixTime,
     /// The task, where it is of one.
     pub task: Option<TaskId>,
+    /// How many events of the task came before it.
+    pub step: Option<u32>,
     /// The attempt, where it is of one.
     pub attempt: Option<Attempt>,
     /// The node, where it is of one.
@@ -245,6 +247,21 @@ impl Event {
         }
     }
 
+    /// Whether the task ends with it.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        matches!(self.body, EventBody::Reported { settles: Settles::Task, .. } | EventBody::Cancelled(_))
+    }
+
+    /// The digest of what came with a report.
+    fn annex(&self) -> Option<Digest> {
+        let EventBody::Reported { agent_statement, closing_evidence, .. } = &self.body else { return None };
+        LogEntry::annex_of(
+            agent_statement.as_ref().map(|statement| statement.digest()),
+            closing_evidence.as_ref().map(|evidence| Digest::of(evidence)),
+        )
+    }
+
     /// Its log entry.
     #[must_use]
     pub fn entry(&self, network: &NetworkId) -> LogEntry {
@@ -253,9 +270,12 @@ impl Event {
             kind: self.kind(),
             at: self.at,
             task: self.task,
+            step: self.step,
             attempt: self.attempt,
             node: self.node.map(|node| LogEntry::node_pseudonym(network, &node)),
             statement: self.statement(),
+            annex: self.annex(),
+            ends: self.ends(),
         }
     }
 
@@ -334,9 +354,11 @@ impl Event {
     pub fn from_row(row: &EventRow) -> Result<Self, ReplayError> {
         let reader = RowReader(row);
         let kind = reader.kind()?;
+        let entry = LogEntry::parse(&row.entry).map_err(|_| reader.damaged())?;
         let mut event = Self {
             at: UnixTime(row.at),
             task: row.task.map(TaskId),
+            step: entry.step,
             attempt: None,
             node: None,
             body: EventBody::Genesis { trust: Digest([0; 32]) },

@@ -439,7 +439,8 @@ impl Tasks {
     ) {
         let at = self.last_at.max(now.wall);
         let index = self.next_index;
-        let event = Event { at, task, attempt, node, body };
+        let step = task.map(|id| self.tasks.get(&id).map_or(0, |task| task.steps));
+        let event = Event { at, task, step, attempt, node, body };
         if let Some(id) = task {
             let next = match self.tasks.get(&id) {
                 None => Task::begin(&event, index).map(Arc::new),

@@ -123,6 +123,8 @@ pub struct Task {
     pub submitted_at: UnixTime,
     /// Index of its first entry: its age.
     pub submitted_index: u64,
+    /// How many events it had.
+    pub steps: u32,
     /// When it last changed.
     pub changed_at: UnixTime,
     /// One more than the log index of its last change.
@@ -141,7 +143,7 @@ impl Task {
     /// # Errors
     /// [`ReplayError::OutOfOrder`] for any other event.
     pub fn begin(event: &Event, index: u64) -> Result<Self, ReplayError> {
-        let (Some(id), EventBody::Submitted { spec, deposit }) = (event.task, &event.body) else {
+        let (Some(id), Some(0), EventBody::Submitted { spec, deposit }) = (event.task, event.step, &event.body) else {
             return Err(ReplayError::OutOfOrder { index });
         };
         Ok(Self {
@@ -150,6 +152,7 @@ impl Task {
             deposit: deposit.clone(),
             submitted_at: event.at,
             submitted_index: index,
+            steps: 1,
             changed_at: event.at,
             version: index + 1,
             attempts: Vec::new(),
@@ -164,7 +167,7 @@ impl Task {
     /// [`ReplayError::OutOfOrder`].
     pub fn apply(&mut self, event: &Event, index: u64, now: Now) -> Result<(), ReplayError> {
         let out_of_order = ReplayError::OutOfOrder { index };
-        if self.ending.is_some() || event.task != Some(self.id) {
+        if self.ending.is_some() || event.task != Some(self.id) || event.step != Some(self.steps) {
             return Err(out_of_order);
         }
         match &event.body {
@@ -221,6 +224,7 @@ impl Task {
                 }
             }
         }
+        self.steps += 1;
         self.version = index + 1;
         self.changed_at = event.at;
         Ok(())

@@ -442,9 +442,8 @@ impl Evil {
         blobs.insert(produced.objects[0].content_id.to_hex(), produced.blobs[0].clone());
         let honest = granted.predicate(&produced, key(35).public_key());
         let report = Envelope::sign(Report::new(honest.clone()), &key(35)).unwrap();
-        let mut append = |kind, statement| log.append_at(kind, Some(id), Some(Attempt(1)), statement, now());
-        append(EntryKind::Granted, granted.grant.digest());
-        append(EntryKind::Reported, report.digest());
+        log.append_at(EntryKind::Granted, Some(id), Some(Attempt(1)), granted.grant.digest(), now());
+        let logged = report.digest();
         // A node that is in league with the coordinator signs whatever is wanted; the log has only the first.
         let report = match self.lie {
             Lie::LaterReport => {
@@ -455,6 +454,8 @@ impl Evil {
         .unwrap();
         let statement = Envelope::sign(granted.agent_statement(report.digest(), &key(33)), &key(33)).unwrap();
         let closing = self.evidence(&task.spec, &task.lease, &granted.challenge, Some(report.digest()));
+        let annex = LogEntry::annex_of(Some(statement.digest()), Some(Digest::of(&closing)));
+        log.append_report(id, Attempt(1), logged, annex, now());
         task.parts = Some(ReceiptParts {
             spec: granted.spec.envelope().clone(),
             lease: Some(granted.lease.into_envelope()),
@@ -513,7 +514,7 @@ impl Evil {
                     let mut other = Log::new();
                     for (index, entry) in state.log.entries.iter().enumerate() {
                         let statement = if index == 0 { Digest([6; 32]) } else { entry.statement };
-                        other.append_at(entry.kind, entry.task, entry.attempt, statement, entry.at);
+                        other.push(LogEntry { statement, ..entry.clone() });
                     }
                     parts.checkpoint = other.note();
                     parts.consistency = Some(other.consistency_from(remembered));
