@@ -6,6 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use starminer_client::ClientError;
 use starminer_log::{
     Advance, AdvanceError, ConsistencyProof, LogKey, Remembered, SignedCheckpoint, VerifiedCheckpoint,
 };
@@ -15,6 +16,19 @@ use starminer_wire::{LogChain, MAX_CHAIN_SIZES};
 /// Most checkpoints that wait to be joined: more than releases that can be under way at once, each of which waits for a join first
 /// when many are kept.
 const MAX_UNJOINED: usize = 1024;
+
+/// What it means that a coordinator cannot go on from a checkpoint that it has signed: its log is smaller.
+pub(crate) fn rolled_back(error: &ClientError) -> Option<Refusal> {
+    let ClientError::Refused { refusal, .. } = error else { return None };
+    (refusal.check() == "log.size-unknown").then(|| {
+        Refusal::new(
+            Party::Coordinator,
+            "log.rolled-back",
+            "the coordinator has no log as large as the one that it showed and signed before: it was put back to an older state, or lies",
+            "trust nothing of it until its operator has put that right; what this home remembers of the log is the proof",
+        )
+    })
+}
 
 /// What a client remembers of the log.
 #[derive(Debug)]

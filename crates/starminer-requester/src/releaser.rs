@@ -18,7 +18,7 @@ use starminer_wire::{
 };
 
 use crate::journal::Unsynced;
-use crate::log_memory::LogMemory;
+use crate::log_memory::{self, LogMemory};
 use crate::progress::Event;
 use crate::secrets::{random_bytes, random_secret};
 
@@ -391,7 +391,7 @@ impl<H: ReleaserHost> Releaser<H> {
         };
         let (recorded, response) = tokio::join!(recorded, self.client.release(&view.task, view.attempt, &request));
         recorded?;
-        let response = response.map_err(StepError::Client)?;
+        let response = response.map_err(StepError::of_log)?;
         let checkpoint = self
             .memory
             .take(remembered.as_ref(), &response.proof.checkpoint, response.proof.consistency.as_ref())
@@ -467,11 +467,7 @@ impl<H: ReleaserHost> Releaser<H> {
         let sizes: Vec<u64> = wanted.iter().map(VerifiedCheckpoint::size).collect();
         match self.client.log_chain(&sizes).await {
             Ok(chain) => self.memory.join(&wanted, &chain).map_err(StepError::lying),
-            // It signed a checkpoint of that size, and now it has none.
-            Err(ClientError::Refused { refusal, .. }) if refusal.check() == "log.size-unknown" => {
-                Err(StepError::lying(refusal))
-            }
-            Err(error) => Err(StepError::Client(error)),
+            Err(error) => Err(StepError::of_log(error)),
         }
     }
 }
@@ -493,6 +489,14 @@ enum StepError {
 impl StepError {
     fn envelope(error: starminer_receipt::EnvelopeError) -> Self {
         Self::Refused(Refusal::new(Party::Coordinator, error.code(), error.to_string(), "ignore it"))
+    }
+
+    /// The coordinator was asked to go on from a checkpoint that it has signed.
+    fn of_log(error: ClientError) -> Self {
+        match log_memory::rolled_back(&error) {
+            Some(refusal) => Self::lying(refusal),
+            None => Self::Client(error),
+        }
     }
 
     fn lying(refusal: Refusal) -> Self {

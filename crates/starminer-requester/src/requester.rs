@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::home::{ANYONE, Home, HomeError, replace_file};
 use crate::journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart, Unsynced};
-use crate::log_memory::LogMemory;
+use crate::log_memory::{self, LogMemory};
 use crate::outputs::{OpenedOutput, OpenedResult, OutputsError};
 use crate::plan::{InputSource, JobPlan, Parties, PlanError, PreparedTask, SealedBlob};
 use crate::progress::{Event, EventSink};
@@ -515,7 +515,10 @@ impl Requester {
         };
         let remembered = self.memory.remembered();
         let size = remembered.as_ref().map_or(0, |remembered| remembered.checkpoint().size());
-        let parts = self.client.receipt_continuing(&task, size).await?;
+        let parts =
+            self.client.receipt_continuing(&task, size).await.map_err(|error| {
+                log_memory::rolled_back(&error).map_or_else(|| error.into(), RequesterError::Refused)
+            })?;
         if parts.spec.digest() != spec.digest() {
             return Err(refused(
                 Party::Coordinator,

@@ -3,7 +3,36 @@
 use std::time::Duration;
 
 use crate::evil::{Evil, Lie};
-use crate::support::runtime;
+use crate::support::{Network, copy_dir, example, runtime};
+
+/// An operator puts an older copy of a real coordinator's directory back: whoever saw more of its log does not go on with it.
+#[test]
+fn a_coordinator_that_was_put_back_is_refused_at_once() {
+    runtime().block_on(async {
+        let network = Network::start(1);
+        let job = network.wasm_job(example("empty/empty.wasm"), &[]);
+        let out = network.path("requester").join("out");
+        let requester = network.requester("requester");
+        requester.run(&job, &out).await.unwrap();
+        network.kill("coordinator");
+        let (own, older) = (network.path("coordinator"), network.path("older"));
+        copy_dir(&own, &older);
+        network.start_process("coordinator");
+        for _ in 0..3 {
+            requester.run(&job, &out).await.unwrap();
+        }
+        drop(requester);
+        network.kill("coordinator");
+        std::fs::remove_dir_all(&own).unwrap();
+        std::fs::rename(&older, &own).unwrap();
+        network.start_process("coordinator");
+
+        let requester = network.requester("requester");
+        let run = tokio::time::timeout(Duration::from_secs(60), requester.run(&job, &out));
+        let told = run.await.expect("it is told before any lease is over").unwrap_err().to_string();
+        assert!(told.contains("log.rolled-back"), "{told}");
+    });
+}
 
 #[test]
 fn a_receipt_under_another_history_is_refused() {

@@ -399,6 +399,20 @@ fn cpu_ticks(id: u32) -> u64 {
 }
 
 /// A path as text.
+/// Copies a directory with all that is below it.
+pub fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let place = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &place);
+        } else {
+            fs::copy(entry.path(), place).unwrap();
+        }
+    }
+}
+
 pub fn text(path: &Path) -> String {
     path.display().to_string()
 }
