@@ -29,6 +29,8 @@ use support::{Network, example};
 const LATENCY_TASKS: usize = 200;
 const IN_FLIGHT: usize = 64;
 const THROUGHPUT_FOR: Duration = Duration::from_secs(20);
+/// Tasks that each of the two nodes takes at a time: half of those in flight run, the others wait.
+const PLACES: i64 = 16;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
@@ -84,7 +86,16 @@ async fn latency() {
 }
 
 async fn throughput() {
-    let network = Arc::new(Network::start(2));
+    let network = Network::coordinator_only();
+    for node in ["node1", "node2"] {
+        network.init_node(node);
+        let path = network.path(node).join("agent.toml");
+        let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        assert!(config.insert("places".into(), PLACES.into()).is_some());
+        fs::write(&path, config.to_string()).unwrap();
+        network.start_process(node);
+    }
+    let network = Arc::new(network);
     let requester = Arc::new(network.requester("requester"));
     let out = network.path("requester").join("out");
     for _ in 0..20 {
