@@ -257,8 +257,12 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         }
         None => terminal.result(format!("{} task {}", outcome.view.state.name(), outcome.task)),
     }
-    for OpenedOutput { path, plain_bytes, .. } in &outcome.outputs {
-        terminal.result(format!("  output  {} ({})", printable(path.display()), human_bytes(*plain_bytes)));
+    for output in &outcome.outputs {
+        let renamed = named_otherwise(outcome, output).map_or_else(String::new, |name| {
+            format!(", which the program named {}: that name is kept", printable(quoted(name)))
+        });
+        let size = human_bytes(output.plain_bytes);
+        terminal.result(format!("  output  {} ({size}){renamed}", printable(output.path.display())));
     }
     let stamp = if outcome.verdict.is_simulated() { terminal.style(Style::Yellow, " SIMULATED") } else { "".into() };
     terminal.result(format!(
@@ -266,6 +270,13 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         printable(outcome.receipt_path.display()),
         outcome.verdict.overall().name()
     ));
+}
+
+/// What the program named a file that has another name here.
+fn named_otherwise<'a>(outcome: &TaskOutcome, output: &'a OpenedOutput) -> Option<&'a str> {
+    let OutputName::File(name) = &output.name else { return None };
+    let dir = outcome.receipt_path.parent().unwrap_or(Path::new(""));
+    (output.path != dir.join(name)).then_some(name)
 }
 
 /// How a program that failed begins to say why: the first lines of its standard error, without control characters.
@@ -294,6 +305,10 @@ pub fn document(outcome: &TaskOutcome, collected: &Path) -> Value {
         "outputs": outcome.outputs.iter().map(|output| json!({
             "path": output.path.display().to_string(),
             "bytes": output.plain_bytes,
+            "name": match &output.name {
+                OutputName::File(name) => Some(name),
+                OutputName::Stdout | OutputName::Stderr => None,
+            },
         })).collect::<Vec<_>>(),
         "exit_code": outcome.details.as_ref().and_then(|details| details.exit_code),
         "fuel_used": outcome.details.as_ref().and_then(|details| details.fuel_used),

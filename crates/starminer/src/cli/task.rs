@@ -221,7 +221,10 @@ fn collected_at(task: &TaskId, dir: &Path) -> Result<SystemTime, Failure> {
     let collected_at = std::fs::metadata(&own).and_then(|meta| meta.modified()).map_err(unreadable)?;
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let is_other = path != own && path.extension().is_some_and(|extension| extension == "receipt");
+        // What a program named so is put elsewhere when it is collected; other names that end like that are the program's own.
+        let is_receipt = path.extension().is_some_and(|extension| extension == "receipt")
+            && path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<TaskId>().is_ok());
+        let is_other = is_receipt && path != own;
         let modified = path.metadata().and_then(|meta| meta.modified());
         if is_other && modified.is_ok_and(|modified| modified >= collected_at) {
             let reason =

@@ -147,24 +147,27 @@ fn a_task_is_worked_on_by_one_process() {
     assert!(user.home.join("out").join(format!("{task}.receipt")).exists());
 }
 
-/// Says `said` to standard output and writes `file` to `/out/stdout.txt`.
-fn says_and_writes() -> Vec<u8> {
-    let text = r#"(module
+/// Says `said` to standard output and writes `file` to this file of `/out`.
+fn says_and_writes(name: &str) -> Vec<u8> {
+    let (length, text) = (
+        name.len(),
+        r#"(module
         (import "wasi_snapshot_preview1" "path_open"
             (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
-        (data (i32.const 64) "stdout.txt")
+        (data (i32.const 64) "NAME")
         (data (i32.const 16) "\80\00\00\00\04\00\00\00\90\00\00\00\04\00\00\00")
         (data (i32.const 128) "said")
         (data (i32.const 144) "file")
         (func (export "_start")
             (if (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 200)) (then unreachable))
-            (if (call $open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const 10) (i32.const 9)
+            (if (call $open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const LENGTH) (i32.const 9)
                     (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 208)) (then unreachable))
             (if (call $write (i32.load (i32.const 208)) (i32.const 24) (i32.const 1) (i32.const 200))
-                (then unreachable))))"#;
-    wat::parse_str(text).unwrap()
+                (then unreachable))))"#,
+    );
+    wat::parse_str(text.replace("NAME", name).replace("LENGTH", &length.to_string())).unwrap()
 }
 
 #[test]
@@ -174,7 +177,7 @@ fn outputs_never_take_each_others_place_nor_that_of_a_users_file() {
     let out = user.home.join("out");
     let read = |name: &str| std::fs::read_to_string(out.join(name)).ok();
     let run = |wasm: &Path| starminer(user.run_args(wasm, &out).into_iter().chain(["--json".into()]));
-    let says = user.file("says.wasm", &says_and_writes());
+    let says = user.file("says.wasm", &says_and_writes("stdout.txt"));
 
     // The program's own file has its name, and what it said is not lost.
     let first = json(&run(&says));
@@ -201,6 +204,35 @@ fn outputs_never_take_each_others_place_nor_that_of_a_users_file() {
     let elsewhere = user.home.join("elsewhere");
     assert!(user.with_home(&["result", &task, "-o", &text(&elsewhere)]).status.success());
     assert_eq!(std::fs::read_to_string(elsewhere.join("stdout.captured.txt")).unwrap(), "said");
+}
+
+/// Names that the requester keeps for itself are a program's like all others: what it wrote under them is collected, beside them.
+#[test]
+fn no_name_that_a_program_chooses_keeps_its_result_from_being_collected() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    let out = user.home.join("out");
+    let made_up = format!("{}.receipt", TaskId([7; 16]));
+    let names = [
+        (".starminer-results", "renamed.starminer-results"),
+        (".starminer-x", "renamed.starminer-x"),
+        (made_up.as_str(), &format!("renamed.{made_up}")),
+        ("own.receipt", "own.receipt"),
+    ];
+    for (name, place) in names {
+        let wasm = user.file("guest.wasm", &says_and_writes(name));
+        let done = json(&must(user.run_args(&wasm, &out).into_iter().chain(["--json".into()])));
+        let outputs = done["outputs"].as_array().unwrap();
+        let file = outputs.iter().find(|output| output["name"] == name).unwrap();
+        assert_eq!(file["path"], text(&out.join(place)));
+        assert_eq!(std::fs::read_to_string(out.join(place)).unwrap(), "file");
+        // The list is the requester's own: it knows where the captured output went.
+        assert_eq!(json(&user.with_home(&["logs", done["task"].as_str().unwrap()]))["stdout"], "said", "{name}");
+    }
+    let said = must(user.run_args(&user.file("guest.wasm", &says_and_writes(".starminer-x")), &out));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("renamed.starminer-x (4 B), which the program named .starminer-x"), "{said}");
+    assert!(user.tasks().is_empty());
 }
 
 /// A journal whose task never reached the coordinator, as a crash or an outage leaves it.
