@@ -239,8 +239,11 @@ impl OpenedResult {
         // What was confidential on its way stays its owner's.
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(OWNER).open(path).map_err(io)?;
-        let summary = open_stream(&self.secret, &context, digests, sealed, &file)
-            .map_err(|source| OutputsError::Output { index, source })?;
+        let summary = open_stream(&self.secret, &context, digests, sealed, &file).map_err(|source| match source {
+            // Of this machine's disk, not of what the node sent.
+            OpenError::Sink(source) | OpenError::Source(source) => io(source),
+            source => OutputsError::Output { index, source },
+        })?;
         file.sync_all().map_err(io)?;
         Ok(summary)
     }

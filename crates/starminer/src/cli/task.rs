@@ -97,7 +97,7 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
     let (collected, network) = (opened.collected.clone(), opened.network.clone());
     block_on(async {
         let interrupt = Interrupt::listen()?;
-        let requester = opened.start(run::story(terminal))?;
+        let requester = opened.start(run::story(terminal))?.stopping_when(interrupt.asked());
         match find(&requester, &collected, &args.task)? {
             Found::Open(task, remembered) => {
                 requester.resume(&task).await.map_err(|error| requester_failure(&error))?;
@@ -105,7 +105,10 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
                 view(&requester, &task).await?;
                 let output_dir = output_dir(args.output.clone(), remembered);
                 tokio::select! {
-                    code = run::finish(terminal, &requester, &collected, &task, &output_dir) => code,
+                    code = run::finish(terminal, &requester, &collected, &task, &output_dir) => {
+                        let stopped = |signal| run::goes_on(signal, &task, &args.home);
+                        code.map_err(|error| run::failed_unless_stopped(&error, &interrupt, stopped))
+                    }
                     signal = interrupt.wait() => Err(run::goes_on(signal, &task, &args.home)),
                 }
             }

@@ -10,26 +10,26 @@ use starminer_requester::{Journal, JournalKey, TaskStart};
 use starminer_verify::TaskId;
 
 use crate::support::guests::counts_then_writes;
-use crate::support::{self, Network, must, program, runtime, starminer, text};
+use crate::support::{self, Network, example, must, program, runtime, starminer, text};
 
 /// A requester's home, as the commands use it.
-struct User {
-    home: PathBuf,
+pub struct User {
+    pub home: PathBuf,
 }
 
 impl User {
-    fn of(network: &Network) -> Self {
+    pub fn of(network: &Network) -> Self {
         drop(network.home("requester"));
         Self { home: network.path("requester") }
     }
 
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.home.join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    fn run_args(&self, wasm: &Path, out: &Path) -> Vec<String> {
+    pub fn run_args(&self, wasm: &Path, out: &Path) -> Vec<String> {
         let accepted = support::ROOT_NAME.to_owned();
         let mut args: Vec<String> = ["run", "--home"].map(Into::into).into();
         args.extend([text(&self.home), "--wasm".into(), text(wasm), "-o".into(), text(out)]);
@@ -37,7 +37,7 @@ impl User {
         args
     }
 
-    fn with_home(&self, args: &[&str]) -> Output {
+    pub fn with_home(&self, args: &[&str]) -> Output {
         starminer(args.iter().copied().chain(["--json", "--home", &text(&self.home)]))
     }
 
@@ -51,19 +51,19 @@ impl User {
             .unwrap()
     }
 
-    fn tasks(&self) -> Vec<Value> {
+    pub fn tasks(&self) -> Vec<Value> {
         let status = self.with_home(&["status"]);
         assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
         json(&status)["tasks"].as_array().unwrap().clone()
     }
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 #[track_caller]
-fn refused(output: &Output, exit: i32, check: &str) -> String {
+pub fn refused(output: &Output, exit: i32, check: &str) -> String {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(exit), "{said}");
     assert!(said.contains(check), "{said}");
@@ -293,4 +293,49 @@ fn a_journal_that_is_junk_is_named() {
     assert!(one.status.success(), "a damaged neighbour harms nobody");
     std::fs::remove_file(&journal).unwrap();
     assert_eq!(user.tasks().len(), 1);
+}
+
+/// Runs the program with a bound on the length of every file that it writes: what would go on and on fails there.
+fn bounded(mebibytes: u64, args: &[String]) -> Command {
+    let mut command = Command::new("sh");
+    // In blocks of 512 bytes; a shell that counts in others has a larger bound. Past it a write fails, and no signal ends the process.
+    let script = format!("ulimit -f {}; trap '' XFSZ; exec \"$0\" \"$@\"", mebibytes * 2048);
+    command.args(["-c", &script, program()]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// What is staged goes with the process that staged it, however that ends; a signal ends it in the middle of sealing.
+#[test]
+fn nothing_stays_staged() {
+    let network = Network::coordinator_only();
+    let user = User::of(&network);
+    let staged = || support::files_below(&[user.home.join("staging")]).len();
+    let staging = || std::fs::read_dir(user.home.join("staging")).unwrap().count();
+    let wasm = user.file("guest.wasm", &example("empty/empty.wasm"));
+    // All of it would take longer than anyone waits, and no disk has the room.
+    let endless = user.file("endless", b"");
+    std::fs::File::options().write(true).open(&endless).unwrap().set_len(1 << 40).unwrap();
+    let mut args = user.run_args(&wasm, &user.home.join("out"));
+    args.extend(["-i".into(), text(&endless)]);
+
+    let full = bounded(4, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let said = refused(&full, 5, "home.io");
+    assert!(said.contains("fault   requester") && said.contains("staging"), "{said}");
+    assert_eq!(staging(), 0, "a run that fails");
+
+    let signals = [("INT", Some(130)), ("TERM", Some(143)), ("HUP", Some(129)), ("KILL", None)];
+    for (signal, code) in signals {
+        let mut run = bounded(8 << 10, &args).spawn().unwrap();
+        network.wait_until("a staged file", || staged() == 1);
+        user.tasks();
+        assert_eq!(staged(), 1, "whoever opens the home leaves alone what somebody is at");
+        let kill = format!("kill -{signal} {}", run.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert_eq!(run.wait().unwrap().code(), code, "{signal}");
+        assert_eq!(staging(), usize::from(code.is_none()), "{signal}");
+    }
+    user.tasks();
+    assert_eq!(staging(), 0, "what a killed process left is gone once the home is opened");
+    assert!(user.tasks().is_empty());
 }
