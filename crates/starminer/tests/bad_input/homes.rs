@@ -310,6 +310,8 @@ fn bounded(mebibytes: u64, args: &[String]) -> Command {
 fn nothing_stays_staged() {
     let network = Network::coordinator_only();
     let user = User::of(&network);
+    network.add_broker();
+    runtime().block_on(async { network.broker(&network.requester("requester")).await });
     let staged = || support::files_below(&[user.home.join("staging")]).len();
     let staging = || std::fs::read_dir(user.home.join("staging")).unwrap().count();
     let wasm = user.file("guest.wasm", &example("empty/empty.wasm"));
@@ -324,9 +326,17 @@ fn nothing_stays_staged() {
     assert!(said.contains("fault   requester") && said.contains("staging"), "{said}");
     assert_eq!(staging(), 0, "a run that fails");
 
-    let signals = [("INT", Some(130)), ("TERM", Some(143)), ("HUP", Some(129)), ("KILL", None)];
-    for (signal, code) in signals {
-        let mut run = bounded(8 << 10, &args).spawn().unwrap();
+    let submit: Vec<String> =
+        ["submit", "--detach"].map(String::from).into_iter().chain(args.iter().skip(1).cloned()).collect();
+    let signals = [
+        (&args, "INT", Some(130)),
+        (&args, "TERM", Some(143)),
+        (&args, "HUP", Some(129)),
+        (&submit, "INT", Some(130)),
+        (&args, "KILL", None),
+    ];
+    for (args, signal, code) in signals {
+        let mut run = bounded(8 << 10, args).spawn().unwrap();
         network.wait_until("a staged file", || staged() == 1);
         user.tasks();
         assert_eq!(staged(), 1, "whoever opens the home leaves alone what somebody is at");
