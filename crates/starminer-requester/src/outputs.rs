@@ -157,7 +157,7 @@ impl OpenedResult {
     /// Where each output goes below the output directory: a file by its name, what the program wrote to standard output and error to
     /// `stdout.txt` and `stderr.txt`, or where the program has files of these names, to the first of `stdout.captured.txt`,
     /// `stdout.captured-2.txt`, … that it has not. What begins with a [name that is kept](is_kept) for the requester's own files begins
-    /// with another one, of which [`kept_aside`] is the rule: no name that a program chooses keeps its result from being collected.
+    /// with another one, and so does a path that is too long, by the rule of [`kept_aside`]: no name that a program chooses keeps its result from being collected.
     ///
     /// # Errors
     /// [`OutputsError::Name`] for a name that is absolute or climbs; [`OutputsError::Contradiction`] for names that cannot be side by side.
@@ -183,10 +183,13 @@ impl OpenedResult {
             let stream = match &output.name {
                 OutputName::File(name) => {
                     let path = Path::new(name);
-                    let first = first_of(path);
-                    return match aside.get(&first) {
-                        Some(instead) => Path::new(instead).components().chain(path.components().skip(1)).collect(),
-                        None => path.components().collect(),
+                    let path: PathBuf = path.components().collect();
+                    let below_first = || aside.get(Path::new(&first_of(&path))).map(|instead| (instead, 1));
+                    return match aside.get(&path).map(|instead| (instead, usize::MAX)).or_else(below_first) {
+                        Some((instead, skipped)) => {
+                            Path::new(instead).components().chain(path.components().skip(skipped)).collect()
+                        }
+                        None => path,
                     };
                 }
                 OutputName::Stdout => "stdout",
@@ -252,6 +255,9 @@ impl OpenedResult {
 /// Longest name that is kept of one that another takes the place of: with what stands before it, it is a name on every file system.
 const KEPT_NAME_BYTES: usize = 200;
 
+/// Longest path of an output below the output directory, which has to have room before it in the 4096 bytes that systems take.
+const PLACE_BYTES: usize = 1024;
+
 fn first_of(path: &Path) -> String {
     path.components().next().map(|first| first.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -265,20 +271,36 @@ fn is_kept(name: &str) -> bool {
     name.starts_with(RESERVED) || receipt(name).is_some()
 }
 
-/// What stands in the place of names that are kept: `renamed.` and the name without a dot at its beginning, or where the program has that,
-/// too, the first of `renamed-2.`, `renamed-3.`, … that it has not.
-fn kept_aside(taken: &[PathBuf]) -> BTreeMap<String, String> {
+/// What stands in the place of names that are kept, and of whole paths that are too long to have a directory before them: `renamed.` and
+/// the name without a dot at its beginning, or where the program has that, too, the first of `renamed-2.`, `renamed-3.`, … that it has not.
+fn kept_aside(taken: &[PathBuf]) -> BTreeMap<PathBuf, String> {
     let firsts: BTreeSet<String> = taken.iter().map(|path| first_of(path)).collect();
-    let mut aside: BTreeMap<String, String> = BTreeMap::new();
-    for kept in firsts.iter().filter(|first| is_kept(first)) {
-        let name = kept.trim_start_matches('.');
-        let name = &name[..name.floor_char_boundary(KEPT_NAME_BYTES)];
+    let mut aside: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for path in taken {
+        let first = first_of(path);
+        let moved = match () {
+            () if path.as_os_str().len() > PLACE_BYTES => path.clone(),
+            () if is_kept(&first) => PathBuf::from(first),
+            () => continue,
+        };
+        if aside.contains_key(&moved) {
+            continue;
+        }
+        let name = moved.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let name = cut(name.trim_start_matches('.'), KEPT_NAME_BYTES);
         let names = std::iter::once(format!("renamed.{name}")).chain((2..).map(|n| format!("renamed-{n}.{name}")));
         // There are finitely many outputs, and ever more names.
         let free = names.into_iter().find(|free| !firsts.contains(free) && aside.values().all(|other| other != free));
-        aside.insert(kept.clone(), free.unwrap_or_default());
+        let free = free.unwrap_or_default();
+        aside.insert(moved, free);
     }
     aside
+}
+
+/// At most this many bytes of a text, in whole characters.
+fn cut(text: &str, most_bytes: usize) -> &str {
+    let end = (0..=most_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 #[cfg(test)]
@@ -379,6 +401,10 @@ mod tests {
         let alike = [long.clone(), format!("{}x", &long[..253])];
         let apart = places(&[&alike[0], &alike[1]]).unwrap();
         assert!(apart[0] != apart[1] && apart.iter().all(|place| place.len() <= 255), "{apart:?}");
+        // A guest's path may be as long as any of this system's, and leaves no room for the directory before it.
+        let deep = "d/".repeat(2047);
+        let (deep, other) = (format!("{deep}f"), format!("{deep}g/.f"));
+        same(&["d/f", &deep, &other, "renamed.f"], &["d/f", "renamed-2.f", "renamed-3.f", "renamed.f"]);
         let bad = ["", "/etc/passwd", "../up", "a/../../up", "./a"];
         for name in bad {
             assert!(matches!(places(&["ok", name]), Err(OutputsError::Name { index: 1 })), "{name:?}");

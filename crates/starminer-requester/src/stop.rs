@@ -22,3 +22,24 @@ impl<R: Read> Read for Stoppable<'_, R> {
         if (self.asked)() { Err(io::Error::other("asked to stop")) } else { self.inner.read(buffer) }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_is_asked_reads_no_further() {
+        let answers = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&answers);
+        let asked: StopAsked = Arc::new(move || counted.fetch_add(1, Ordering::Relaxed) == 3);
+        let mut read = Vec::new();
+        // Without end, if nobody asked.
+        let error = Stoppable::new(io::repeat(7), &asked).read_to_end(&mut read).unwrap_err();
+        assert_eq!((error.kind(), answers.load(Ordering::Relaxed)), (io::ErrorKind::Other, 4));
+        assert!(!read.is_empty());
+    }
+}

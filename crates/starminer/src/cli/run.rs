@@ -253,12 +253,9 @@ pub async fn collect(
     view: TaskView,
     output_dir: &Path,
 ) -> Result<TaskOutcome, RequesterError> {
-    let outcome = requester.collect(view, output_dir).await?;
-    if let Err(error) = collected.remember(&outcome.task, &absolute(output_dir)) {
-        // The result is there; what is lost is that `logs TASK` finds it.
-        tracing::warn!(%error, "the place of the result is not remembered");
-    }
-    Ok(outcome)
+    // Before it is collected: a home without room for it keeps the task open. Until then an open task goes before where it was collected.
+    collected.remember(&view.task, &absolute(output_dir))?;
+    requester.collect(view, output_dir).await
 }
 
 /// 0 for a completed task with a receipt that is not refuted.
@@ -285,9 +282,8 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         None => terminal.result(format!("{} task {}", outcome.view.state.name(), outcome.task)),
     }
     for output in &outcome.outputs {
-        let renamed = named_otherwise(outcome, output).map_or_else(String::new, |name| {
-            format!(", which the program named {}: that name is kept", printable(quoted(name)))
-        });
+        let renamed = named_otherwise(outcome, output)
+            .map_or_else(String::new, |name| format!(", which the program named {}", printable(quoted(name))));
         let size = human_bytes(output.plain_bytes);
         terminal.result(format!("  output  {} ({size}){renamed}", printable(output.path.display())));
     }
