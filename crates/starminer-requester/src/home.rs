@@ -4,7 +4,7 @@
 //! identity.key    Ed25519 identity, readable by its owner alone
 //! network.toml    the network's trust file
 //! journal/        one sealed journal a task
-//! staging/        ciphertext on its way up
+//! staging/        ciphertext on its way up or down, a directory for each process that is at it
 //! log.checkpoint  the largest checkpoint seen, so that a fork shows
 //! ```
 //!
@@ -19,7 +19,10 @@ use std::time::{Duration, SystemTime};
 use starminer_log::Remembered;
 use starminer_receipt::{NetworkTrust, NetworkTrustError};
 
-/// How long nobody has touched a half-done file that was left behind.
+use crate::files::open_regular;
+use crate::staging;
+
+/// How long nobody has touched a half-made journal that was left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Largest checkpoint file, in bytes: a signed note with all the cosignatures that it may have.
 const MAX_REMEMBERED_BYTES: usize = 64 << 10;
@@ -30,6 +33,15 @@ pub enum HomeError {
     /// The file system refused.
     #[error("{path}")]
     Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// This machine failed: the disk is full or broken, or something is not this user's to write.
+    #[error("{path}")]
+    Local {
         /// Which file.
         path: PathBuf,
         /// Why.
@@ -61,34 +73,33 @@ pub struct Home {
 
 impl Home {
     /// Opens the directory, and makes it and its parts where they are missing. Removes what processes that were killed left
-    /// half done, a week later.
+    /// staged, and journals that they left half made, a week later.
     ///
     /// # Errors
-    /// [`HomeError::Io`].
+    /// [`HomeError::Local`]; [`HomeError::Io`] where a file stands in the place of a directory.
     pub fn open(root: &Path) -> Result<Self, HomeError> {
         for dir in [root.to_path_buf(), root.join("journal"), root.join("staging")] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&dir)
-                .map_err(|source| HomeError::Io { path: dir, source })?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(|source| match source.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => HomeError::Io { path: dir, source },
+                _ => HomeError::Local { path: dir, source },
+            })?;
         }
         let home = Self { root: root.to_path_buf() };
         home.sweep(SystemTime::now());
         Ok(home)
     }
 
-    /// Removes ciphertext that nobody has touched for so long that nobody is uploading or opening it any more, and journals that never
-    /// got their name. What cannot be removed stays: it is in nobody's way.
+    /// Removes ciphertext of processes that are gone, and journals that never got their name and that nobody has touched for so long that
+    /// nobody is at it any more. What cannot be removed stays: it is in nobody's way.
     fn sweep(&self, now: SystemTime) {
         let old = |entry: &fs::DirEntry| {
             let modified = entry.metadata().and_then(|meta| meta.modified());
             modified.is_ok_and(|modified| now.duration_since(modified).is_ok_and(|age| age > LEFT_BEHIND))
         };
         let unnamed = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|extension| extension == "new");
-        let staged = fs::read_dir(self.staging_dir()).into_iter().flatten().flatten();
+        staging::sweep(&self.staging_dir());
         let journals = fs::read_dir(self.journal_dir()).into_iter().flatten().flatten().filter(unnamed);
-        for entry in staged.chain(journals).filter(old) {
+        for entry in journals.filter(old) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -111,7 +122,7 @@ impl Home {
         self.root.join("journal")
     }
 
-    /// Ciphertext on its way up.
+    /// Ciphertext on its way up or down.
     #[must_use]
     pub fn staging_dir(&self) -> PathBuf {
         self.root.join("staging")
@@ -150,7 +161,7 @@ impl Home {
     /// Remembers a checkpoint, unless another process remembered as large a one already: written beside, synced, renamed.
     ///
     /// # Errors
-    /// [`HomeError::Io`], [`HomeError::Checkpoint`].
+    /// [`HomeError::Local`], [`HomeError::Io`], [`HomeError::Checkpoint`].
     pub fn remember(&self, network: &NetworkTrust, remembered: &Remembered) -> Result<(), HomeError> {
         let path = self.checkpoint_path();
         let lock = self.root.join("log.checkpoint.lock");
@@ -162,11 +173,11 @@ impl Home {
             .mode(0o600)
             .open(&lock)
             .and_then(|file| file.lock().map(|()| file))
-            .map_err(|source| HomeError::Io { path: lock, source })?;
+            .map_err(|source| HomeError::Local { path: lock, source })?;
         if self.remembered(network)?.is_some_and(|kept| kept.checkpoint().size() >= remembered.checkpoint().size()) {
             return Ok(());
         }
-        replace_file(&path, remembered.as_bytes(), OWNER).map_err(|source| HomeError::Io { path, source })
+        replace_file(&path, remembered.as_bytes(), OWNER).map_err(|source| HomeError::Local { path, source })
     }
 }
 
@@ -178,7 +189,7 @@ pub(crate) const ANYONE: u32 = 0o644;
 /// Reads a file, and at most one byte more than it may have: whoever parses it refuses what is too long.
 fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(most_bytes as u64 + 1).read_to_end(&mut bytes)?;
+    open_regular(path)?.take(most_bytes as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -190,10 +201,12 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
     // The content is durable before the name is: after a power failure there is the old file or the new one, never a torn one.
-    fs::rename(&temporary, path)
+    let replaced = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    replaced
 }
 
 #[cfg(test)]
@@ -242,24 +255,28 @@ mod tests {
         assert_eq!(home.remembered(&network).unwrap(), Some(checkpoint(64)));
     }
     #[test]
-    fn what_was_left_behind_goes_after_a_week() {
+    fn a_half_made_journal_goes_after_a_week() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(dir.path()).unwrap();
         let task = "05".repeat(16);
-        let (staged, unnamed) = (home.staging_dir().join("ab12"), home.journal_dir().join(format!("{task}.new")));
+        let unnamed = home.journal_dir().join(format!("{task}.new"));
         let journal = home.journal_dir().join(format!("{task}.journal"));
-        for path in [&staged, &unnamed, &journal] {
+        for path in [&unnamed, &journal] {
             fs::write(path, b"half done").unwrap();
         }
-        let there = || [&staged, &unnamed, &journal].map(|path| path.exists());
+        let there = || [&unnamed, &journal].map(|path| path.exists());
         home.sweep(SystemTime::now() + LEFT_BEHIND / 2);
-        assert_eq!(there(), [true, true, true]);
+        assert_eq!(there(), [true, true]);
         home.sweep(SystemTime::now() + LEFT_BEHIND * 2);
-        assert_eq!(there(), [false, false, true]);
+        assert_eq!(there(), [false, true]);
     }
 
     #[test]
     fn a_file_without_end_is_refused() {
-        assert!(matches!(Home::read_network(Path::new("/dev/zero")), Err(HomeError::Network { .. })));
+        assert!(matches!(Home::read_network(Path::new("/dev/zero")), Err(HomeError::Io { .. })));
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("long.toml");
+        fs::write(&long, " ".repeat(NetworkTrust::MAX_BYTES + 1)).unwrap();
+        assert!(matches!(Home::read_network(&long), Err(HomeError::Network { .. })));
     }
 }

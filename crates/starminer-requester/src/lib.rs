@@ -7,6 +7,7 @@
 //!
 //! Not here: the command line, and anything of nodes and coordinators.
 
+mod files;
 mod home;
 mod journal;
 mod log_memory;
@@ -18,7 +19,10 @@ mod releaser;
 mod requester;
 mod results;
 mod secrets;
+mod staging;
+mod stop;
 
+pub use files::open_regular;
 pub use home::{Home, HomeError};
 pub use journal::{Durability, Journal, JournalError, JournalKey, JournalRecord, TaskStart, Unsynced};
 pub use outputs::{OpenedOutput, OpenedResult, OutputsError};
@@ -26,6 +30,6 @@ pub use plan::{InputSource, JobPlan, PlanError, PreparedTask, SealedBlob};
 pub use progress::{Event, EventSink};
 pub use receipts::receipt_from_parts;
 pub use releaser::{AttemptSecret, Releaser, ReleaserError, ReleaserHost};
-pub use requester::{Cancelled, Requester, RequesterError, TaskOutcome};
+pub use requester::{Cancelled, Requester, RequesterError, StopAsked, TaskOutcome};
 pub use results::Results;
 pub use secrets::{random_bytes, random_secret};

@@ -3,6 +3,7 @@
 //! Everything the report claims is checked against what is opened: content ids, commitments, names, lengths. Outputs are placed once all
 //! of them have been authenticated.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -49,7 +50,7 @@ pub enum OutputsError {
         source: OpenError,
     },
     /// An output has a name that must not be written.
-    #[error("output {index} has a name that leads out of the output directory, or is the receipt's")]
+    #[error("output {index} has a name that leads out of the output directory")]
     Name {
         /// Which.
         index: usize,
@@ -155,23 +156,18 @@ impl OpenedResult {
 
     /// Where each output goes below the output directory: a file by its name, what the program wrote to standard output and error to
     /// `stdout.txt` and `stderr.txt`, or where the program has files of these names, to the first of `stdout.captured.txt`,
-    /// `stdout.captured-2.txt`, … that it has not.
+    /// `stdout.captured-2.txt`, … that it has not. What begins with a [name that is kept](is_kept) for the requester's own files begins
+    /// with another one, and so does a path that is too long, by the rule of [`kept_aside`]: no name that a program chooses keeps its result from being collected.
     ///
     /// # Errors
-    /// [`OutputsError::Name`] for a name that is absolute or climbs, or is kept for the receipt; [`OutputsError::Contradiction`] for names that
-    /// cannot be side by side.
+    /// [`OutputsError::Name`] for a name that is absolute or climbs; [`OutputsError::Contradiction`] for names that cannot be side by side.
     pub fn places(&self) -> Result<Vec<PathBuf>, OutputsError> {
-        let receipt = format!("{}.receipt", starminer_verify::TaskId(self.task));
         let mut taken: Vec<PathBuf> = Vec::new();
         for (index, output) in self.details.outputs.iter().enumerate() {
             let OutputName::File(name) = &output.name else { continue };
             let path = Path::new(name);
             let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
-            let kept = path.components().next().is_some_and(|first| {
-                let first = first.as_os_str().to_string_lossy();
-                first == receipt.as_str() || first.starts_with(RESERVED)
-            });
-            if name.is_empty() || !plain || kept {
+            if name.is_empty() || !plain {
                 return Err(OutputsError::Name { index });
             }
             taken.push(path.components().collect());
@@ -181,9 +177,21 @@ impl OpenedResult {
         if taken.windows(2).any(|pair| pair[1].starts_with(&pair[0])) {
             return Err(OutputsError::Contradiction("two outputs in one place"));
         }
+        let aside = kept_aside(&taken);
+        taken.extend(aside.values().map(PathBuf::from));
         let mut place = |output: &OutputManifest| {
             let stream = match &output.name {
-                OutputName::File(name) => return Path::new(name).components().collect(),
+                OutputName::File(name) => {
+                    let path = Path::new(name);
+                    let path: PathBuf = path.components().collect();
+                    let below_first = || aside.get(Path::new(&first_of(&path))).map(|instead| (instead, 1));
+                    return match aside.get(&path).map(|instead| (instead, usize::MAX)).or_else(below_first) {
+                        Some((instead, skipped)) => {
+                            Path::new(instead).components().chain(path.components().skip(skipped)).collect()
+                        }
+                        None => path,
+                    };
+                }
                 OutputName::Stdout => "stdout",
                 OutputName::Stderr => "stderr",
             };
@@ -234,11 +242,65 @@ impl OpenedResult {
         // What was confidential on its way stays its owner's.
         let mut options = fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(OWNER).open(path).map_err(io)?;
-        let summary = open_stream(&self.secret, &context, digests, sealed, &file)
-            .map_err(|source| OutputsError::Output { index, source })?;
+        let summary = open_stream(&self.secret, &context, digests, sealed, &file).map_err(|source| match source {
+            // Of this machine's disk, not of what the node sent.
+            OpenError::Sink(source) | OpenError::Source(source) => io(source),
+            source => OutputsError::Output { index, source },
+        })?;
         file.sync_all().map_err(io)?;
         Ok(summary)
     }
+}
+
+/// Longest name that is kept of one that another takes the place of: with what stands before it, it is a name on every file system.
+const KEPT_NAME_BYTES: usize = 200;
+
+/// Longest path of an output below the output directory, which has to have room before it in the 4096 bytes that systems take.
+const PLACE_BYTES: usize = 1024;
+
+fn first_of(path: &Path) -> String {
+    path.components().next().map(|first| first.as_os_str().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Whether a name in an output directory is for the requester's own files: its list, what it opens on the way, receipts of any task.
+fn is_kept(name: &str) -> bool {
+    let receipt = |name: &str| {
+        let (task, rest) = name.split_once('.')?;
+        (task.parse::<starminer_verify::TaskId>().is_ok() && rest.starts_with("receipt")).then_some(())
+    };
+    name.starts_with(RESERVED) || receipt(name).is_some()
+}
+
+/// What stands in the place of names that are kept, and of whole paths that are too long to have a directory before them: `renamed.` and
+/// the name without a dot at its beginning, or where the program has that, too, the first of `renamed-2.`, `renamed-3.`, … that it has not.
+fn kept_aside(taken: &[PathBuf]) -> BTreeMap<PathBuf, String> {
+    let firsts: BTreeSet<String> = taken.iter().map(|path| first_of(path)).collect();
+    let mut aside: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for path in taken {
+        let first = first_of(path);
+        let moved = match () {
+            () if path.as_os_str().len() > PLACE_BYTES => path.clone(),
+            () if is_kept(&first) => PathBuf::from(first),
+            () => continue,
+        };
+        if aside.contains_key(&moved) {
+            continue;
+        }
+        let name = moved.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let name = cut(name.trim_start_matches('.'), KEPT_NAME_BYTES);
+        let names = std::iter::once(format!("renamed.{name}")).chain((2..).map(|n| format!("renamed-{n}.{name}")));
+        // There are finitely many outputs, and ever more names.
+        let free = names.into_iter().find(|free| !firsts.contains(free) && aside.values().all(|other| other != free));
+        let free = free.unwrap_or_default();
+        aside.insert(moved, free);
+    }
+    aside
+}
+
+/// At most this many bytes of a text, in whole characters.
+fn cut(text: &str, most_bytes: usize) -> &str {
+    let end = (0..=most_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
 }
 
 #[cfg(test)]
@@ -303,7 +365,47 @@ mod tests {
             &["stderr.captured-2.txt", "stderr.txt", "stderr.captured.txt", "stdout.txt"],
         );
         let receipt = format!("{}.receipt", TaskId([0xab; 16]));
-        let bad = ["", "/etc/passwd", "../up", "a/../../up", "./a", &receipt, ".starminer-results", ".starminer-x/y"];
+        let long = format!(".starminer-{}", "\u{e9}".repeat(122));
+        assert_eq!(long.len(), 255);
+        same(
+            &[
+                ".starminer-results",
+                ".starminer-results.new",
+                ".starminer-x/y",
+                ".starminer-x/z/.starminer-",
+                "a/.starminer-",
+            ],
+            &[
+                "renamed.starminer-results",
+                "renamed.starminer-results.new",
+                "renamed.starminer-x/y",
+                "renamed.starminer-x/z/.starminer-",
+                "a/.starminer-",
+            ],
+        );
+        same(
+            &["renamed.starminer-a/b", ".starminer-a", "renamed-2.starminer-a", &receipt, "notes.receipt"],
+            &[
+                "renamed.starminer-a/b",
+                "renamed-3.starminer-a",
+                "renamed-2.starminer-a",
+                &format!("renamed.{receipt}"),
+                "notes.receipt",
+            ],
+        );
+        // Receipts of other tasks are nobody's to make up, and what is too long for a longer name is cut.
+        let other = format!("{}.receipt.new", TaskId([7; 16]));
+        same(&[&other, "b"], &[&format!("renamed.{other}"), "b"]);
+        let cut = places(&[&long]).unwrap();
+        assert!(cut[0].starts_with("renamed.starminer-\u{e9}") && cut[0].len() <= 255, "{cut:?}");
+        let alike = [long.clone(), format!("{}x", &long[..253])];
+        let apart = places(&[&alike[0], &alike[1]]).unwrap();
+        assert!(apart[0] != apart[1] && apart.iter().all(|place| place.len() <= 255), "{apart:?}");
+        // A guest's path may be as long as any of this system's, and leaves no room for the directory before it.
+        let deep = "d/".repeat(2047);
+        let (deep, other) = (format!("{deep}f"), format!("{deep}g/.f"));
+        same(&["d/f", &deep, &other, "renamed.f"], &["d/f", "renamed-2.f", "renamed-3.f", "renamed.f"]);
+        let bad = ["", "/etc/passwd", "../up", "a/../../up", "./a"];
         for name in bad {
             assert!(matches!(places(&["ok", name]), Err(OutputsError::Name { index: 1 })), "{name:?}");
         }

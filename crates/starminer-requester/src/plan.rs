@@ -1,8 +1,8 @@
 //! From a job as a person describes it to a signed spec and sealed blobs.
 
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read as _};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use starminer_receipt::{
@@ -18,8 +18,13 @@ use starminer_vault::{Purpose, Salt, TaskSecret, commit};
 use starminer_verify::{Digest, NetworkId, Policy, PublicKey, ReferenceValues, TaskId, UnixTime};
 use zeroize::Zeroizing;
 
+use crate::files::open_regular;
+use crate::home::HomeError;
 use crate::progress::{Event, EventSink};
+use crate::requester::StopAsked;
 use crate::secrets::{random_bytes, random_secret};
+use crate::staging::{StagedFile, StagingArea};
+use crate::stop::Stoppable;
 
 /// Objects up to this length are sealed in memory; longer ones go through a staging file, as ciphertext.
 const IN_MEMORY_BYTES: u64 = 1 << 20;
@@ -74,7 +79,7 @@ pub struct JobPlan {
 /// Why a job cannot be prepared.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    /// A file cannot be read or staged.
+    /// A file is none that can be read.
     #[error("{path}")]
     Io {
         /// Which.
@@ -83,6 +88,21 @@ pub enum PlanError {
         #[source]
         source: io::Error,
     },
+    /// A file could not be read to its end: the disk it is on failed.
+    #[error("{path} could not be read to its end")]
+    Disk {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Ciphertext cannot be staged: this machine failed.
+    #[error(transparent)]
+    Staging(#[from] HomeError),
+    /// Who asked for it asked to stop.
+    #[error("asked to stop")]
+    Stopped,
     /// A file cannot be sealed.
     #[error("{name} cannot be sealed")]
     Seal {
@@ -130,6 +150,9 @@ impl PlanError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { .. } => "job.unreadable",
+            Self::Disk { .. } => "job.disk",
+            Self::Staging(_) => "home.io",
+            Self::Stopped => "command.interrupted",
             Self::Seal { .. } => "job.unsealable",
             Self::TooManyInputs { .. } => "job.too-many-inputs",
             Self::DuplicateInput { .. } => "job.duplicate-input",
@@ -151,6 +174,8 @@ pub struct SealedBlob {
     pub sealed_bytes: u64,
     /// Where it is.
     pub source: InputSource,
+    /// Holds the file that [`Self::source`] names.
+    _staged: Option<Arc<StagedFile>>,
 }
 
 /// A task that is ready to be submitted.
@@ -212,11 +237,13 @@ impl JobPlan {
         }
     }
 
-    /// Seals everything under a fresh task secret and signs the spec. Long objects are staged in `staging_dir` as ciphertext.
+    /// Seals everything under a fresh task secret and signs the spec. Long objects are staged as ciphertext for as long as their blobs are
+    /// there. Stops between two chunks when it is asked to.
     pub(crate) fn prepare(
         &self,
         parties: Parties<'_>,
-        staging_dir: &Path,
+        staging: &StagingArea,
+        stop: &StopAsked,
         now: UnixTime,
         events: &EventSink,
     ) -> Result<PreparedTask, PlanError> {
@@ -242,10 +269,10 @@ impl JobPlan {
 
         let mut blobs = Vec::with_capacity(self.inputs.len() + 1);
         let mut seal = |object_name: &str, shown: &str, source: &InputSource| {
-            let (object, blob, plain_bytes) = seal_object(&secret, task, object_name, source, staging_dir)?;
+            let (object, blob, plain_bytes) = seal_object(&secret, task, object_name, source, staging, stop)?;
             events(Event::Sealed { name: shown.into(), plain_bytes, sealed_bytes: object.sealed_bytes });
             blobs.push(blob);
-            Ok(object)
+            Ok::<_, PlanError>(object)
         };
         let workload = seal(WORKLOAD_OBJECT_NAME, "workload", &self.workload)?;
         let mut inputs = Vec::with_capacity(self.inputs.len());
@@ -286,37 +313,49 @@ fn seal_object(
     task: TaskId,
     name: &str,
     source: &InputSource,
-    staging_dir: &Path,
+    staging: &StagingArea,
+    stop: &StopAsked,
 ) -> Result<(ObjectRef, SealedBlob, u64), PlanError> {
     let context = ObjectContext { task: task.0, name, purpose: Purpose::Input };
     let options = SealOptions { digests: BOTH_DIGESTS, ..SealOptions::default() };
     let salt = Salt::from_random(random_bytes());
     let seal_error = |source| PlanError::Seal { name: name.into(), source };
-    let (summary, sealed) = match source {
-        InputSource::Bytes(bytes) => {
-            let (sealed, summary) = seal_bytes(secret, &context, salt, options, bytes).map_err(seal_error)?;
-            (summary, InputSource::Bytes(sealed.into()))
-        }
+    let in_memory = |salt, plain: &[u8]| {
+        let (sealed, summary) = seal_bytes(secret, &context, salt, options, plain).map_err(seal_error)?;
+        Ok::<_, PlanError>((summary, InputSource::Bytes(sealed.into()), None))
+    };
+    let (summary, sealed, staged) = match source {
+        InputSource::Bytes(bytes) => in_memory(salt, bytes)?,
         InputSource::File(path) => {
-            let io = |source| PlanError::Io { path: path.clone(), source };
-            let length = fs::metadata(path).map_err(io)?.len();
-            let file = File::open(path).map_err(io)?;
-            if length <= IN_MEMORY_BYTES {
-                let mut sealed = Vec::new();
-                let summary = seal_stream(secret, &context, salt, options, file, &mut sealed).map_err(seal_error)?;
-                (summary, InputSource::Bytes(sealed.into()))
+            let mut file = open_regular(path).map_err(|source| PlanError::Io { path: path.clone(), source })?;
+            let disk = |source| PlanError::Disk { path: path.clone(), source };
+            // As long as it turns out to be, whatever length it is said to have: not every file tells.
+            let mut begin = Zeroizing::new(Vec::with_capacity(8 << 10));
+            file.by_ref().take(IN_MEMORY_BYTES + 1).read_to_end(&mut begin).map_err(disk)?;
+            if begin.len() as u64 <= IN_MEMORY_BYTES {
+                in_memory(salt, &begin)?
             } else {
-                let staged = staging_dir.join(format!("{task}-{}", name.replace('/', "-")));
-                let staging = |source| PlanError::Io { path: staged.clone(), source };
-                let sink = File::create_new(&staged).map_err(staging)?;
-                let summary = seal_stream(secret, &context, salt, options, file, &sink).map_err(seal_error)?;
-                (summary, InputSource::File(staged))
+                let (staged, sink) = staging.create()?;
+                let plain = Stoppable::new(begin.as_slice().chain(file), stop);
+                let summary =
+                    seal_stream(secret, &context, salt, options, plain, &sink).map_err(|error| match error {
+                        SealError::Source(_) if stop() => PlanError::Stopped,
+                        SealError::Source(source) => disk(source),
+                        SealError::Sink(source) => HomeError::Local { path: staged.path().into(), source }.into(),
+                        error => seal_error(error),
+                    })?;
+                (summary, InputSource::File(staged.path().into()), Some(Arc::new(staged)))
             }
         }
     };
     let (object, plain_bytes) = describe(secret, task, name, &summary)
         .ok_or_else(|| PlanError::Seal { name: name.into(), source: SealError::TooLong })?;
-    let blob = SealedBlob { content_id: object.content_id, sealed_bytes: object.sealed_bytes, source: sealed };
+    let blob = SealedBlob {
+        content_id: object.content_id,
+        sealed_bytes: object.sealed_bytes,
+        source: sealed,
+        _staged: staged,
+    };
     Ok((object, blob, plain_bytes))
 }
 

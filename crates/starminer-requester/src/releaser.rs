@@ -38,7 +38,7 @@ const JOIN_AT: usize = 64;
 pub type AttemptSecret = TaskSecret;
 
 /// Why a releaser stops.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ReleaserError {
     /// The coordinator was caught lying, or refuses this identity.
     #[error("{}: {}", .0.check(), .0.reason())]

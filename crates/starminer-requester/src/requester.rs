@@ -31,6 +31,11 @@ use crate::receipts::receipt_from_parts;
 use crate::releaser::{Releaser, ReleaserError, ReleaserHost};
 use crate::results::Staging;
 use crate::secrets::{random_bytes, random_secret};
+use crate::staging::StagingArea;
+use crate::stop::Stoppable;
+
+/// Whether somebody asked to stop.
+pub type StopAsked = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Outputs up to this length are opened in memory; longer ones go through a staging file, as ciphertext.
 const IN_MEMORY_BYTES: u64 = 1 << 20;
@@ -60,6 +65,9 @@ pub enum RequesterError {
     /// Releasing keys had to stop.
     #[error(transparent)]
     Releaser(#[from] ReleaserError),
+    /// Who asked for it asked to stop. Nothing is lost.
+    #[error("asked to stop")]
+    Stopped,
     /// Somebody refused, or cannot be trusted.
     #[error("{}: {}", .0.check(), .0.reason())]
     Refused(Refusal),
@@ -198,7 +206,9 @@ pub struct Requester {
     releasing: tokio::task::JoinHandle<()>,
     /// Told when there is a first task to release for.
     begin: Arc<tokio::sync::Notify>,
-    stopped: tokio::sync::watch::Receiver<Option<String>>,
+    stopped: tokio::sync::watch::Receiver<Option<ReleaserError>>,
+    staging: StagingArea,
+    stop: StopAsked,
     remembered_at: tokio::sync::Mutex<Option<Instant>>,
     resuming: tokio::sync::Mutex<()>,
 }
@@ -260,11 +270,14 @@ impl Requester {
         let releasing = tokio::spawn(async move {
             begun.notified().await;
             let error = running.run().await;
-            let _ = stop.send(Some(error.to_string()));
+            let _ = stop.send(Some(error));
         });
+        let staging = StagingArea::below(home.staging_dir());
         Ok(Self {
             client,
             home,
+            staging,
+            stop: Arc::new(|| false),
             network,
             signer,
             journal_key,
@@ -277,6 +290,13 @@ impl Requester {
             remembered_at: tokio::sync::Mutex::default(),
             resuming: tokio::sync::Mutex::default(),
         })
+    }
+
+    /// Ends what takes long and waits for nobody, sealing and opening, once this says so: [`RequesterError::Stopped`].
+    #[must_use]
+    pub fn stopping_when(mut self, asked: StopAsked) -> Self {
+        self.stop = asked;
+        self
     }
 
     /// Opens a task of this home, unless it is open here already, and releases for it from here on.
@@ -341,10 +361,13 @@ impl Requester {
         let releaser = broker.unwrap_or_else(|| self.signer.public_key());
         let parties = Parties { network: self.network.network, requester: &self.signer, releaser };
         let now = (self.host.clock)();
-        let staging = self.home.staging_dir();
-        let prepare = || plan.prepare(parties, &staging, now, &self.host.events);
+        let prepare = || plan.prepare(parties, &self.staging, &self.stop, now, &self.host.events);
         // Handing the thread's other work over costs more than sealing what is small.
-        Ok(if plan.is_small() { prepare() } else { tokio::task::block_in_place(prepare) }?)
+        let prepared = if plan.is_small() { prepare() } else { tokio::task::block_in_place(prepare) };
+        prepared.map_err(|error| match error {
+            PlanError::Stopped => RequesterError::Stopped,
+            error => error.into(),
+        })
     }
 
     /// Uploads and submits what [`Self::prepare`] sealed for this requester to release.
@@ -382,11 +405,7 @@ impl Requester {
         self.host.open().insert(task, Open { secret, result_seed, spec, journal });
         self.begin.notify_one();
         let uploaded = self.upload(&blobs).await;
-        for blob in &blobs {
-            if let InputSource::File(path) = &blob.source {
-                let _ = fs::remove_file(path);
-            }
-        }
+        drop(blobs);
         if let Err(error) = uploaded {
             // The spec was not shown to anyone, and nothing is left to resume.
             self.finish(&task)?;
@@ -470,7 +489,12 @@ impl Requester {
         let mut backoff = BACKOFF.0;
         let mut stopped = self.stopped.clone();
         loop {
-            if let Some(reason) = stopped.borrow().clone() {
+            if let Some(error) = stopped.borrow().clone() {
+                let reason = match error {
+                    // No fault of the coordinator's: this machine could not keep what it has to.
+                    ReleaserError::Journal(_) => return Err(error.into()),
+                    ReleaserError::Refused(_) => error.to_string(),
+                };
                 return Err(refused(
                     Party::Coordinator,
                     "release.stopped",
@@ -554,13 +578,14 @@ impl Requester {
             }
             details = Some(opened.details.clone());
         }
+        // As long as its journal is there, what this machine failed to keep can be had again.
+        self.remember_when_due().await?;
         let outputs = tokio::task::block_in_place(|| staging.place())?;
         self.finish(&task)?;
         if self.host.open().is_empty() {
             self.hear_others()?;
             self.releaser.settle().await?;
         }
-        self.remember_when_due().await?;
         let outcome = report.map(|report| report.predicate.outcome.clone());
         Ok(TaskOutcome { task, view, outcome, details, outputs, receipt_path, verdict })
     }
@@ -583,18 +608,23 @@ impl Requester {
                 .await?;
             return Ok(tokio::task::block_in_place(|| opened.write(index, sealed.as_slice(), path))?);
         }
-        let staged = self.home.staging_dir().join(object.content_id.to_hex());
-        let io = |source| HomeError::Io { path: staged.clone(), source };
-        let mut file = File::create(&staged).map_err(io)?;
+        let (staged, mut file) = self.staging.create()?;
+        let io = |source| HomeError::Local { path: staged.path().into(), source };
         self.client
             .download(&object.content_id, object.sealed_bytes, |bytes| std::io::Write::write_all(&mut file, bytes))
-            .await?;
-        let written = tokio::task::block_in_place(|| {
-            let file = File::open(&staged).map_err(io)?;
-            opened.write(index, file.take(object.sealed_bytes), path).map_err(RequesterError::from)
-        });
-        let _ = fs::remove_file(&staged);
-        written
+            .await
+            .map_err(|error| match error {
+                ClientError::Local(source) => io(source).into(),
+                error => RequesterError::from(error),
+            })?;
+        tokio::task::block_in_place(|| {
+            let file = File::open(staged.path()).map_err(io)?;
+            let sealed = Stoppable::new(file.take(object.sealed_bytes), &self.stop);
+            match opened.write(index, sealed, path) {
+                Err(OutputsError::Io { .. }) if (self.stop)() => Err(RequesterError::Stopped),
+                written => Ok(written?),
+            }
+        })
     }
 
     /// Takes in what other processes of this home saw of the log: two views of one log that do not join are a fork.

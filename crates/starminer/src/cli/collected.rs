@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use starminer_requester::HomeError;
 use starminer_verify::TaskId;
 
 /// The links of one home.
@@ -21,14 +22,17 @@ impl Collected {
     }
 
     /// Keeps where a task's result is. The directory's path is absolute.
-    pub fn remember(&self, task: &TaskId, output_dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(&self.dir)?;
+    pub fn remember(&self, task: &TaskId, output_dir: &Path) -> Result<(), HomeError> {
         let link = self.dir.join(task.to_string());
-        match std::fs::remove_file(&link) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        std::os::unix::fs::symlink(output_dir, link)
+        let linked = || {
+            std::fs::create_dir_all(&self.dir)?;
+            match std::fs::remove_file(&link) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            std::os::unix::fs::symlink(output_dir, &link)
+        };
+        linked().map_err(|source| HomeError::Local { path: link.clone(), source })
     }
 
     /// The tasks whose ids begin like this, with the directories of their results.

@@ -115,6 +115,11 @@ pub fn home_failure(error: &HomeError) -> Failure {
             reason,
             "put the network's network.toml into the home directory, or give it with --network FILE",
         ),
+        HomeError::Local { .. } => Failure::local(
+            "home.io",
+            reason,
+            "make room there, or see to its permissions, and try again; a task that was submitted goes on, and `starminer result TASK` fetches it",
+        ),
         HomeError::Checkpoint { .. } => Failure::usage(
             "home.other-log",
             reason,
@@ -138,7 +143,19 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
         RequesterError::Releaser(starminer_requester::ReleaserError::Refused(refusal)) => {
             Failure::refused(refusal.clone())
         }
-        RequesterError::Releaser(_) => local("releaser.journal"),
+        RequesterError::Releaser(_) => Failure::local(
+            "releaser.journal",
+            with_sources(error),
+            "make room in the home directory, or see to its permissions; the task goes on, and `starminer result TASK` releases its key and \
+             fetches it",
+        ),
+        RequesterError::Plan(starminer_requester::PlanError::Staging(home)) => home_failure(home),
+        RequesterError::Plan(plan @ starminer_requester::PlanError::Disk { .. }) => Failure::local(
+            plan.code(),
+            with_sources(error),
+            "nothing was sent: see to the disk that it is on, and run it again",
+        ),
+        RequesterError::Stopped => Failure::local("command.interrupted", error, "call it again"),
         RequesterError::Plan(plan) => Failure::usage(
             plan.code(),
             with_sources(error),
@@ -163,7 +180,11 @@ pub fn requester_failure(error: &RequesterError) -> Failure {
              `starminer cancel` removes it",
         )),
         RequesterError::Home(home) => home_failure(home),
-        RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Io { .. }) => local(outputs.code()),
+        RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Io { .. }) => Failure::local(
+            outputs.code(),
+            with_sources(error),
+            "nothing is lost: make room there and run `starminer result TASK`, or fetch to another place with `starminer result TASK -o DIR`",
+        ),
         RequesterError::Outputs(outputs @ starminer_requester::OutputsError::Occupied { .. }) => Failure::local(
             outputs.code(),
             error,

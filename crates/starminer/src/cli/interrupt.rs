@@ -1,5 +1,8 @@
 //! Being asked to stop, for commands that have something to say or to clean up first.
 
+use std::sync::Arc;
+
+use starminer_requester::StopAsked;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -41,6 +44,12 @@ impl Interrupt {
     /// The signal, if there was one.
     pub fn heard(&self) -> Option<u8> {
         *self.heard.borrow()
+    }
+
+    /// Whether there was one, for whoever is busy with a long file.
+    pub fn asked(&self) -> StopAsked {
+        let heard = self.heard.clone();
+        Arc::new(move || heard.borrow().is_some())
     }
 
     /// Resolves to the signal.

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest};
-use starminer_requester::{InputSource, JobPlan};
+use starminer_requester::{InputSource, JobPlan, open_regular};
 use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
 
 use super::args::{RunArgs, SensitivityArg};
@@ -175,7 +175,7 @@ fn check_beginning(
     good: impl Fn(&[u8]) -> bool,
 ) -> Result<(), Failure> {
     let mut begin = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(4).read_to_end(&mut begin));
+    let read = open_regular(path).and_then(|file| file.take(4).read_to_end(&mut begin));
     if read.is_err() || good(&begin) {
         return Ok(());
     }
@@ -227,6 +227,8 @@ fn expand_inputs(paths: &[PathBuf]) -> Result<Vec<(String, InputSource)>, Failur
                 files.push(entry);
             }
             files.sort();
+        } else if !meta.is_file() {
+            return Err(unreadable(path, &"it is no regular file; what a pipe or a device gives has to be in one"));
         } else {
             files.push(path.clone());
         }

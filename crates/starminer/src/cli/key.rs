@@ -6,7 +6,7 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use serde_json::json;
-use starminer_requester::random_secret;
+use starminer_requester::{open_regular, random_secret};
 use starminer_tls::{IdentityKey, KeyFileError};
 use starminer_vault::TaskSecret;
 use zeroize::Zeroizing;
@@ -79,7 +79,7 @@ pub fn load_secret(path: &Path) -> Result<TaskSecret, Failure> {
         let remedy = "make one with `starminer key new --secret FILE`, readable by you alone (chmod 600)";
         Failure::usage("key.unusable", format!("{}: {reason}", path.display()), remedy)
     };
-    let file = std::fs::File::open(path).map_err(|error| unusable(&error))?;
+    let file = open_regular(path).map_err(|error| unusable(&error))?;
     let mode = file.metadata().map_err(|error| unusable(&error))?.mode();
     if mode & 0o077 != 0 {
         return Err(unusable(&"others can read it"));

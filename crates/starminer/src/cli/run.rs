@@ -36,11 +36,12 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
     block_on(async {
         let interrupt = Interrupt::listen()?;
         let roots: Vec<String> = opened.network.simulated_roots.iter().map(|root| root.name.clone()).collect();
-        let requester = opened.start(events)?;
+        let requester = opened.start(events)?.stopping_when(interrupt.asked());
+        let stopped = |signal| not_submitted(signal, &args.home);
         let submitted = async {
             reach(&requester).await?;
             let output_dir = Some(absolute(&job.output_dir));
-            let failed = |error| requester_failure(&error);
+            let failed = |error| failed_unless_stopped(&error, &interrupt, stopped);
             if broker.is_some() {
                 let task = requester.submit(&job.plan, output_dir, broker).await.map_err(failed)?;
                 warn_of_nodes(terminal, &requester, job.plan.policy.fields(), &roots).await;
@@ -53,16 +54,32 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
         };
         let task = tokio::select! {
             task = submitted => task?,
-            signal = interrupt.wait() => {
-                let remedy = format!("`{}` shows whether the task was submitted", home::command(&args.home, "status"));
-                return Err(Failure::interrupted(signal, "asked to stop before the task was submitted", &remedy));
-            }
+            signal = interrupt.wait() => return Err(stopped(signal)),
         };
         tokio::select! {
-            code = finish(terminal, &requester, &collected, &task, &job.output_dir) => code,
+            code = finish(terminal, &requester, &collected, &task, &job.output_dir) => {
+                code.map_err(|error| failed_unless_stopped(&error, &interrupt, |signal| goes_on(signal, &task, &args.home)))
+            }
             signal = interrupt.wait() => Err(goes_on(signal, &task, &args.home)),
         }
     })?
+}
+
+/// An error as a failure; that of having been asked to stop is the signal's.
+pub fn failed_unless_stopped(
+    error: &RequesterError,
+    interrupt: &Interrupt,
+    stopped: impl FnOnce(u8) -> Failure,
+) -> Failure {
+    match (error, interrupt.heard()) {
+        (RequesterError::Stopped, Some(signal)) => stopped(signal),
+        _ => requester_failure(error),
+    }
+}
+
+fn not_submitted(signal: u8, home: &HomeArgs) -> Failure {
+    let remedy = format!("`{}` shows whether the task was submitted", home::command(home, "status"));
+    Failure::interrupted(signal, "asked to stop before the task was submitted", &remedy)
 }
 
 /// What became of a task that nobody waits for any more.
@@ -146,31 +163,41 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
     let events = story(terminal);
     let roots: Vec<String> = opened.network.simulated_roots.iter().map(|root| root.name.clone()).collect();
     block_on(async {
-        let requester = opened.start(events)?;
-        let network = reach(&requester).await?;
-        let brokers = broker.map_or(network.brokers, |broker| vec![broker]);
-        let mut last = Failure::unreachable(Refusal::new(
-            Party::Broker,
-            "broker.none",
-            "no broker answers in this network",
-            "ask its operator to start one, or release the key yourself with `starminer run`",
-        ));
-        for broker in brokers {
-            match requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await {
-                Ok(task) => {
-                    terminal.say(format!("  broker {} holds the key; this machine may go offline", short(&broker)));
-                    let fetch = home::command(&args.home, &format!("result {}", short(&task)));
-                    terminal.result(format!("task {task}\nfetch it with: {fetch}"));
-                    warn_of_nodes(terminal, &requester, plan.policy.fields(), &roots).await;
-                    terminal.document(&json!({ "task": task.to_string(), "broker": broker.to_string() }));
-                    return Ok(exit::OK);
+        let interrupt = Interrupt::listen()?;
+        let requester = opened.start(events)?.stopping_when(interrupt.asked());
+        let stopped = |signal| not_submitted(signal, &args.home);
+        let submitted = async {
+            let network = reach(&requester).await?;
+            let brokers = broker.map_or(network.brokers, |broker| vec![broker]);
+            let mut last = Failure::unreachable(Refusal::new(
+                Party::Broker,
+                "broker.none",
+                "no broker answers in this network",
+                "ask its operator to start one, or release the key yourself with `starminer run`",
+            ));
+            for broker in brokers {
+                match requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await {
+                    Ok(task) => {
+                        terminal.say(format!("  broker {} holds the key; this machine may go offline", short(&broker)));
+                        let fetch = home::command(&args.home, &format!("result {}", short(&task)));
+                        terminal.result(format!("task {task}\nfetch it with: {fetch}"));
+                        warn_of_nodes(terminal, &requester, plan.policy.fields(), &roots).await;
+                        terminal.document(&json!({ "task": task.to_string(), "broker": broker.to_string() }));
+                        return Ok(exit::OK);
+                    }
+                    // Another broker might make it a second task.
+                    Err(error @ (RequesterError::Unacknowledged { .. } | RequesterError::Stopped)) => {
+                        return Err(failed_unless_stopped(&error, &interrupt, stopped));
+                    }
+                    Err(error) => last = requester_failure(&error),
                 }
-                // Another broker might make it a second task.
-                Err(error @ RequesterError::Unacknowledged { .. }) => return Err(requester_failure(&error)),
-                Err(error) => last = requester_failure(&error),
             }
+            Err(last)
+        };
+        tokio::select! {
+            code = submitted => code,
+            signal = interrupt.wait() => Err(stopped(signal)),
         }
-        Err(last)
     })?
 }
 
@@ -205,7 +232,7 @@ pub async fn finish(
     collected: &Collected,
     task: &starminer_verify::TaskId,
     output_dir: &Path,
-) -> Result<u8, Failure> {
+) -> Result<u8, RequesterError> {
     let spinner = terminal.spinner("waiting");
     let outcome = async {
         let view = requester.wait(task).await?;
@@ -213,7 +240,7 @@ pub async fn finish(
     }
     .await;
     spinner.finish_and_clear();
-    let outcome = outcome.map_err(|error: RequesterError| requester_failure(&error))?;
+    let outcome = outcome?;
     show(terminal, &outcome);
     terminal.document(&document(&outcome, &absolute(output_dir)));
     Ok(exit_code(&outcome))
@@ -226,12 +253,9 @@ pub async fn collect(
     view: TaskView,
     output_dir: &Path,
 ) -> Result<TaskOutcome, RequesterError> {
-    let outcome = requester.collect(view, output_dir).await?;
-    if let Err(error) = collected.remember(&outcome.task, &absolute(output_dir)) {
-        // The result is there; what is lost is that `logs TASK` finds it.
-        tracing::warn!(%error, "the place of the result is not remembered");
-    }
-    Ok(outcome)
+    // Before it is collected: a home without room for it keeps the task open. Until then an open task goes before where it was collected.
+    collected.remember(&view.task, &absolute(output_dir))?;
+    requester.collect(view, output_dir).await
 }
 
 /// 0 for a completed task with a receipt that is not refuted.
@@ -257,8 +281,11 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         }
         None => terminal.result(format!("{} task {}", outcome.view.state.name(), outcome.task)),
     }
-    for OpenedOutput { path, plain_bytes, .. } in &outcome.outputs {
-        terminal.result(format!("  output  {} ({})", printable(path.display()), human_bytes(*plain_bytes)));
+    for output in &outcome.outputs {
+        let renamed = named_otherwise(outcome, output)
+            .map_or_else(String::new, |name| format!(", which the program named {}", printable(quoted(name))));
+        let size = human_bytes(output.plain_bytes);
+        terminal.result(format!("  output  {} ({size}){renamed}", printable(output.path.display())));
     }
     let stamp = if outcome.verdict.is_simulated() { terminal.style(Style::Yellow, " SIMULATED") } else { "".into() };
     terminal.result(format!(
@@ -266,6 +293,13 @@ pub fn show(terminal: &Terminal, outcome: &TaskOutcome) {
         printable(outcome.receipt_path.display()),
         outcome.verdict.overall().name()
     ));
+}
+
+/// What the program named a file that has another name here.
+fn named_otherwise<'a>(outcome: &TaskOutcome, output: &'a OpenedOutput) -> Option<&'a str> {
+    let OutputName::File(name) = &output.name else { return None };
+    let dir = outcome.receipt_path.parent().unwrap_or(Path::new(""));
+    (output.path != dir.join(name)).then_some(name)
 }
 
 /// How a program that failed begins to say why: the first lines of its standard error, without control characters.
@@ -294,6 +328,10 @@ pub fn document(outcome: &TaskOutcome, collected: &Path) -> Value {
         "outputs": outcome.outputs.iter().map(|output| json!({
             "path": output.path.display().to_string(),
             "bytes": output.plain_bytes,
+            "name": match &output.name {
+                OutputName::File(name) => Some(name),
+                OutputName::Stdout | OutputName::Stderr => None,
+            },
         })).collect::<Vec<_>>(),
         "exit_code": outcome.details.as_ref().and_then(|details| details.exit_code),
         "fuel_used": outcome.details.as_ref().and_then(|details| details.fuel_used),

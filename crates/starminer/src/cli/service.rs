@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use starminer_receipt::NetworkTrust;
-use starminer_requester::Home;
+use starminer_requester::{Home, open_regular};
 
 use super::exit::Failure;
 use super::home::with_sources;
@@ -59,7 +59,7 @@ pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
 /// Reads a text file of at most `max_bytes`; of a longer one nothing is used.
 pub fn read_text(path: &Path, max_bytes: u64) -> std::io::Result<String> {
     let mut text = String::new();
-    fs::File::open(path)?.take(max_bytes + 1).read_to_string(&mut text)?;
+    open_regular(path)?.take(max_bytes + 1).read_to_string(&mut text)?;
     if text.len() as u64 > max_bytes {
         return Err(std::io::Error::other(format!("more than {max_bytes} bytes")));
     }

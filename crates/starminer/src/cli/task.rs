@@ -97,7 +97,7 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
     let (collected, network) = (opened.collected.clone(), opened.network.clone());
     block_on(async {
         let interrupt = Interrupt::listen()?;
-        let requester = opened.start(run::story(terminal))?;
+        let requester = opened.start(run::story(terminal))?.stopping_when(interrupt.asked());
         match find(&requester, &collected, &args.task)? {
             Found::Open(task, remembered) => {
                 requester.resume(&task).await.map_err(|error| requester_failure(&error))?;
@@ -105,7 +105,10 @@ pub fn result(terminal: &Terminal, args: &ResultArgs) -> Result<u8, Failure> {
                 view(&requester, &task).await?;
                 let output_dir = output_dir(args.output.clone(), remembered);
                 tokio::select! {
-                    code = run::finish(terminal, &requester, &collected, &task, &output_dir) => code,
+                    code = run::finish(terminal, &requester, &collected, &task, &output_dir) => {
+                        let stopped = |signal| run::goes_on(signal, &task, &args.home);
+                        code.map_err(|error| run::failed_unless_stopped(&error, &interrupt, stopped))
+                    }
                     signal = interrupt.wait() => Err(run::goes_on(signal, &task, &args.home)),
                 }
             }
@@ -221,7 +224,10 @@ fn collected_at(task: &TaskId, dir: &Path) -> Result<SystemTime, Failure> {
     let collected_at = std::fs::metadata(&own).and_then(|meta| meta.modified()).map_err(unreadable)?;
     for entry in std::fs::read_dir(dir).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let is_other = path != own && path.extension().is_some_and(|extension| extension == "receipt");
+        // What a program named so is put elsewhere when it is collected; other names that end like that are the program's own.
+        let is_receipt = path.extension().is_some_and(|extension| extension == "receipt")
+            && path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.parse::<TaskId>().is_ok());
+        let is_other = is_receipt && path != own;
         let modified = path.metadata().and_then(|meta| meta.modified());
         if is_other && modified.is_ok_and(|modified| modified >= collected_at) {
             let reason =

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use starminer_receipt::{
     ClaimVerdict, MAX_RECEIPT_BYTES, Outcome, Overall, Receipt, ReceiptVerdict, Validity, verify_receipt,
 };
+use starminer_requester::open_regular;
 use starminer_verify::{Provenance, UnixTime};
 
 use super::args::VerifyArgs;
@@ -79,7 +80,7 @@ pub fn read_receipt(path: &Path) -> Result<Receipt, Failure> {
     let file: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(std::io::stdin().lock())
     } else {
-        Box::new(std::fs::File::open(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?)
+        Box::new(open_regular(path).map_err(|error| unusable("receipt.unreadable", error.to_string()))?)
     };
     let mut bytes = Vec::new();
     file.take(MAX_RECEIPT_BYTES as u64 + 1)

@@ -10,26 +10,26 @@ use starminer_requester::{Journal, JournalKey, TaskStart};
 use starminer_verify::TaskId;
 
 use crate::support::guests::counts_then_writes;
-use crate::support::{self, Network, must, program, runtime, starminer, text};
+use crate::support::{self, Network, example, must, program, runtime, starminer, text};
 
 /// A requester's home, as the commands use it.
-struct User {
-    home: PathBuf,
+pub struct User {
+    pub home: PathBuf,
 }
 
 impl User {
-    fn of(network: &Network) -> Self {
+    pub fn of(network: &Network) -> Self {
         drop(network.home("requester"));
         Self { home: network.path("requester") }
     }
 
-    fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
         let path = self.home.join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    fn run_args(&self, wasm: &Path, out: &Path) -> Vec<String> {
+    pub fn run_args(&self, wasm: &Path, out: &Path) -> Vec<String> {
         let accepted = support::ROOT_NAME.to_owned();
         let mut args: Vec<String> = ["run", "--home"].map(Into::into).into();
         args.extend([text(&self.home), "--wasm".into(), text(wasm), "-o".into(), text(out)]);
@@ -37,7 +37,7 @@ impl User {
         args
     }
 
-    fn with_home(&self, args: &[&str]) -> Output {
+    pub fn with_home(&self, args: &[&str]) -> Output {
         starminer(args.iter().copied().chain(["--json", "--home", &text(&self.home)]))
     }
 
@@ -51,19 +51,19 @@ impl User {
             .unwrap()
     }
 
-    fn tasks(&self) -> Vec<Value> {
+    pub fn tasks(&self) -> Vec<Value> {
         let status = self.with_home(&["status"]);
         assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
         json(&status)["tasks"].as_array().unwrap().clone()
     }
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
 #[track_caller]
-fn refused(output: &Output, exit: i32, check: &str) -> String {
+pub fn refused(output: &Output, exit: i32, check: &str) -> String {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(exit), "{said}");
     assert!(said.contains(check), "{said}");
@@ -147,24 +147,27 @@ fn a_task_is_worked_on_by_one_process() {
     assert!(user.home.join("out").join(format!("{task}.receipt")).exists());
 }
 
-/// Says `said` to standard output and writes `file` to `/out/stdout.txt`.
-fn says_and_writes() -> Vec<u8> {
-    let text = r#"(module
+/// Says `said` to standard output and writes `file` to this file of `/out`.
+fn says_and_writes(name: &str) -> Vec<u8> {
+    let (length, text) = (
+        name.len(),
+        r#"(module
         (import "wasi_snapshot_preview1" "path_open"
             (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
-        (data (i32.const 64) "stdout.txt")
+        (data (i32.const 64) "NAME")
         (data (i32.const 16) "\80\00\00\00\04\00\00\00\90\00\00\00\04\00\00\00")
         (data (i32.const 128) "said")
         (data (i32.const 144) "file")
         (func (export "_start")
             (if (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 200)) (then unreachable))
-            (if (call $open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const 10) (i32.const 9)
+            (if (call $open (i32.const 4) (i32.const 0) (i32.const 64) (i32.const LENGTH) (i32.const 9)
                     (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 208)) (then unreachable))
             (if (call $write (i32.load (i32.const 208)) (i32.const 24) (i32.const 1) (i32.const 200))
-                (then unreachable))))"#;
-    wat::parse_str(text).unwrap()
+                (then unreachable))))"#,
+    );
+    wat::parse_str(text.replace("NAME", name).replace("LENGTH", &length.to_string())).unwrap()
 }
 
 #[test]
@@ -174,7 +177,7 @@ fn outputs_never_take_each_others_place_nor_that_of_a_users_file() {
     let out = user.home.join("out");
     let read = |name: &str| std::fs::read_to_string(out.join(name)).ok();
     let run = |wasm: &Path| starminer(user.run_args(wasm, &out).into_iter().chain(["--json".into()]));
-    let says = user.file("says.wasm", &says_and_writes());
+    let says = user.file("says.wasm", &says_and_writes("stdout.txt"));
 
     // The program's own file has its name, and what it said is not lost.
     let first = json(&run(&says));
@@ -201,6 +204,35 @@ fn outputs_never_take_each_others_place_nor_that_of_a_users_file() {
     let elsewhere = user.home.join("elsewhere");
     assert!(user.with_home(&["result", &task, "-o", &text(&elsewhere)]).status.success());
     assert_eq!(std::fs::read_to_string(elsewhere.join("stdout.captured.txt")).unwrap(), "said");
+}
+
+/// Names that the requester keeps for itself are a program's like all others: what it wrote under them is collected, beside them.
+#[test]
+fn no_name_that_a_program_chooses_keeps_its_result_from_being_collected() {
+    let network = Network::start(1);
+    let user = User::of(&network);
+    let out = user.home.join("out");
+    let made_up = format!("{}.receipt", TaskId([7; 16]));
+    let names = [
+        (".starminer-results", "renamed.starminer-results"),
+        (".starminer-x", "renamed.starminer-x"),
+        (made_up.as_str(), &format!("renamed.{made_up}")),
+        ("own.receipt", "own.receipt"),
+    ];
+    for (name, place) in names {
+        let wasm = user.file("guest.wasm", &says_and_writes(name));
+        let done = json(&must(user.run_args(&wasm, &out).into_iter().chain(["--json".into()])));
+        let outputs = done["outputs"].as_array().unwrap();
+        let file = outputs.iter().find(|output| output["name"] == name).unwrap();
+        assert_eq!(file["path"], text(&out.join(place)));
+        assert_eq!(std::fs::read_to_string(out.join(place)).unwrap(), "file");
+        // The list is the requester's own: it knows where the captured output went.
+        assert_eq!(json(&user.with_home(&["logs", done["task"].as_str().unwrap()]))["stdout"], "said", "{name}");
+    }
+    let said = must(user.run_args(&user.file("guest.wasm", &says_and_writes(".starminer-x")), &out));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("renamed.starminer-x (4 B), which the program named .starminer-x"), "{said}");
+    assert!(user.tasks().is_empty());
 }
 
 /// A journal whose task never reached the coordinator, as a crash or an outage leaves it.
@@ -261,4 +293,59 @@ fn a_journal_that_is_junk_is_named() {
     assert!(one.status.success(), "a damaged neighbour harms nobody");
     std::fs::remove_file(&journal).unwrap();
     assert_eq!(user.tasks().len(), 1);
+}
+
+/// Runs the program with a bound on the length of every file that it writes: what would go on and on fails there.
+fn bounded(mebibytes: u64, args: &[String]) -> Command {
+    let mut command = Command::new("sh");
+    // In blocks of 512 bytes; a shell that counts in others has a larger bound. Past it a write fails, and no signal ends the process.
+    let script = format!("ulimit -f {}; trap '' XFSZ; exec \"$0\" \"$@\"", mebibytes * 2048);
+    command.args(["-c", &script, program()]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// What is staged goes with the process that staged it, however that ends; a signal ends it in the middle of sealing.
+#[test]
+fn nothing_stays_staged() {
+    let network = Network::coordinator_only();
+    let user = User::of(&network);
+    network.add_broker();
+    runtime().block_on(async { network.broker(&network.requester("requester")).await });
+    let staged = || support::files_below(&[user.home.join("staging")]).len();
+    let staging = || std::fs::read_dir(user.home.join("staging")).unwrap().count();
+    let wasm = user.file("guest.wasm", &example("empty/empty.wasm"));
+    // All of it would take longer than anyone waits, and no disk has the room.
+    let endless = user.file("endless", b"");
+    std::fs::File::options().write(true).open(&endless).unwrap().set_len(1 << 40).unwrap();
+    let mut args = user.run_args(&wasm, &user.home.join("out"));
+    args.extend(["-i".into(), text(&endless)]);
+
+    let full = bounded(4, &args).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
+    let said = refused(&full, 5, "home.io");
+    assert!(said.contains("fault   requester") && said.contains("staging"), "{said}");
+    assert_eq!(staging(), 0, "a run that fails");
+
+    let submit: Vec<String> =
+        ["submit", "--detach"].map(String::from).into_iter().chain(args.iter().skip(1).cloned()).collect();
+    let signals = [
+        (&args, "INT", Some(130)),
+        (&args, "TERM", Some(143)),
+        (&args, "HUP", Some(129)),
+        (&submit, "INT", Some(130)),
+        (&args, "KILL", None),
+    ];
+    for (args, signal, code) in signals {
+        let mut run = bounded(8 << 10, args).spawn().unwrap();
+        network.wait_until("a staged file", || staged() == 1);
+        user.tasks();
+        assert_eq!(staged(), 1, "whoever opens the home leaves alone what somebody is at");
+        let kill = format!("kill -{signal} {}", run.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert_eq!(run.wait().unwrap().code(), code, "{signal}");
+        assert_eq!(staging(), usize::from(code.is_none()), "{signal}");
+    }
+    user.tasks();
+    assert_eq!(staging(), 0, "what a killed process left is gone once the home is opened");
+    assert!(user.tasks().is_empty());
 }

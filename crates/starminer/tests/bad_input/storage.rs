@@ -1,4 +1,4 @@
-//! Disks that fill, a node's and the coordinator's: said with a code, nothing that was acknowledged is lost, and when there is room again
+//! Disks that fill, a node's, the coordinator's and the requester's: said with a code, nothing that was acknowledged is lost, and when there is room again
 //! everything goes on.
 
 use hyper::Method;
@@ -7,8 +7,9 @@ use starminer_requester::random_bytes;
 use starminer_verify::{Digest, Party};
 use starminer_wire::{Problem, TaskState};
 
+use crate::homes::{User, json, refused};
 use crate::support::guests::counts_then_writes;
-use crate::support::{Network, SmallDisk, example, runtime};
+use crate::support::{Network, SmallDisk, example, runtime, text};
 use crate::{completed, failed};
 
 #[test]
@@ -89,4 +90,50 @@ fn a_full_coordinator_takes_nothing_and_loses_nothing() {
         network.restart("coordinator");
         completed(&requester.run(&job, &out("again")).await.unwrap());
     });
+}
+
+/// A requester's disk is nobody else's fault: it is said which one is full, nothing is lost, and what it says to do works.
+#[test]
+fn a_full_requester_blames_no_node_and_loses_nothing() {
+    const WRITTEN: u32 = 64 * (64 << 10);
+    let network = Network::start(1);
+    let user = User::of(&network);
+    let place = |name: &str| user.home.join(name);
+    let Some(staging) = SmallDisk::over(&place("staging"), 2) else { return };
+    let wasm = user.file("guest.wasm", &counts_then_writes(1, WRITTEN >> 16));
+    let large = user.file("large", &random_bytes::<1024>().repeat(8 << 10));
+    let own_fault = |output: &std::process::Output, check: &str| {
+        let said = refused(output, 5, check);
+        let error = json(output)["error"].clone();
+        assert_eq!((&error["check"], &error["party"]), (&check.into(), &"requester".into()), "{said}");
+        said
+    };
+    let run = |more: &[&str]| {
+        let args = user.run_args(&wasm, &place("out")).into_iter().chain(["--json".into()]);
+        crate::support::starminer(args.chain(more.iter().map(|word| (*word).into())))
+    };
+    own_fault(&run(&["-i", &text(&large)]), "home.io");
+    assert!(user.tasks().is_empty(), "nothing was sent");
+
+    let journals = SmallDisk::over(&place("journal"), 1).unwrap();
+    journals.fill();
+    own_fault(&run(&[]), "journal.io");
+    assert!(user.tasks().is_empty());
+    drop(journals);
+
+    // The node did its work; each of the disks that its output passes is full in turn.
+    own_fault(&run(&[]), "home.io");
+    let task = user.tasks()[0]["task"].as_str().unwrap().to_owned();
+    let result = |dir: &str| user.with_home(&["result", &task, "-o", &text(&place(dir))]);
+    drop(staging);
+    let disk = SmallDisk::over(&place("small"), 2).unwrap();
+    let said = own_fault(&result("small"), "result.io");
+    assert!(said.contains("starminer result TASK -o DIR"), "{said}");
+    let left = crate::support::files_below(&[place("small")]);
+    assert_eq!(left, [place("small").join(format!("{task}.receipt"))], "no half of an output");
+    disk.fill();
+    own_fault(&result("small"), "receipt.unwritable");
+    assert!(result("elsewhere").status.success());
+    assert_eq!(std::fs::metadata(place("elsewhere").join("big.bin")).unwrap().len(), u64::from(WRITTEN));
+    assert!(user.tasks().is_empty());
 }

@@ -1,6 +1,9 @@
 //! Calls that cannot be used, and what holds for every command.
 
-use crate::{Cli, exit};
+use std::process::Stdio;
+
+use crate::support::{Network, text};
+use crate::{Cli, Said, example_path, exit};
 
 #[test]
 fn a_call_that_cannot_be_used_says_so_in_both_forms() {
@@ -61,4 +64,56 @@ fn commands_that_need_a_network_say_which_file_is_missing() {
     cli.write("network.toml", "name = \"n\"\nsurprise = 1\n");
     let said = cli.run(["status", "--network", "network.toml"]);
     said.fails(exit::UNUSABLE, "home.unusable", "requester", "network.toml: not a network trust file");
+}
+
+/// What is no regular file is refused and not waited for: a pipe without a writer, a device without end.
+#[test]
+fn pipes_and_devices_are_no_files() {
+    let network = Network::coordinator_only();
+    let cli = Cli::new();
+    let home = cli.path("home");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::copy(network.path("coordinator").join("network.toml"), home.join("network.toml")).unwrap();
+    let home = text(&home);
+    for pipe in ["pipe", "pipe.toml"] {
+        assert!(std::process::Command::new("mkfifo").arg(cli.path(pipe)).status().unwrap().success());
+    }
+    std::os::unix::fs::symlink("/dev/zero", cli.path("link")).unwrap();
+    cli.write("data", "words");
+    cli.run(["key", "new", "--secret", "key"]).exits(exit::OK);
+    let wasm = example_path("empty/empty.wasm");
+    let run = ["run", "--home", &home, "-o", "out", "--wasm"];
+    let refused: [(&[&str], &str); 11] = [
+        (&[&run[..], &[&wasm, "-i", "pipe"]].concat(), "job.no-input"),
+        (&[&run[..], &[&wasm, "-i", "/dev/zero"]].concat(), "job.no-input"),
+        (&[&run[..], &[&wasm, "-i", "link"]].concat(), "job.no-input"),
+        (&[&run[..], &["pipe"]].concat(), "job.unreadable"),
+        (&[&run[..], &["link"]].concat(), "job.unreadable"),
+        (&["run", "pipe.toml", "--home", &home], "job.unusable-file"),
+        (&["run", "--wasm", &wasm, "--home", &home, "--network", "pipe"], "home.unusable"),
+        (&["verify", "data", "--network", "pipe"], "network.unusable"),
+        (&["vault", "seal", "--key-file", "pipe", "data", "sealed"], "key.unusable"),
+        (&["vault", "seal", "--key-file", "/dev/zero", "data", "sealed"], "key.unusable"),
+        (&["key", "show", "pipe"], "key-file.not-a-file"),
+    ];
+    // Bounded, so that what waits or goes on without end fails and no test does.
+    let ends = |args: &[&str]| {
+        let program = cli.command(args);
+        let mut command = std::process::Command::new("timeout");
+        command.arg("30").arg(program.get_program()).args(program.get_args()).current_dir(cli.dir.path());
+        Said::of(command.stdin(Stdio::null()).output().unwrap())
+    };
+    for (args, check) in refused {
+        ends(args).fails(exit::UNUSABLE, check, "requester", "");
+    }
+    let verified = ends(&["verify", "pipe", "--json"]).json(exit::UNUSABLE);
+    assert_eq!(verified["receipts"][0]["error"]["check"], "receipt.unreadable");
+
+    // To stream is what a vault's input is for.
+    let script = "cat data > pipe & exec \"$0\" vault seal --key-file key pipe sealed";
+    let mut sealed = std::process::Command::new("sh");
+    let sealed = sealed.args(["-c", script, crate::support::program()]).current_dir(cli.dir.path()).status().unwrap();
+    assert!(sealed.success());
+    cli.run(["vault", "open", "--key-file", "key", "sealed", "opened"]).exits(exit::OK);
+    assert_eq!(cli.read("opened"), b"words");
 }

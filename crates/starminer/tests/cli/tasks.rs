@@ -90,7 +90,7 @@ fn run_seals_waits_opens_and_keeps_a_receipt() {
     assert_eq!((&done["refusal"], &done["exit_code"]), (&Value::Null, &0.into()));
     assert!(done["fuel_used"].as_u64().unwrap() > 1000);
     for output in done["outputs"].as_array().unwrap() {
-        has_keys(output, &["path", "bytes"]);
+        has_keys(output, &["path", "bytes", "name"]);
         let path = user.cli.path(output["path"].as_str().unwrap());
         assert_eq!(path.metadata().unwrap().len(), output["bytes"].as_u64().unwrap());
     }
