@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::support::{Network, text};
 use crate::{Cli, exit, has_keys};
 
 #[test]
@@ -87,4 +88,19 @@ fn a_port_that_is_taken_is_named() {
     cli.run(["coordinator", "init", "c", "--listen", &address]).exits(exit::OK);
     let said = cli.run(["coordinator", "run", "c"]);
     said.fails(exit::LOCAL, "coordinator.address", "requester", &format!("{address}: Address already in use"));
+}
+
+#[test]
+fn a_directory_belongs_to_one_process() {
+    let network = Network::start(1);
+    network.add_broker();
+    let cli = Cli::new();
+    for (kind, name) in [("node", "node1"), ("broker", "broker")] {
+        let dir = text(&network.path(name));
+        let check = format!("{kind}.in-use");
+        cli.run([kind, "run", &dir]).fails(exit::LOCAL, &check, "requester", "in use by another");
+        cli.run([kind, "run", &dir, "--json"]).fails_in_json(exit::LOCAL, &check, "requester", "in use by another");
+    }
+    // A process that was killed leaves nothing behind that has to be tidied up.
+    network.restart("broker");
 }
