@@ -330,6 +330,7 @@ impl Coordinator {
             presence,
             broker_presence: Arc::new(Presence::new(config.waits.node_silence_ms, now)),
             brokers: Arc::new(Brokers::default()),
+            started_ms: now.mono_ms,
             admission: Admission::new(trust, config.keep.admission_seconds.saturating_mul(1000))?,
             requests: Buckets::new(config.identity.requests_per_second.into(), config.identity.request_burst.into()),
             blob_bytes: Buckets::new(config.identity.blob_bytes_per_second, config.identity.blob_bytes_per_second),
