@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use starminer_tls::{
     Clock as _, Connector, IdentityKey, IssueError, PeerIdentity, RotatingCertificate, Rotation, Side, SystemClock,
 };
-use starminer_verify::{Attempt, Digest, TaskId};
+use starminer_verify::{Attempt, Digest, PublicKey, TaskId};
 use starminer_wire::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest,
     BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EvidenceRequest, FeedResponse, FeedRole,
@@ -302,6 +302,15 @@ impl CoordinatorClient {
         request: &ReportRequest,
     ) -> Result<Accepted, ClientError> {
         self.post(&paths::attempt(task, attempt, "report"), request, CALL_TIMEOUT).await
+    }
+
+    /// Brokers that answer at present, by signing key. For a while after the coordinator's start an empty answer is refused
+    /// (`coordinator.starting`): brokers may come back.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn brokers(&self) -> Result<Vec<PublicKey>, ClientError> {
+        self.get(paths::BROKERS, CALL_TIMEOUT).await
     }
 
     /// Has a broker prove itself.

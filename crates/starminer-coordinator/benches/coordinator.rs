@@ -101,6 +101,7 @@ async fn writer() {
     let options = Options {
         config: world.config.clone(),
         directory: world.data(),
+        marker: world.marker(),
         trust: world.trust.clone(),
         identity: world.coordinator.identity.clone(),
         log: LogSigner::from_seed(KeyName::parse("log.test/starminer").unwrap(), &[0x22; 32]),

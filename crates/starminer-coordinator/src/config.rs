@@ -33,6 +33,9 @@ pub struct WaitConfig {
     pub node_silence_ms: u64,
     /// For a broker's answer to a requester.
     pub broker_answer_ms: u64,
+    /// For brokers to come back after a start; until then one that is not there is not called absent. A broker that lost its connection
+    /// without being told misses it after 25 s and is back a few seconds later.
+    pub broker_return_ms: u64,
     /// For the next bytes of a body.
     pub body_idle_ms: u64,
     /// For connections to run dry when the coordinator stops.
@@ -47,6 +50,7 @@ impl Default for WaitConfig {
             report_margin_ms: 30_000,
             node_silence_ms: 15_000,
             broker_answer_ms: 20_000,
+            broker_return_ms: 30_000,
             body_idle_ms: 30_000,
             drain_ms: 10_000,
         }

@@ -1,5 +1,8 @@
 //! Opening a coordinator's state and serving it.
 
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -37,6 +40,11 @@ use crate::writer::{Fatal, Writer, WriterHandle};
 const DATABASE_FILE: &str = "coordinator.db";
 /// Name of the directory of blobs.
 const BLOB_DIRECTORY: &str = "blobs";
+/// Name of the file that is locked for as long as a process has the directory.
+const LOCK_FILE: &str = "lock";
+/// For people who find the marker. That it is there is all that counts.
+const MARKER_TEXT: &str = "The log of this network was begun. While this file is here, a coordinator without the log's database does not start:\n\
+    it would sign another history under the same key.\n";
 
 /// Why a coordinator cannot be opened. All of it is for its operator.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +57,20 @@ pub enum CoordinatorError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Another process has the directory.
+    #[error("{path} is in use by another coordinator")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The log was begun, and the database does not have it.
+    #[error("{marker} says that the log was begun, and {database} has nothing of it: to start would fork the log")]
+    Lost {
+        /// What says that it was begun.
+        marker: PathBuf,
+        /// Where it should be.
+        database: PathBuf,
     },
     /// The database cannot be opened.
     #[error("state cannot be opened")]
@@ -91,12 +113,50 @@ pub enum CoordinatorError {
     Genesis(String),
 }
 
+impl CoordinatorError {
+    /// A stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Directory { .. } => "storage.directory",
+            Self::InUse { .. } => "coordinator.in-use",
+            Self::Lost { .. } => "storage.lost",
+            Self::Database(error) => error.code(),
+            Self::Read(error) | Self::Ledger(LedgerError::Read(error)) => error.code(),
+            Self::Ledger(_) | Self::Task { .. } | Self::Node { .. } => "storage.damaged",
+            Self::Trust(_) | Self::TrustForm => "network.unusable",
+            Self::Randomness(_) | Self::Certificate(_) | Self::Tls(_) | Self::Genesis(_) => "coordinator.failed",
+        }
+    }
+
+    /// What its operator can do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Directory { .. } => "check free space and permissions",
+            Self::InUse { .. } => "stop the one that runs there, or leave it to it",
+            Self::Lost { .. } => {
+                "restore the whole data directory from where it went; where it is gone, make a new network with `coordinator init`"
+            }
+            Self::Database(_) | Self::Read(_) | Self::Ledger(_) | Self::Task { .. } | Self::Node { .. } => {
+                "check permissions and the disk; if the database is damaged, restore the whole data directory as it was last: one that is \
+                 older than what others have seen of the log forks it, and they will refuse it"
+            }
+            Self::Trust(_) | Self::TrustForm => "restore the network.toml that `coordinator init` wrote",
+            Self::Randomness(_) | Self::Certificate(_) | Self::Tls(_) => "mend what it names and start again",
+            Self::Genesis(_) => "check free space and the disk, and start again",
+        }
+    }
+}
+
 /// What a coordinator is made of.
 pub struct Options {
     /// Settings.
     pub config: Config,
     /// Where its state lies; created where absent.
     pub directory: PathBuf,
+    /// File that says that the log was begun. It lies outside `directory`, so that what takes the database away leaves it.
+    pub marker: PathBuf,
     /// The network's own trust: its id, simulated roots and reference values. Decides admission alone.
     pub trust: NetworkTrust,
     /// The coordinator's identity: TLS, leases and its own reports.
@@ -152,6 +212,8 @@ pub struct Coordinator {
     certificate: Arc<RotatingCertificate>,
     tls_clock: Arc<dyn starminer_tls::Clock>,
     stop: watch::Sender<bool>,
+    /// Held until the process ends or the state is closed.
+    lock: Option<File>,
 }
 
 impl std::fmt::Debug for Coordinator {
@@ -161,13 +223,14 @@ impl std::fmt::Debug for Coordinator {
 }
 
 impl Coordinator {
-    /// Opens or creates the state under `directory` and takes up every task that has not ended. `trust` is the network's own file; it
-    /// decides which nodes are admitted. Call within a tokio runtime.
+    /// Opens or creates the state under `directory`, for this process alone, and takes up every task that has not ended. `marker` is
+    /// [`Options::marker`]; `trust` is the network's own file and decides which nodes are admitted. Call within a tokio runtime.
     ///
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn open(
         directory: &Path,
+        marker: &Path,
         config: Config,
         trust: NetworkTrust,
         identity: IdentityKey,
@@ -176,31 +239,45 @@ impl Coordinator {
         let options = Options {
             config,
             directory: directory.into(),
+            marker: marker.into(),
             trust,
             identity: Arc::new(identity),
             log,
             rotation: Rotation::default(),
             environment: Environment::default(),
         };
-        Self::open_with(options).await
+        // Before anything is made: whoever brings the directory back finds the place as it was.
+        refuse_lost(directory, marker)?;
+        let lock = take(directory)?;
+        Ok(Self { lock: Some(lock), ..Self::open_with(options).await? })
     }
 
-    /// As [`Self::open`], with another clock, randomness or storage.
+    /// As [`Self::open`], with another clock, randomness or storage. Other processes, and others in this one, are not kept out: that two
+    /// write to one database is noticed when they do.
     ///
     /// # Errors
     /// [`CoordinatorError`].
     pub async fn open_with(options: Options) -> Result<Self, CoordinatorError> {
-        let Options { config, directory, trust, identity, log, rotation, environment } = options;
+        let Options { config, directory, marker, trust, identity, log, rotation, environment } = options;
         let trust_digest = Digest::of(trust.encode().map_err(|_| CoordinatorError::TrustForm)?.as_bytes());
         let Environment { clock, tls_clock, randomness, disk, journal } = environment;
         let now = clock.now();
         let network = trust.network;
+        refuse_lost(&directory, &marker)?;
         create_directory(&directory)?;
         let database = Arc::new(Database::open(&directory.join(DATABASE_FILE)).await?);
         let blob_directory = directory.join(BLOB_DIRECTORY);
         let blobs = Blobs::open(&blob_directory, config.partial_limits(), disk)
             .map_err(|source| CoordinatorError::Directory { path: blob_directory, source })?;
         let ledger = Ledger::open(&database, log).await?;
+        let is_new = ledger.size() == 0;
+        if is_new && is_there(&marker)? {
+            // Closed in order, so that no write-ahead log of it is left for the database that is restored.
+            if let Some(database) = Arc::into_inner(database) {
+                database.close().await;
+            }
+            return Err(CoordinatorError::Lost { marker, database: directory.join(DATABASE_FILE) });
+        }
         let signer = Arc::new(IdentitySigner(identity.clone()));
         let last_at = UnixTime(database.last_event_at().await?.unwrap_or(0));
         let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
@@ -215,7 +292,6 @@ impl Coordinator {
         let known: Vec<_> = tasks.known().cloned().collect();
         let nodes: Vec<_> = tasks.nodes().map(|(node, standing)| (*node, standing.clone())).collect();
         board.publish(&known, &nodes, ledger.size());
-        let is_new = ledger.size() == 0;
         let pins = Arc::new(Pins::default());
         let presence = Arc::new(Presence::new(config.waits.node_silence_ms, now));
         let quotas = Quotas::new(config.identity.blob_bytes, database.bytes_by_owner().await?);
@@ -235,6 +311,8 @@ impl Coordinator {
         if is_new {
             begin(&handle, trust_digest).await?;
         }
+        // The first entry is durable, and nobody hears of it before this is, too: connections are taken by `serve` alone.
+        mark(&marker)?;
         let (stop, stopping) = watch::channel(false);
         let certificate =
             Arc::new(RotatingCertificate::new(identity, Side::Server, rotation, tls_clock.unix_seconds())?);
@@ -252,6 +330,7 @@ impl Coordinator {
             presence,
             broker_presence: Arc::new(Presence::new(config.waits.node_silence_ms, now)),
             brokers: Arc::new(Brokers::default()),
+            started_ms: now.mono_ms,
             admission: Admission::new(trust, config.keep.admission_seconds.saturating_mul(1000))?,
             requests: Buckets::new(config.identity.requests_per_second.into(), config.identity.request_burst.into()),
             blob_bytes: Buckets::new(config.identity.blob_bytes_per_second, config.identity.blob_bytes_per_second),
@@ -264,7 +343,7 @@ impl Coordinator {
             stopping,
             config,
         });
-        Ok(Self { shared, writer, acceptor, certificate, tls_clock, stop })
+        Ok(Self { shared, writer, acceptor, certificate, tls_clock, stop, lock: None })
     }
 
     /// The writer, for those who measure it without the network around it.
@@ -278,7 +357,7 @@ impl Coordinator {
     /// # Errors
     /// [`ServeError`] where the writer cannot go on.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { shared, mut writer, acceptor, certificate, tls_clock, stop } = self;
+        let Self { shared, mut writer, acceptor, certificate, tls_clock, stop, lock: _lock } = self;
         let _rotation = certificate.spawn_rotation(tls_clock);
         let sweeper = tokio::spawn(sweeper::run(shared.clone(), stop.subscribe()));
         let serving =
@@ -312,7 +391,50 @@ impl Coordinator {
 }
 
 fn create_directory(directory: &Path) -> Result<(), CoordinatorError> {
-    std::fs::create_dir_all(directory).map_err(|source| CoordinatorError::Directory { path: directory.into(), source })
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| CoordinatorError::Directory { path: directory.into(), source })
+}
+
+/// Takes the directory for this process.
+fn take(directory: &Path) -> Result<File, CoordinatorError> {
+    create_directory(directory)?;
+    let path = directory.join(LOCK_FILE);
+    let unusable = |source| CoordinatorError::Directory { path: path.clone(), source };
+    let mut options = File::options();
+    let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(CoordinatorError::InUse { path: directory.into() }),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+fn is_there(path: &Path) -> Result<bool, CoordinatorError> {
+    path.try_exists().map_err(|source| CoordinatorError::Directory { path: path.into(), source })
+}
+
+/// Refuses a directory whose database is missing or has no bytes although the log was begun.
+fn refuse_lost(directory: &Path, marker: &Path) -> Result<(), CoordinatorError> {
+    let database = directory.join(DATABASE_FILE);
+    // A database in which anything was ever committed has its first page: the change to the write-ahead log is written to the file.
+    let has_bytes = is_there(&database)? && std::fs::metadata(&database).is_ok_and(|found| found.len() > 0);
+    if !has_bytes && is_there(marker)? {
+        return Err(CoordinatorError::Lost { marker: marker.into(), database });
+    }
+    Ok(())
+}
+
+/// Writes, durably, that the log was begun.
+fn mark(marker: &Path) -> Result<(), CoordinatorError> {
+    let unusable = |source| CoordinatorError::Directory { path: marker.into(), source };
+    let mut file = match File::options().write(true).create_new(true).mode(0o600).open(marker) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(unusable(error)),
+    };
+    file.write_all(MARKER_TEXT.as_bytes()).and_then(|()| file.sync_all()).map_err(unusable)?;
+    let parent = marker.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(unusable)
 }
 
 fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {

@@ -38,3 +38,4 @@ pub use coordinator::{Coordinator, CoordinatorError, Environment, Options, WrapJ
 pub use ledger::{Ledger, LedgerError};
 pub use refused::Refused;
 pub use server::ServeError;
+pub use writer::Fatal;

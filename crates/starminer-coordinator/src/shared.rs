@@ -24,6 +24,9 @@ use crate::refused::Refused;
 use crate::tasks::{Event, Task, Tasks};
 use crate::writer::WriterHandle;
 
+/// After how long a requester asks again for a broker that may come back.
+const STARTING_RETRY_MS: u64 = 500;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Shared {
@@ -40,6 +43,8 @@ pub struct Shared {
     pub(crate) presence: Arc<Presence>,
     pub(crate) broker_presence: Arc<Presence>,
     pub(crate) brokers: Arc<Brokers>,
+    /// When it started, on the monotonic clock.
+    pub(crate) started_ms: u64,
     pub(crate) admission: Admission,
     pub(crate) requests: Buckets,
     pub(crate) blob_bytes: Buckets,
@@ -71,6 +76,16 @@ impl Signer for IdentitySigner {
 }
 
 impl Shared {
+    /// Refuses for a while after the start, when a broker that is not there may be about to come back.
+    pub(crate) fn brokers_have_returned(&self) -> Result<(), Refused> {
+        let running_ms = self.clock.now().mono_ms.saturating_sub(self.started_ms);
+        if running_ms >= self.config.waits.broker_return_ms {
+            return Ok(());
+        }
+        let reason = "the coordinator started a moment ago, and brokers may not have come back to it";
+        Err(Refused::unavailable("coordinator.starting", reason, STARTING_RETRY_MS))
+    }
+
     /// A task: from memory, or read back from the database.
     pub(crate) async fn task(&self, id: &TaskId) -> Result<Option<Arc<Task>>, Refused> {
         if let Some(task) = self.board.task(id) {

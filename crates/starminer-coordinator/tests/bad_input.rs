@@ -149,7 +149,7 @@ async fn malformed_requests() {
             "/v1/broker/evidence".into(),
             json(format!("{{\"broker\":\"{id}\",\"challenge\":\"{id}\"}}")),
             503,
-            "broker.absent",
+            "coordinator.starting",
         ),
         (
             &post,

@@ -279,8 +279,37 @@ async fn nodes_that_go_away_or_restart_give_their_attempts_up() {
 }
 
 #[tokio::test]
+async fn until_brokers_had_time_to_return_none_is_called_absent() {
+    let mut config = Config::default();
+    config.waits.broker_return_ms = u64::MAX;
+    let world = World::new(config);
+    let running = world.start();
+    let (requester, broker) = (Party::new(1), Party::new(4));
+    let (ours, brokers) = (running.client(&requester), running.client(&broker));
+    let ask = async |broker: &Party| {
+        let challenge = starminer_verify::Challenge(world::random());
+        ours.broker_evidence(&starminer_wire::BrokerEvidenceRequest { broker: broker.key(), challenge }).await
+    };
+    for refused in [ours.brokers().await.unwrap_err(), ask(&broker).await.unwrap_err()] {
+        assert!(refused.is_transient(), "{refused}");
+        let starminer_client::ClientError::Refused { status: 503, refusal, retry_after_ms: Some(_), .. } = refused
+        else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(refusal.check(), "coordinator.starting");
+    }
+    // One is back; others may still come.
+    brokers.broker_requests(0).await.unwrap();
+    assert_eq!(ours.brokers().await.unwrap(), [broker.key()]);
+    assert_eq!(code(ask(&Party::new(5)).await), "coordinator.starting");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_broker_is_asked_for_evidence_and_gets_deposits() {
-    let world = World::new(Config::default());
+    let mut config = Config::default();
+    config.waits.broker_return_ms = 0;
+    let world = World::new(config);
     let running = world.start();
     let (requester, broker, node) = (Party::new(1), Party::new(4), world.node(2));
     let (ours, theirs, brokers) = (running.client(&requester), running.client(&node.party), running.client(&broker));
@@ -289,6 +318,7 @@ async fn a_broker_is_asked_for_evidence_and_gets_deposits() {
         challenge: starminer_verify::Challenge(world::random()),
     };
     assert_eq!(code(ours.broker_evidence(&request).await), "broker.absent");
+    assert_eq!(ours.brokers().await.unwrap(), []);
     let answering = async {
         loop {
             if let Some(asked) = brokers.broker_requests(5_000).await.unwrap().into_iter().next() {

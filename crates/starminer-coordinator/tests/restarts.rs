@@ -289,6 +289,15 @@ async fn every_blob_write_fails_once_and_the_upload_resumes() {
     running.stop().await.unwrap();
 }
 
+/// Runs a statement on the database of a coordinator that does not run.
+async fn alter(world: &World, sql: &str) {
+    use sqlx::Connection as _;
+    let path = format!("sqlite://{}", world.data().join("coordinator.db").display());
+    let mut connection = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
 /// Stored state that was altered is noticed at the start, not served.
 #[tokio::test]
 async fn an_altered_database_is_refused() {
@@ -299,13 +308,7 @@ async fn an_altered_database_is_refused() {
     let blob = upload(&ours, 100).await;
     submit(&ours, world.spec(&requester, &blob), &requester).await;
     running.stop().await.unwrap();
-    let alter = async |sql: &str| {
-        use sqlx::Connection as _;
-        let path = format!("sqlite://{}", world.data().join("coordinator.db").display());
-        let mut connection = sqlx::SqliteConnection::connect(&path).await.unwrap();
-        sqlx::query(sql).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    };
+    let alter = async |sql| alter(&world, sql).await;
     alter("CREATE TABLE kept AS SELECT hashes FROM checkpoint").await;
     alter("UPDATE checkpoint SET hashes = zeroblob(length(hashes))").await;
     let error = world.try_start(Environment::default()).err().unwrap();
@@ -314,4 +317,76 @@ async fn an_altered_database_is_refused() {
     alter("UPDATE event SET statement = CAST(replace(statement, '\"sig\":\"', '\"sig\":\"AA') AS BLOB) WHERE task IS NOT NULL").await;
     let error = world.try_start(Environment::default()).err().unwrap();
     assert!(matches!(error, starminer_coordinator::CoordinatorError::Task { .. }), "{error}");
+}
+
+/// A log that was begun is not begun again under the same key, whatever became of its database.
+#[tokio::test]
+async fn without_its_database_a_begun_log_is_not_begun_again() {
+    let world = World::new(Config::default());
+    let (data, database) = (world.data(), world.data().join("coordinator.db"));
+    let size = async |running: &Running| {
+        let proof = running.client(&Party::new(1)).consistency(0).await.unwrap();
+        SignedCheckpoint::parse(proof.checkpoint.as_bytes()).unwrap().verify(world.trust.log_key()).unwrap().size()
+    };
+    let running = world.start();
+    assert!(world.marker().exists(), "before anybody is served");
+    let begun = size(&running).await;
+    running.stop().await.unwrap();
+    let is_refused = |how: &str| {
+        let error = world.try_start(Environment::default()).err().unwrap_or_else(|| panic!("{how}: it started"));
+        assert_eq!(error.code(), "storage.lost", "{how}: {error}");
+        assert!(error.remedy().contains("restore"), "{how}");
+    };
+    let away = data.with_extension("away");
+    std::fs::rename(&data, &away).unwrap();
+    is_refused("no directory");
+    assert!(!data.exists(), "nothing is in the way of what is restored");
+    std::fs::create_dir(&data).unwrap();
+    is_refused("no database");
+    std::fs::write(&database, b"").unwrap();
+    is_refused("no bytes");
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::fs::copy(away.join("coordinator.db"), &database).unwrap();
+    for table in ["checkpoint", "log_hashes", "event"] {
+        alter(&world, &format!("DELETE FROM {table}")).await;
+    }
+    is_refused("no rows");
+    assert!(!data.join("coordinator.db-wal").exists(), "nothing that would be read into a restored database");
+
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&away, &data).unwrap();
+    // One that was stopped between its first entry and the marker writes it when it starts again.
+    std::fs::remove_file(world.marker()).unwrap();
+    let running = world.start();
+    assert!(world.marker().exists());
+    assert_eq!(size(&running).await, begun, "the same log goes on");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_coordinator_stores_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new(Config::default());
+    let running = world.start();
+    // One blob is a row, the other a file.
+    for length in [100, 600_000] {
+        upload(&running.client(&Party::new(1)), length).await;
+    }
+    let mut open = vec![world.data()];
+    let (mut files, mut directories) = (Vec::new(), 0);
+    while let Some(path) = open.pop() {
+        let found = std::fs::metadata(&path).unwrap();
+        let wanted = if found.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(found.permissions().mode() & 0o777, wanted, "{}", path.display());
+        if found.is_dir() {
+            directories += 1;
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else {
+            files.push(path);
+        }
+    }
+    let ends = |end: &str| files.iter().any(|file| file.display().to_string().ends_with(end));
+    assert!(ends(".db") && ends(".db-wal") && ends(".db-shm") && files.len() == 4 && directories > 3, "{files:?}");
+    running.stop().await.unwrap();
 }

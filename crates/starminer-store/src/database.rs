@@ -4,6 +4,8 @@
 //! readers have their own and see the last commit. Results that a stranger can grow are bounded by arguments.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,14 +83,21 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens or creates the database file and brings its schema up to date. The directory must exist.
+    /// Opens or creates the database file, for this user alone, and brings its schema up to date. The directory must exist.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        // SQLite takes an empty file as a new database, and gives the files beside it the same mode. A file that is there is not opened:
+        // to close it would drop the locks that this process may have on it.
+        match File::options().create_new(true).write(true).mode(0o600).open(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(OpenError::Open(sqlx::Error::Io(error)));
+            }
+            _ => {}
+        }
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -101,7 +110,7 @@ impl Database {
             .max_connections(READERS)
             // A connection within this process does not break; asking before each use would double the cost of a read.
             .test_before_acquire(false)
-            .connect_with(options.create_if_missing(false))
+            .connect_with(options)
             .await
             .map_err(OpenError::Open)?;
         Ok(Self { writer: Mutex::new(writer), readers })

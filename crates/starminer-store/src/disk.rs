@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 /// Writes, as few kinds as there are. All of them block.
@@ -48,14 +49,14 @@ impl Disk for LocalDisk {
     }
 }
 
-/// Creates a directory, and those above it, so that they are there after power loss.
+/// Creates a directory, and those above it, for this user alone and so that they are there after power loss.
 pub(crate) fn create_directory_durably(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_directory_durably(parent)?;
-    match fs::create_dir(directory) {
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => sync_directory(parent),
     }

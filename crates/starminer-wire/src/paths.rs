@@ -16,6 +16,8 @@ pub const NODE_CHALLENGE: &str = "/v1/node/challenge";
 pub const NODE_ADMISSION: &str = "/v1/node/admission";
 /// `GET` → `[NodeSummary]`.
 pub const NODES: &str = "/v1/nodes";
+/// `GET` → `[PublicKey]`: brokers that answer at present, by signing key.
+pub const BROKERS: &str = "/v1/brokers";
 /// `POST` [`BrokerEvidenceRequest`](crate::BrokerEvidenceRequest) → [`BrokerEvidenceView`](crate::BrokerEvidenceView): a requester asks
 /// a broker to prove itself; waits for the answer.
 pub const BROKER_EVIDENCE: &str = "/v1/broker/evidence";

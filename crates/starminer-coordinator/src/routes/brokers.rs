@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use starminer_verify::{MAX_EVIDENCE_BYTES, Party};
+use starminer_verify::{MAX_EVIDENCE_BYTES, Party, PublicKey};
 use starminer_wire::{BrokerEvidenceRequest, BrokerEvidenceView, ProblemStatus};
 
 use super::{poll, poll_wait};
@@ -14,12 +14,24 @@ use crate::refused::Refused;
 use crate::server::{Identity, Json, Query};
 use crate::shared::Shared;
 
+pub(super) async fn list(
+    State(shared): State<Arc<Shared>>,
+    Identity(_): Identity,
+) -> Result<Json<Vec<PublicKey>>, Refused> {
+    let present = shared.broker_presence.present(shared.clock.now());
+    if present.is_empty() {
+        shared.brokers_have_returned()?;
+    }
+    Ok(Json(present))
+}
+
 pub(super) async fn evidence(
     State(shared): State<Arc<Shared>>,
     Identity(_): Identity,
     Json(request): Json<BrokerEvidenceRequest>,
 ) -> Result<Json<BrokerEvidenceView>, Refused> {
     if !shared.broker_presence.is_present(&request.broker, shared.clock.now()) {
+        shared.brokers_have_returned()?;
         return Err(Refused::of(
             ProblemStatus::Unavailable,
             Party::Broker,

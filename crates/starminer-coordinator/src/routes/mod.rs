@@ -44,6 +44,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(wire::NODE_CHALLENGE, post(nodes::challenge))
         .route(wire::NODE_ADMISSION, post(nodes::admission))
         .route(wire::NODES, get(nodes::list))
+        .route(wire::BROKERS, get(brokers::list))
         .route(wire::BROKER_EVIDENCE, post(brokers::evidence))
         .route(wire::BROKER_REQUESTS, get(brokers::requests))
         .route(wire::BROKER_ANSWERS, post(brokers::answer))

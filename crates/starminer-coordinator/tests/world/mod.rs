@@ -100,6 +100,10 @@ impl World {
         self.dir.path().join("data")
     }
 
+    pub fn marker(&self) -> PathBuf {
+        self.dir.path().join("log.begun")
+    }
+
     pub fn start(&self) -> Running {
         self.start_with(Environment::default())
     }
@@ -118,6 +122,7 @@ impl World {
         let options = Options {
             config: self.config.clone(),
             directory: self.data(),
+            marker: self.marker(),
             trust: self.trust.clone(),
             identity: self.coordinator.identity.clone(),
             log: Self::log_signer(),

@@ -27,6 +27,8 @@ pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> 
 /// Runs a broker until it is asked to stop.
 pub fn run(terminal: &Terminal, args: &ServiceRunArgs) -> Result<u8, Failure> {
     service::read_trust(&args.dir.join("network.toml"))?;
+    // Two would answer for one identity with different keys, and what was left with one could not be opened by the other.
+    let _lock = service::take(&args.dir, "broker.in-use")?;
     service::harden()?;
     let failed = |error: &anyhow::Error| {
         Failure::local("broker.failed", with_sources(error.as_ref()), "mend what it names and start again")

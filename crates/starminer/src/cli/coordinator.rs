@@ -7,6 +7,7 @@
 //! DIR/network.toml             the trust file to hand out
 //! DIR/software-tee-root.key    only with --software-tee: certifies simulated TEEs
 //! DIR/data/                    state and blobs
+//! DIR/log.begun                says that the log has a first entry: without its database the coordinator does not start again
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use starminer_attester::{SimulatedRoot, measure_executable};
+use starminer_coordinator::{Coordinator, Fatal, ServeError};
 use starminer_log::{KeyName, LogSigner};
 use starminer_receipt::{CoordinatorEntry, LogEntryKeys, NetworkTrust, SimulatedRootEntry};
 use starminer_requester::random_secret;
@@ -170,24 +172,27 @@ async fn serve(
     (identity, signer): (IdentityKey, LogSigner),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<u8, Failure> {
-    let failed = |error: &dyn std::error::Error| {
-        Failure::local(
-            "coordinator.failed",
-            with_sources(error),
-            "mend what it names and start again; nothing acknowledged is lost",
-        )
-    };
-    let coordinator =
-        starminer_coordinator::Coordinator::open(&dir.join("data"), settings.limits, trust, identity, signer)
-            .await
-            .map_err(|error| failed(&error))?;
+    let (data, marker) = (dir.join("data"), dir.join("log.begun"));
+    let coordinator = Coordinator::open(&data, &marker, settings.limits, trust, identity, signer)
+        .await
+        .map_err(|error| Failure::local(error.code(), with_sources(&error), error.remedy()))?;
     let listener = tokio::net::TcpListener::bind(settings.listen).await.map_err(|error| {
         let remedy = "stop what listens there, or change `listen` in coordinator.toml and the address in network.toml";
         Failure::local("coordinator.address", format!("{}: {error}", settings.listen), remedy)
     })?;
-    let address = listener.local_addr().map_err(|error| failed(&error))?;
+    let address = listener.local_addr().unwrap_or(settings.listen);
     terminal.say(format!("coordinator listens on {address}"));
     service::ready(dir)?;
-    coordinator.serve(listener, shutdown).await.map_err(|error| failed(&error))?;
+    coordinator.serve(listener, shutdown).await.map_err(|error| {
+        let (check, remedy) = match &error {
+            ServeError::Fatal(Fatal::Conflict) => (
+                "coordinator.second-writer",
+                "leave one coordinator to this database and start it again; nothing that this one acknowledged is lost",
+            ),
+            ServeError::Fatal(Fatal::Ledger(_)) => ("storage.damaged", "check the disk and the data directory"),
+            ServeError::Fatal(Fatal::Panicked(_)) => ("coordinator.failed", "report this defect, and start it again"),
+        };
+        Failure::local(check, with_sources(&error), remedy)
+    })?;
     Ok(exit::OK)
 }

@@ -49,6 +49,16 @@ impl Failure {
         Self { refusal: Refusal::new(Party::Requester, check, reason.to_string(), remedy), exit_code: LOCAL }
     }
 
+    /// The same where the command was not a requester's: it is the party whose machine this is that has to change something.
+    pub fn at(self, party: Party) -> Self {
+        let Self { refusal, exit_code } = self;
+        if refusal.party() != Party::Requester {
+            return Self { refusal, exit_code };
+        }
+        let (check, reason, remedy) = (refusal.check().to_owned(), refusal.reason(), refusal.remedy());
+        Self { refusal: Refusal::new(party, check, reason, remedy), exit_code }
+    }
+
     /// Somebody refused.
     pub fn refused(refusal: Refusal) -> Self {
         Self { refusal, exit_code: REFUSED }

@@ -26,6 +26,7 @@ use clap::error::ErrorKind;
 pub use args::Args;
 use args::{BrokerCommand, Command, CoordinatorCommand, KeyCommand, NodeCommand, VaultCommand};
 use exit::Failure;
+use starminer_verify::Party;
 pub use terminal::Terminal;
 pub use verify::now as clock_now;
 
@@ -51,11 +52,15 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Key(KeyCommand::New(args)) => key::new(&terminal, &args),
         Command::Key(KeyCommand::Show(args)) => key::show(&terminal, &args),
         Command::Coordinator(CoordinatorCommand::Init(args)) => coordinator::init(&terminal, &args),
-        Command::Coordinator(CoordinatorCommand::Run(args)) => coordinator::run(&terminal, &args),
+        Command::Coordinator(CoordinatorCommand::Run(args)) => {
+            coordinator::run(&terminal, &args).map_err(|failure| failure.at(Party::Coordinator))
+        }
         Command::Broker(BrokerCommand::Init(args)) => broker::init(&terminal, &args),
-        Command::Broker(BrokerCommand::Run(args)) => broker::run(&terminal, &args),
+        Command::Broker(BrokerCommand::Run(args)) => {
+            broker::run(&terminal, &args).map_err(|failure| failure.at(Party::Broker))
+        }
         Command::Node(NodeCommand::Init(args)) => node::init(&terminal, &args),
-        Command::Node(NodeCommand::Run(args)) => node::run(&terminal, &args),
+        Command::Node(NodeCommand::Run(args)) => node::run(&terminal, &args).map_err(|failure| failure.at(Party::Node)),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use starminer_client::ClientError;
 use starminer_receipt::{Outcome, OutputName, Overall};
 use starminer_requester::{Event, EventSink, OpenedOutput, Requester, RequesterError, TaskOutcome};
 use starminer_verify::{Party, PolicyFields, PublicKey, Refusal, TaskId, Tier};
@@ -22,6 +24,9 @@ use super::terminal::{Style, Terminal, human_bytes, printable, quoted, short};
 /// How much of a failed program's standard error is shown.
 const STDERR_LINES: usize = 5;
 const STDERR_BYTES: u64 = 2000;
+
+/// How long brokers are waited for after the coordinator's start, whatever it says.
+const STARTING_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Seals, submits, releases, waits, opens, keeps the receipt.
 pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
@@ -43,7 +48,8 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
             let output_dir = Some(absolute(&job.output_dir));
             let failed = |error| failed_unless_stopped(&error, &interrupt, stopped);
             if broker.is_some() {
-                let task = requester.submit(&job.plan, output_dir, broker).await.map_err(failed)?;
+                let submit = async || requester.submit(&job.plan, output_dir.clone(), broker).await;
+                let task = once_started(terminal, submit).await.map_err(failed)?;
                 warn_of_nodes(terminal, &requester, job.plan.policy.fields(), &roots).await;
                 return Ok(task);
             }
@@ -167,8 +173,12 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
         let requester = opened.start(events)?.stopping_when(interrupt.asked());
         let stopped = |signal| not_submitted(signal, &args.home);
         let submitted = async {
-            let network = reach(&requester).await?;
-            let brokers = broker.map_or(network.brokers, |broker| vec![broker]);
+            let brokers = match broker {
+                Some(broker) => vec![broker],
+                None => once_started(terminal, async || Ok(requester.client().brokers().await?))
+                    .await
+                    .map_err(|error| requester_failure(&error))?,
+            };
             let mut last = Failure::unreachable(Refusal::new(
                 Party::Broker,
                 "broker.none",
@@ -176,7 +186,10 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
                 "ask its operator to start one, or release the key yourself with `starminer run`",
             ));
             for broker in brokers {
-                match requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await {
+                let submitted = once_started(terminal, async || {
+                    requester.submit(&plan, Some(absolute(&output_dir)), Some(broker)).await
+                });
+                match submitted.await {
                     Ok(task) => {
                         terminal.say(format!("  broker {} holds the key; this machine may go offline", short(&broker)));
                         let fetch = home::command(&args.home, &format!("result {}", short(&task)));
@@ -199,6 +212,35 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
             signal = interrupt.wait() => Err(stopped(signal)),
         }
     })?
+}
+
+/// Does what needs a broker, again for as long as the coordinator says that brokers may not have come back to it since it started. It
+/// says so before anything is sealed or sent.
+async fn once_started<T>(
+    terminal: &Terminal,
+    attempt: impl AsyncFn() -> Result<T, RequesterError>,
+) -> Result<T, RequesterError> {
+    let until = tokio::time::Instant::now() + STARTING_PATIENCE;
+    let mut said = false;
+    loop {
+        let failed = match attempt().await {
+            Err(RequesterError::Client(failed)) => failed,
+            result => return result,
+        };
+        let ClientError::Refused { refusal, retry_after_ms: Some(pause_ms), .. } = &failed else {
+            return Err(failed.into());
+        };
+        let pause = Duration::from_millis(*pause_ms);
+        if refusal.check() != "coordinator.starting"
+            || pause > until.saturating_duration_since(tokio::time::Instant::now())
+        {
+            return Err(failed.into());
+        }
+        if !std::mem::replace(&mut said, true) {
+            terminal.say("  waiting  the coordinator started a moment ago; its brokers are about to come back");
+        }
+        tokio::time::sleep(pause).await;
+    }
 }
 
 fn parse_broker(text: &str) -> Result<PublicKey, Failure> {

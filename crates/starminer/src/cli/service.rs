@@ -43,6 +43,25 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
         })
 }
 
+/// Takes a directory for this process alone, until the file is dropped; `in_use` is the check that fails while another has it.
+pub fn take(dir: &Path, in_use: &'static str) -> Result<fs::File, Failure> {
+    let path = dir.join("lock");
+    let unusable = |error: std::io::Error| {
+        Failure::local("service.lock", format!("{}: {error}", path.display()), "check free space and permissions")
+    };
+    let mut options = fs::OpenOptions::new();
+    let lock = options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(fs::TryLockError::WouldBlock) => Err(Failure::local(
+            in_use,
+            format!("{} is in use by another process", dir.display()),
+            "stop the one that runs there, or leave it to it",
+        )),
+        Err(fs::TryLockError::Error(error)) => Err(unusable(error)),
+    }
+}
+
 /// Reads settings that `init` wrote.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let unusable = |reason: &dyn std::fmt::Display| {

@@ -53,6 +53,7 @@ async fn serve(network: &Network) {
     let options = Options {
         config,
         directory: place.join("data"),
+        marker: place.join("log.begun"),
         trust,
         identity: Arc::new(key("coordinator.key")),
         log: signer,

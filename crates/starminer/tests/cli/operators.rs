@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::support::{Network, text};
 use crate::{Cli, exit, has_keys};
 
 #[test]
@@ -66,17 +67,18 @@ fn a_trust_file_names_an_address_that_others_can_go_to() {
 #[test]
 fn run_refuses_a_directory_that_init_did_not_make() {
     let cli = Cli::new();
-    cli.run(["coordinator", "run", "absent"]).fails(exit::UNUSABLE, "settings.unusable", "requester", "absent");
-    cli.run(["broker", "run", "absent"]).fails(exit::UNUSABLE, "network.unusable", "requester", "absent");
+    cli.run(["coordinator", "run", "absent"]).fails(exit::UNUSABLE, "settings.unusable", "coordinator", "absent");
+    cli.run(["broker", "run", "absent"]).fails(exit::UNUSABLE, "network.unusable", "broker", "absent");
     let said = cli.run(["node", "run", "absent", "--json"]);
     said.exits(exit::UNUSABLE);
+    assert_eq!(said.json(exit::UNUSABLE)["error"]["party"], "node");
     assert!(said.json(exit::UNUSABLE)["error"]["reason"].as_str().unwrap().contains("absent"), "{said:?}");
 
     cli.run(["coordinator", "init", "c"]).exits(exit::OK);
     let settings = String::from_utf8(cli.read("c/coordinator.toml")).unwrap();
     cli.write("c/coordinator.toml", format!("surprise = 1\n{settings}"));
     let said = cli.run(["coordinator", "run", "c"]);
-    said.fails(exit::UNUSABLE, "settings.unusable", "requester", "line 1, column 1: unknown field `surprise`");
+    said.fails(exit::UNUSABLE, "settings.unusable", "coordinator", "line 1, column 1: unknown field `surprise`");
 }
 
 #[test]
@@ -86,5 +88,51 @@ fn a_port_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     cli.run(["coordinator", "init", "c", "--listen", &address]).exits(exit::OK);
     let said = cli.run(["coordinator", "run", "c"]);
-    said.fails(exit::LOCAL, "coordinator.address", "requester", &format!("{address}: Address already in use"));
+    said.fails(exit::LOCAL, "coordinator.address", "coordinator", &format!("{address}: Address already in use"));
+}
+
+#[test]
+fn a_directory_belongs_to_one_process() {
+    let network = Network::start(1);
+    network.add_broker();
+    let cli = Cli::new();
+    // The address does not keep two coordinators apart.
+    let settings = network.path("coordinator").join("coordinator.toml");
+    let text_of = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text_of.replace(&network.address, "127.0.0.1:0")).unwrap();
+    for (kind, name) in [("coordinator", "coordinator"), ("node", "node1"), ("broker", "broker")] {
+        let dir = text(&network.path(name));
+        let check = format!("{kind}.in-use");
+        cli.run([kind, "run", &dir]).fails(exit::LOCAL, &check, kind, "in use by another");
+        cli.run([kind, "run", &dir, "--json"]).fails_in_json(exit::LOCAL, &check, kind, "in use by another");
+    }
+    // A process that was killed leaves nothing behind that has to be tidied up.
+    std::fs::write(&settings, text_of).unwrap();
+    for name in ["coordinator", "node1", "broker"] {
+        network.restart(name);
+    }
+}
+
+#[test]
+fn a_database_that_is_lost_or_damaged_is_not_called_whole() {
+    let network = Network::coordinator_only();
+    network.kill("coordinator");
+    let cli = Cli::new();
+    let dir = text(&network.path("coordinator"));
+    let database = network.path("coordinator").join("data/coordinator.db");
+    let refused = |check: &str, says: &str| {
+        let said = cli.run(["coordinator", "run", &dir]);
+        said.fails(exit::LOCAL, check, "coordinator", says);
+        assert!(!said.err.contains("nothing acknowledged is lost"), "{said:?}");
+        cli.run(["coordinator", "run", &dir, "--json"]).fails_in_json(exit::LOCAL, check, "coordinator", says);
+        said
+    };
+    // The killed process left a write-ahead log, from which SQLite would bring the damaged pages back.
+    std::fs::remove_file(database.with_extension("db-wal")).unwrap();
+    std::fs::write(&database, b"this is no database, and is long enough to have a header".repeat(100)).unwrap();
+    refused("storage.open", "not a database");
+    std::fs::remove_file(&database).unwrap();
+    let said = refused("storage.lost", "would fork the log");
+    assert!(said.err.contains("restore the whole data directory") && said.err.contains("coordinator init"), "{said:?}");
+    assert!(!database.exists());
 }

@@ -169,7 +169,8 @@ fn a_failed_task_exits_1_and_says_whose_fault() {
 
 #[test]
 fn what_a_broker_holds_can_be_asked_for_cancelled_and_fetched() {
-    let network = Network::coordinator_only();
+    // None is expected back after the start.
+    let network = Network::with_limits(&[(&["waits", "broker_return_ms"], 0)]);
     let user = User::of(&network);
     let wasm = example_path("empty/empty.wasm");
     let submit = ["submit", "--detach", "--wasm", &wasm, "--accept-simulated", ROOT_NAME];

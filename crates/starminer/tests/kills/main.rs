@@ -370,3 +370,34 @@ fn broker() {
         assert_eq!(end(task, "again").await, Outcome::Completed);
     });
 }
+
+/// Whoever comes between the coordinator's start and its brokers' return waits for them, whichever broker it wants.
+#[test]
+fn coordinator_before_its_broker_is_back() {
+    let network = Network::with_limits(&[(&["waits", "broker_return_ms"], 110_000)]);
+    network.add_broker();
+    let (home, wasm) = (network.path("requester"), network.path("requester").join("guest.wasm"));
+    let broker = runtime().block_on(async { network.broker(&network.requester("requester")).await.to_string() });
+    std::fs::write(&wasm, example("empty/empty.wasm")).unwrap();
+    for options in [&[][..], &["--broker", broker.as_str()]] {
+        network.pause("broker");
+        network.restart("coordinator");
+        let mut child = Command::new(program())
+            .args(["submit", "--detach", "--wasm", &text(&wasm), "-o", &text(&home.join("out"))])
+            .args(["--accept-simulated", support::ROOT_NAME, "--home", &text(&home)])
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let waits = lines.by_ref().any(|line| line.trim_start().starts_with("waiting"));
+        network.resume("broker");
+        let rest: Vec<String> = lines.collect();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(waits && ended.status.success(), "{options:?}: {rest:#?} {said}");
+        assert!(rest.iter().any(|line| line.starts_with("task ")), "{options:?}: {rest:#?} {said}");
+    }
+}
