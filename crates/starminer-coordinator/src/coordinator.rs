@@ -269,7 +269,7 @@ impl Coordinator {
         let blob_directory = directory.join(BLOB_DIRECTORY);
         let blobs = Blobs::open(&blob_directory, config.partial_limits(), disk)
             .map_err(|source| CoordinatorError::Directory { path: blob_directory, source })?;
-        let ledger = Ledger::open(&database, log).await?;
+        let (ledger, note) = Ledger::open(&database, log).await?;
         let is_new = ledger.size() == 0;
         if is_new && is_there(&marker)? {
             // Closed in order, so that no write-ahead log of it is left for the database that is restored.
@@ -282,7 +282,6 @@ impl Coordinator {
         let last_at = UnixTime(database.last_event_at().await?.unwrap_or(0));
         let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
         restore(&database, &mut tasks, now).await?;
-        let note = database.checkpoint().await?.map_or(String::new(), |checkpoint| checkpoint.note);
         let log = Arc::new(LogReader::new(
             database.clone(),
             Head { size: ledger.size(), note: note.into() },

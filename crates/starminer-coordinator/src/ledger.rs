@@ -83,13 +83,15 @@ impl Prepared {
 }
 
 impl Ledger {
-    /// Continues the log where the database has it, and refuses one whose hashes do not give the signed root.
+    /// Continues the log where the database has it, and refuses one whose hashes do not give the signed root. With the signed note of the
+    /// same row; empty before the first entry.
     ///
     /// # Errors
     /// [`LedgerError`].
-    pub async fn open(database: &Database, signer: LogSigner) -> Result<Self, LedgerError> {
+    pub async fn open(database: &Database, signer: LogSigner) -> Result<(Self, String), LedgerError> {
         let Some(checkpoint) = database.checkpoint().await? else {
-            return Ok(Self { signer, frontier: Frontier::empty(), version: 0, open_run: Vec::new() });
+            let empty = Self { signer, frontier: Frontier::empty(), version: 0, open_run: Vec::new() };
+            return Ok((empty, String::new()));
         };
         let verified = SignedCheckpoint::parse(checkpoint.note.as_bytes())?.verify(&signer.key())?;
         let stored = starminer_log::stored_count(verified.size()).map_err(|_| LedgerError::OtherRoot)?;
@@ -103,7 +105,7 @@ impl Ledger {
         if frontier.root() != verified.root() || verified.size() != checkpoint.size || !is_whole {
             return Err(LedgerError::OtherRoot);
         }
-        Ok(Self { signer, frontier, version: checkpoint.version, open_run: open.hashes })
+        Ok((Self { signer, frontier, version: checkpoint.version, open_run: open.hashes }, checkpoint.note))
     }
 
     /// The hashes of the run that is not full yet, and the index of the first.

@@ -219,6 +219,7 @@ async fn every_commit_fails_once_and_nothing_is_lost_or_done_twice() {
         let parts = ours.receipt(&spec.task).await.unwrap();
         assert_eq!(parts.entries.len(), 7, "{fault:?}");
         // And a fresh start agrees with what is on disk.
+        drop(storage);
         running.kill();
         let running = world.start();
         assert_eq!(running.client(&requester).task(&spec.task, 0, 0).await.unwrap().state, TaskState::Completed);

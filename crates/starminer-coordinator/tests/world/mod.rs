@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use starminer_attester::{Attester as _, SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
 use starminer_client::{ClientError, CoordinatorClient, UploadSource};
@@ -158,7 +159,8 @@ impl World {
                 .await
                 .map_err(|error| error.to_string())
         });
-        Ok(Running { runtime: Some(runtime), address, stop: Some(stop), serving, server: self.coordinator.key() })
+        let (data, server) = (self.data(), self.coordinator.key());
+        Ok(Running { runtime: Some(runtime), address, stop: Some(stop), serving, server, data })
     }
 
     pub fn node(&self, seed: u8) -> Node {
@@ -222,7 +224,11 @@ pub struct Running {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     serving: tokio::task::JoinHandle<Result<(), String>>,
     server: PublicKey,
+    data: PathBuf,
 }
+
+/// How long threads of a coordinator that was ended may take to let go of its files.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Running {
     pub fn client(&self, party: &Party) -> CoordinatorClient {
@@ -237,9 +243,21 @@ impl Running {
         ended
     }
 
-    /// Ends it in the middle of whatever it does.
+    /// Ends it in the middle of whatever it does. A killed process is gone as a whole before anything else opens its files; here
+    /// the database's own threads may still be in the middle of a commit, so this waits until they have let go.
     pub fn kill(mut self) {
         self.runtime.take().unwrap().shutdown_background();
+        let until = Instant::now() + RELEASE_TIMEOUT;
+        while self.holds_files() {
+            assert!(Instant::now() < until, "a thread keeps files of {} open", self.data.display());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether this process still has files of its data directory open.
+    fn holds_files(&self) -> bool {
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|path| path.starts_with(&self.data))
     }
 
     /// Waits until it ends by itself.
