@@ -127,7 +127,8 @@ fn no_entry_can_be_left_out() {
 /// What the log has of the end of a task has to be in its receipt.
 #[test]
 fn no_statement_can_be_left_out() {
-    let parts: [(&str, &dyn Fn(&mut Receipt)); 9] = [
+    type Strip<'a> = &'a dyn Fn(&mut Receipt);
+    let parts: [(&str, Strip<'_>); 9] = [
         ("lease", &|receipt| receipt.lease = None),
         ("challenge", &|receipt| receipt.challenge = None),
         ("evidence", &|receipt| receipt.evidence = None),
