@@ -156,8 +156,8 @@ impl OpenedResult {
 
     /// Where each output goes below the output directory: a file by its name, what the program wrote to standard output and error to
     /// `stdout.txt` and `stderr.txt`, or where the program has files of these names, to the first of `stdout.captured.txt`,
-    /// `stdout.captured-2.txt`, … that it has not. What begins with a [name that is kept](is_kept) for the requester's own files begins
-    /// with another one, and so does a path that is too long, by the rule of [`kept_aside`]: no name that a program chooses keeps its result from being collected.
+    /// `stdout.captured-2.txt`, … that it has not. What begins with a name that is kept for the requester's own files begins
+    /// with another one, and so does a path that is too long, by the rule of `kept_aside`: no name that a program chooses keeps its result from being collected.
     ///
     /// # Errors
     /// [`OutputsError::Name`] for a name that is absolute or climbs; [`OutputsError::Contradiction`] for names that cannot be side by side.
