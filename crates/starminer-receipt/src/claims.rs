@@ -1082,20 +1082,22 @@ fn report_links(
             if said.grant.is_some() && said.grant != receipt.grant.as_ref().map(Envelope::digest) {
                 return Err("the report names another grant".into());
             }
+            // A node that fails before it knows that its evidence arrived signs with the key that the lease names. It
+            // then claims nothing but the failure, so it counts beside evidence that did arrive too.
+            let claims_nothing = said.evidence.is_none()
+                && said.grant.is_none()
+                && said.engine.is_none()
+                && said.workload.is_none()
+                && said.inputs.is_empty()
+                && said.outputs.is_empty()
+                && said.output_secret.is_none()
+                && said.sealed_details.is_none();
+            let failed = matches!(said.outcome, Outcome::Failed { .. });
+            if said.author == ReportAuthor::Agent && claims_nothing && failed && said.signer == lease.node.0 {
+                return Ok(summary("the node that the lease names, by itself and not by evidence,", said));
+            }
             let Some(evidence) = evidence else {
-                let claims_nothing = said.evidence.is_none()
-                    && said.grant.is_none()
-                    && said.engine.is_none()
-                    && said.workload.is_none()
-                    && said.inputs.is_empty()
-                    && said.outputs.is_empty()
-                    && said.output_secret.is_none()
-                    && said.sealed_details.is_none();
-                let failed = matches!(said.outcome, Outcome::Failed { .. });
-                if said.author != ReportAuthor::Agent || !claims_nothing || !failed || said.signer != lease.node.0 {
-                    return Err("no verified evidence binds the key that signed it".into());
-                }
-                return Ok(summary("the node that the lease names, before it had proven itself,", said));
+                return Err("no verified evidence binds the key that signed it".into());
             };
             let (key, by) = if said.author == ReportAuthor::Task {
                 if said.evidence.is_none() || said.grant.is_none() {

@@ -76,8 +76,8 @@ fn task(skipped: Vec<String>) -> ExitCode {
         profile = profile.skip(Protection::from_name(&name).unwrap());
     }
     let sealing = Sealing::new(profile).unwrap();
-    be_zygote().unwrap();
-    let in_force = sealing.enter().unwrap();
+    let born = be_zygote(&sealing).unwrap();
+    let in_force = sealing.enter(born).unwrap();
     let mut channel = Channel::inherited().unwrap();
     channel.send(&in_force.encode(), &[]).unwrap();
     let _ = channel.recv();

@@ -18,12 +18,13 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::memory_file::memory_file;
 use crate::sys;
 
 /// Largest compiled code that is sealed or loaded, in bytes.
@@ -68,7 +69,7 @@ impl CompiledError {
 /// If it is empty or too large, or the operating system refuses.
 pub fn seal_compiled(bytes: &[u8]) -> Result<OwnedFd, CompiledError> {
     check_size(bytes.len() as u64)?;
-    let fd = memory_file()?;
+    let fd = OwnedFd::from(memory_file()?);
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: `rest` is valid for its length.
@@ -100,19 +101,6 @@ fn check_size(bytes: u64) -> Result<NonZeroUsize, CompiledError> {
         .filter(|bytes| *bytes <= MAX_COMPILED_BYTES)
         .and_then(NonZeroUsize::new)
         .ok_or(CompiledError::Size(bytes))
-}
-
-/// An empty memory file that can be sealed. Its name is the same for everything, as names show in `/proc`.
-fn memory_file() -> io::Result<OwnedFd> {
-    let create = |flags: libc::c_uint| {
-        // SAFETY: the name is NUL-terminated and static.
-        sys::check(unsafe { libc::memfd_create(c"starminer-compiled".as_ptr(), flags) })
-    };
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // Never a program to execute; kernels before 6.3 do not know the flag.
-    let fd = create(flags | libc::MFD_NOEXEC_SEAL).or_else(|_| create(flags))?;
-    // SAFETY: the kernel just returned this descriptor, nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// A read-only mapping of a whole sealed memory file.

@@ -4,7 +4,8 @@
 //! process is a copy of it (`fork`), made before there is anything in its memory that belongs to a task: a zygote reads
 //! nothing but requests to copy itself, which carry one descriptor and not one byte.
 //!
-//! What copies share is the layout of their addresses, the canary of their stacks, and the keys of their hash maps. A
+//! What copies share is the layout of their addresses, the canary of their stacks, the keys of their hash maps, and, where the
+//! zygote had the right to make one for all, a network namespace in which is nothing. A
 //! supervisor bounds how many share them by starting a new zygote every so often; what a copy keeps secret has to come
 //! from the operating system's randomness, after the copy.
 //!
@@ -15,7 +16,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, IntoRawFd as _, OwnedFd};
 
 use crate::channel::{self, CHANNEL_FD, Channel, ChannelError, Kind};
-use crate::enter::{EnterError, Step as _, own_threads, successor};
+use crate::enter::{Born, EnterError, Sealing, Step as _, own_threads, successor};
 use crate::process::{SpawnError, Starting, TaskProcess, end_group, ended_within};
 use crate::spawn::{Program, Start, Started, Stderr, duplicate_above};
 use crate::sys::{self, Limit};
@@ -97,19 +98,21 @@ impl Drop for Zygote {
     }
 }
 
-/// Turns the calling process, which [`Zygote::start`] must have started, into a zygote. Returns in its copies only: the
-/// zygote itself ends within this call, when its supervisor lets go of it.
+/// Turns the calling process, which [`Zygote::start`] must have started, into a zygote whose copies are sealed with `sealing`. Returns in
+/// its copies only: the zygote itself ends within this call, when its supervisor lets go of it.
 ///
 /// To be called before any thread is started and before anything of a task is in memory.
 ///
 /// # Errors
 /// In the zygote: it was not started as one, has threads, or the kernel refuses to protect it; the supervisor has been
 /// told. In a copy: the kernel refuses a step, or the supervisor is gone. Either way the process must exit.
-pub fn be_zygote() -> Result<(), EnterError> {
+pub fn be_zygote(sealing: &Sealing) -> Result<Born, EnterError> {
     if !channel::inherited_socket_exists() {
         return Err(EnterError::NotATaskProcess);
     }
-    let supervisor = protect().inspect_err(successor::report_failure)?;
+    let (supervisor, born) = protect()
+        .and_then(|supervisor| Ok((supervisor, sealing.surroundings()?)))
+        .inspect_err(successor::report_failure)?;
     let control = duplicate_above(CHANNEL_FD).step("duplicate the channel")?;
     // In a copy every descriptor is closed by its number; nothing of this may be dropped there.
     let mut control = ManuallyDrop::new(Channel::over(control));
@@ -124,7 +127,7 @@ pub fn be_zygote() -> Result<(), EnterError> {
         // existed, and the cached thread id is only ever compared with itself.
         let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_PARENT | libc::SIGCHLD, 0, 0, 0, 0) };
         if pid == 0 {
-            return begin(socket, supervisor);
+            return begin(socket, supervisor).map(|()| born());
         }
         // Where there was no room for a copy, the end of its channel tells the supervisor.
         drop(socket);

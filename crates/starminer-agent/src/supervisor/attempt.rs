@@ -102,6 +102,7 @@ pub(crate) async fn drive<U: Upstream>(
         grant_tried: None,
         grant: None,
         owner_cache_open: true,
+        scratch: None,
         outputs: Vec::new(),
         started: None,
         reported: None,
@@ -137,6 +138,8 @@ struct Driver<U: Upstream> {
     grant: Option<Digest>,
     /// Compiled code is still taken from this process.
     owner_cache_open: bool,
+    /// The store of the process's scratch.
+    scratch: Option<File>,
     outputs: Vec<File>,
     started: Option<(Instant, starminer_verify::UnixTime)>,
     reported: Option<(Arc<Signed<Report>>, Times)>,
@@ -261,6 +264,10 @@ impl<U: Upstream> Driver<U> {
             ProcessEvent::Broken(what) => self.on(Event::Failed(broken_protocol(what, phase))).await,
             ProcessEvent::Exited(exit) => {
                 self.exit = Some(exit);
+                // Nobody else has it open now.
+                if let Some(scratch) = self.scratch.take() {
+                    self.shared.jobs.give_back(&scratch);
+                }
                 self.on(Event::ProcessExited { status: exit.status, phase }).await;
             }
         }
@@ -455,7 +462,7 @@ impl<U: Upstream> Driver<U> {
     }
 
     async fn send_lease(&mut self) -> Option<Event> {
-        let scratch = match self.shared.jobs.file() {
+        let scratch = match self.shared.jobs.spare() {
             Ok(file) => file,
             Err(error) => return Some(Event::Failed(storage(&error))),
         };
@@ -464,6 +471,7 @@ impl<U: Upstream> Driver<U> {
         if let Err(error) = process.lease(&message, scratch.as_fd()).await {
             tracing::debug!(%error, "the lease did not reach the task process");
         }
+        self.scratch = Some(scratch);
         None
     }
 

@@ -1,19 +1,21 @@
 //! Ciphertext on this node: objects on their way in, outputs on their way out, the store of a scratch.
 //!
-//! All of it lies in files without names, so that nothing is left when the last process that has one open ends, however
-//! it ends. Content ids are checked while a download streams to the disk; no object is ever whole in memory.
+//! All of it lies in files without names, or in memory where it is small, so that nothing is left when the last process that has one open
+//! ends, however it ends. Content ids are checked while a download streams to its file; no large object is ever whole in memory.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use starminer_client::{ClientError, UploadSource};
 use starminer_receipt::ObjectRef;
+use starminer_sandbox::memory_file;
 use starminer_verify::{Party, Refusal};
 
 use super::upstream::Upstream;
@@ -28,10 +30,19 @@ const FETCH_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration
 /// Outputs up to this length are uploaded from memory; longer ones from their file.
 const IN_MEMORY_BYTES: u64 = 1 << 20;
 
+/// Objects up to this length are kept in memory, as long as those of one task together stay within its share: making a file on
+/// a disk costs more than fetching them.
+const SMALL_OBJECT_BYTES: u64 = 64 << 10;
+/// Memory for the small objects of one task.
+const MEMORY_PER_TASK_BYTES: u64 = 1 << 20;
+/// Unused files that are kept for later tasks.
+const MAX_SPARES: usize = 64;
+
 /// The directory for ciphertext of running tasks. Owned by one agent at a time.
 #[derive(Debug)]
 pub(crate) struct JobDir {
     path: PathBuf,
+    spares: Mutex<Vec<File>>,
     _lock: File,
 }
 
@@ -65,7 +76,33 @@ impl JobDir {
             let removed = if left.is_dir() { fs::remove_dir_all(&left) } else { fs::remove_file(&left) };
             removed.map_err(error(&left))?;
         }
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, spares: Mutex::default(), _lock: lock })
+    }
+
+    /// An empty file without a name, for whoever may not use it at all and then [gives it back](Self::give_back).
+    pub(crate) fn spare(&self) -> io::Result<File> {
+        let spare = self.spares().pop();
+        match spare {
+            Some(file) => Ok(file),
+            None => self.file(),
+        }
+    }
+
+    /// Takes back a file that no process but this one has open any more. One that was written to is let go.
+    pub(crate) fn give_back(&self, file: &File) {
+        let is_empty = file.metadata().is_ok_and(|meta| meta.len() == 0 && meta.blocks() == 0);
+        // Opened anew: position and flags of the old opening were the task's to change.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        if is_empty && let Ok(file) = OpenOptions::new().read(true).write(true).open(path) {
+            let mut spares = self.spares();
+            if spares.len() < MAX_SPARES {
+                spares.push(file);
+            }
+        }
+    }
+
+    fn spares(&self) -> std::sync::MutexGuard<'_, Vec<File>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A new file without a name.
@@ -95,13 +132,27 @@ pub(crate) async fn fetch_all<U: Upstream>(
     dir: &JobDir,
     objects: &[ObjectRef],
 ) -> Result<Vec<File>, Refusal> {
-    let fetches: Vec<_> =
-        objects.iter().enumerate().map(|(index, object)| fetch(upstream, dir, index, *object)).collect();
+    let mut memory = MEMORY_PER_TASK_BYTES;
+    let fetches: Vec<_> = objects
+        .iter()
+        .enumerate()
+        .map(|(index, object)| {
+            let left = memory.checked_sub(object.sealed_bytes).filter(|_| object.sealed_bytes <= SMALL_OBJECT_BYTES);
+            memory = left.unwrap_or(memory);
+            fetch(upstream, dir, index, *object, left.is_some())
+        })
+        .collect();
     futures_util::stream::iter(fetches).buffered(PARALLEL_FETCHES).try_collect().await
 }
 
-async fn fetch<U: Upstream>(upstream: &U, dir: &JobDir, index: usize, object: ObjectRef) -> Result<File, Refusal> {
-    let mut file = dir.file().map_err(|error| storage(&error))?;
+async fn fetch<U: Upstream>(
+    upstream: &U,
+    dir: &JobDir,
+    index: usize,
+    object: ObjectRef,
+    in_memory: bool,
+) -> Result<File, Refusal> {
+    let mut file = if in_memory { memory_file() } else { dir.file() }.map_err(|error| storage(&error))?;
     let mut pause = FETCH_BACKOFF.0;
     let mut begun = 1;
     loop {
@@ -199,6 +250,25 @@ mod tests {
         assert!(matches!(JobDir::take(directory.path()), Err(AgentError::InUse { .. })));
         drop(dir);
         JobDir::take(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_not_used_is_used_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = JobDir::take(directory.path()).unwrap();
+        let inode = |file: &File| file.metadata().unwrap().ino();
+        let (mut first, second) = (dir.spare().unwrap(), dir.spare().unwrap());
+        first.seek(SeekFrom::Start(7)).unwrap();
+        let (first_inode, second_inode) = (inode(&first), inode(&second));
+        assert_ne!(first_inode, second_inode);
+        dir.give_back(&first);
+        drop(first);
+        let mut again = dir.spare().unwrap();
+        assert_eq!((inode(&again), again.stream_position().unwrap()), (first_inode, 0));
+        // One that holds something of its task is nobody else's.
+        again.write_all(b"sealed").unwrap();
+        dir.give_back(&again);
+        assert!(dir.spares().is_empty());
     }
 
     #[test]

@@ -94,10 +94,8 @@ fn process_main(limits: ProcessLimits) -> ExitCode {
     let Ok(sealing) = Sealing::new(limits.profile()) else { return ExitCode::from(EXIT_NOT_SEALED) };
     let warm = engine::Warm::new();
     // From here on in a copy. What it keeps secret is made of randomness that it asks the system for.
-    if be_zygote().is_err() {
-        return ExitCode::from(EXIT_NOT_SEALED);
-    }
-    let Ok(in_force) = sealing.enter() else { return ExitCode::from(EXIT_NOT_SEALED) };
+    let Ok(born) = be_zygote(&sealing) else { return ExitCode::from(EXIT_NOT_SEALED) };
+    let Ok(in_force) = sealing.enter(born) else { return ExitCode::from(EXIT_NOT_SEALED) };
     let Ok(link) = Link::inherited() else { return ExitCode::from(EXIT_BROKEN) };
     match serve(link, warm, &in_force) {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,13 +18,13 @@ mod system_calls;
 
 use std::io;
 
-use crate::channel;
 use crate::in_force::{InForce, Protection, State};
 use crate::profile::{MemoryLocking, Profile};
 use crate::secrets::{self, LockedBytes};
 use crate::sys::{self, Limit};
 use findings::Findings;
 pub use limits::{ResourceLimit, tighten};
+use namespaces::Surroundings;
 use own_proc::{OwnProc, Status};
 
 /// Why a process could not be sealed. It may be half sealed: the caller must report and exit.
@@ -87,6 +87,11 @@ impl<T> Step<T> for io::Result<T> {
     }
 }
 
+/// That the calling process is the copy of a zygote, and where the zygote stood. See [`crate::be_zygote`].
+#[derive(Debug)]
+#[must_use = "a copy has to be sealed before anything else"]
+pub struct Born(Surroundings);
+
 /// How a process is to be sealed, with all that can be made ready before there is one: a zygote makes it once for all its
 /// copies.
 #[derive(Debug)]
@@ -104,19 +109,22 @@ impl Sealing {
         Ok(Self { profile, filters })
     }
 
+    /// In a zygote, before its first copy: gives up what all its copies can do without. What each copy was born into.
+    pub(crate) fn surroundings(&self) -> Result<impl Fn() -> Born + use<>, EnterError> {
+        let surroundings = Surroundings::leave(&self.profile).step("read the host's namespaces")?;
+        Ok(move || Born(surroundings))
+    }
+
     /// Seals the calling process, which must be the copy of a zygote ([`crate::be_zygote`]), and says what is in force.
     ///
-    /// To be called first thing in the copy: before any thread, any [`crate::LockedBytes`] and any byte from a stranger.
+    /// To be called first thing in the copy, with what made it: before any thread, any [`crate::LockedBytes`] and any byte from a stranger.
     /// It returns in another process than it was called in: the caller's process has ended, and its copy goes on.
     ///
     /// # Errors
     /// If the kernel refuses a step that no task may run without, or the profile demands a protection that is absent.
     /// Protections that some kernels lack are otherwise reported absent. After an error the process must exit.
-    pub fn enter(&self) -> Result<InForce, EnterError> {
-        if !channel::inherited_socket_exists() {
-            return Err(EnterError::NotATaskProcess);
-        }
-        let isolation = match prepare(&self.profile).and_then(|prepared| {
+    pub fn enter(&self, born: Born) -> Result<InForce, EnterError> {
+        let isolation = match prepare(&self.profile, born.0).and_then(|prepared| {
             successor::replace_this_process()?;
             Ok(prepared)
         }) {
@@ -180,24 +188,22 @@ struct Prepared {
 }
 
 /// In the first process: gives up what it has, as far as that takes effect in its successor.
-fn prepare(profile: &Profile) -> Result<Prepared, EnterError> {
+fn prepare(profile: &Profile, surroundings: Surroundings) -> Result<Prepared, EnterError> {
     let threads = own_threads()?;
     if threads != 1 {
         return Err(EnterError::Threads(threads));
     }
-    let own = OwnProc::open().step("open /proc/self")?;
     // First, because it makes everything below irreversible: no program that this process could execute gets more
     // rights than it has, and Landlock and seccomp ask for it.
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).step("set no-new-privileges")?;
     sys::set_limit(libc::RLIMIT_CORE, Limit { soft: 0, hard: 0 }).step("turn core dumps off")?;
     limits::raise_memory_lock();
     let root_kept = identity::give_up_root().step("stop being root")?;
-    let host = namespaces::Links::read(&own).step("read the host's namespaces")?;
-    let unshared = namespaces::unshare(profile);
+    let unshared = namespaces::unshare(profile, &surroundings);
     // Writing the id maps of the new user namespace made it dumpable. The flag outlives the fork below, so the successor
     // was never readable by other processes of the user.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).step("become non-dumpable")?;
-    Ok(Prepared { host, unshared, root_kept })
+    Ok(Prepared { host: surroundings.host, unshared, root_kept })
 }
 
 /// What came of asking for memory that is not swapped.

@@ -16,6 +16,9 @@ use crate::sys;
 /// The user and group id that the process sees itself as.
 const INNER_ID: u32 = 65534;
 
+/// System V IPC and host names: no protection of their own name, but nothing to share with the host either.
+const IPC_AND_NAMES: libc::c_int = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+
 /// Which namespaces the process is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Links {
@@ -37,6 +40,28 @@ impl Links {
     }
 }
 
+/// Where a zygote stands, and with it every copy that it makes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings {
+    /// The namespaces in which it was started.
+    pub(super) host: Links,
+    /// It has left the host's network, IPC and UTS namespaces, for itself and all its copies.
+    network_left: bool,
+}
+
+impl Surroundings {
+    /// Looks around, and leaves what copies can leave together: nothing in the system call filter's list reaches what these
+    /// namespaces keep apart, and making a network namespace costs as much as all the rest of a copy.
+    ///
+    /// Takes `CAP_SYS_ADMIN`. Whoever lacks it leaves them with each copy's user namespace.
+    pub(super) fn leave(profile: &Profile) -> io::Result<Self> {
+        let host = Links::read(&OwnProc::open()?)?;
+        let wanted = !profile.skipped.contains(Protection::NoNetwork);
+        let network_left = wanted && unshare_flags(libc::CLONE_NEWNET | IPC_AND_NAMES).is_ok();
+        Ok(Self { host, network_left })
+    }
+}
+
 /// What came of asking for each namespace: made, or why not.
 #[derive(Debug)]
 pub(super) struct Unshared {
@@ -47,14 +72,15 @@ pub(super) struct Unshared {
 }
 
 /// Leaves the host's namespaces, as far as the kernel lets it and the profile asks.
-pub(super) fn unshare(profile: &Profile) -> Unshared {
+pub(super) fn unshare(profile: &Profile, surroundings: &Surroundings) -> Unshared {
     let asked = |protection, flag| (!profile.skipped.contains(protection)).then_some(flag);
     let user = asked(Protection::UserNamespace, libc::CLONE_NEWUSER);
     let mount = asked(Protection::MountNamespace, libc::CLONE_NEWNS);
     let pid = asked(Protection::PidNamespace, libc::CLONE_NEWPID);
-    let network = asked(Protection::NoNetwork, libc::CLONE_NEWNET);
-    // System V IPC and host names: no protection of their own name, but nothing to share either.
-    let rest = libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let (network, rest) = match surroundings.network_left {
+        true => (None, 0),
+        false => (asked(Protection::NoNetwork, libc::CLONE_NEWNET), IPC_AND_NAMES),
+    };
 
     let all = [user, mount, pid, network].into_iter().flatten().fold(rest, |all, flag| all | flag);
     // Asked for now: inside a namespace without maps every id reads as 65534.
@@ -68,6 +94,9 @@ pub(super) fn unshare(profile: &Profile) -> Unshared {
         (Some(flag), Err(_)) => unshare_flags(flag).map_err(|error| refused(flag, &error)),
     };
     let mut unshared = Unshared { user: one(user), mount: one(mount), pid: one(pid), network: one(network) };
+    if surroundings.network_left {
+        unshared.network = Ok(());
+    }
     if at_once.is_err() {
         let _ = unshare_flags(rest);
     }

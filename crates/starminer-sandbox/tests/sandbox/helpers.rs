@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::ptr;
 
 use seccompiler::{SeccompAction, SeccompFilter, TargetArch};
-use starminer_sandbox::{Profile, Sealing, harden_supervisor};
+use starminer_sandbox::{Profile, Sealing, be_zygote, harden_supervisor};
 
 use crate::support::{PATIENCE, sealed, spawn, zygote};
 
@@ -34,7 +34,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
                 Err(error) => say(&format!("{}: {error}", error.code())),
             }
         }
-        "enter-alone" => match Sealing::new(Profile::default()).unwrap().enter() {
+        "enter-alone" => match be_zygote(&Sealing::new(Profile::default()).unwrap()) {
             Ok(_) => print!("sealed"),
             Err(error) => print!("{}", error.code()),
         },

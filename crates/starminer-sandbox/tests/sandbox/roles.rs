@@ -35,13 +35,14 @@ pub fn run(arguments: &[String]) -> ExitCode {
         _ => {}
     }
     let sealing = Sealing::new(profile(arguments)).expect("filters");
-    if let Err(error) = be_zygote() {
-        return report(&error);
-    }
+    let born = match be_zygote(&sealing) {
+        Ok(born) => born,
+        Err(error) => return report(&error),
+    };
     // Seen before sealing, while there is something to see.
     let beginnings = (role == "beginnings").then(beginnings);
 
-    let in_force = match sealing.enter() {
+    let in_force = match sealing.enter(born) {
         Ok(in_force) => in_force,
         Err(error) => return report(&error),
     };

@@ -13,6 +13,7 @@ use crate::support::{
 
 pub const TESTS: &[Test] = &[
     ("copies_end_alone", copies_end_alone),
+    ("copies_see_no_network_of_the_host", copies_see_no_network_of_the_host),
     ("copies_outlive_it", copies_outlive_it),
     ("every_copy_begins_with_nothing_but_its_channel", every_copy_begins_with_nothing_but_its_channel),
     ("what_a_copy_changes_no_other_sees", what_a_copy_changes_no_other_sees),
@@ -51,6 +52,24 @@ fn copies_end_alone() {
     drop(zygote);
     assert!(!has_children());
     assert_eq!(open_fds(), before);
+}
+
+/// Of all that root alone could arrange for them together, and of all else.
+fn copies_see_no_network_of_the_host() {
+    let link = |pid: &str, name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).unwrap();
+    let mut zygote = zygote("idle", &[]).unwrap();
+    let tasks: Vec<_> = (0..2).map(|_| ready(zygote.copy().unwrap())).collect();
+    if !is_root() {
+        // Their own user may not look: they are not dumpable.
+        return;
+    }
+    for name in ["net", "ipc", "uts", "user", "mnt", "pid"] {
+        let [first, second] = [&tasks[0], &tasks[1]].map(|(process, ..)| link(&process.pid().to_string(), name));
+        let (own, of_zygote) = (link("self", name), link(&zygote.pid().to_string(), name));
+        assert!(first != own && second != own, "{name} is the host's");
+        let shared = ["net", "ipc", "uts"].contains(&name);
+        assert_eq!((first == second, first == of_zygote), (shared, shared), "{name}");
+    }
 }
 
 fn copies_outlive_it() {
