@@ -10,7 +10,8 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 const ARROWS: &[(&str, &[&str])] = &[
     ("starminer-vault", &[]),
     ("starminer-log", &[]),
-    ("starminer-verify", &[]),
+    ("starminer-hardware", &[]),
+    ("starminer-verify", &["hardware"]),
     ("starminer-tls", &[]),
     ("starminer-sandbox", &[]),
     ("starminer-receipt", &["log", "vault", "verify"]),
@@ -32,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &[
     "starminer-vault",
     "starminer-log",
+    "starminer-hardware",
     "starminer-verify",
     "starminer-receipt",
     "starminer-broker",
