@@ -14,7 +14,7 @@ use starminer_verify::{
     ExpectedPurpose, NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
 };
 
-use crate::dsse::{Base64Bytes, Envelope, Signed, Statement};
+use crate::dsse::{Base64Bytes, Envelope, Signed, Statement, VerifiedEnvelopes};
 use crate::entry::{EntryKind, LogEntry};
 use crate::network::NetworkTrust;
 use crate::receipt::Receipt;
@@ -187,10 +187,23 @@ impl ReceiptVerdict {
 /// Verifies a receipt. Without trust of the verifier's own, whatever needs a root is unanchored.
 #[must_use]
 pub fn verify_receipt(receipt: &Receipt, trust: Option<&NetworkTrust>, now: UnixTime) -> ReceiptVerdict {
+    verify_receipt_remembering(receipt, trust, now, &mut VerifiedEnvelopes::default())
+}
+
+/// The same for a party to the task, which has verified or made some of the signatures itself: the verdict is the same, and `memory`
+/// then has all of them that hold.
+#[must_use]
+pub fn verify_receipt_remembering(
+    receipt: &Receipt,
+    trust: Option<&NetworkTrust>,
+    now: UnixTime,
+    memory: &mut VerifiedEnvelopes,
+) -> ReceiptVerdict {
     let mut verifier = Verifier {
         receipt,
         trust,
         now,
+        memory,
         evidence_anchored: true,
         verdict: ReceiptVerdict {
             claims: Vec::new(),
@@ -225,6 +238,7 @@ struct Verifier<'a> {
     receipt: &'a Receipt,
     trust: Option<&'a NetworkTrust>,
     now: UnixTime,
+    memory: &'a mut VerifiedEnvelopes,
     /// Whether every root that evidence chained to so far is one that the verifier names.
     evidence_anchored: bool,
     verdict: ReceiptVerdict,
@@ -275,7 +289,7 @@ impl Verifier<'_> {
             self.claim(name, ClaimVerdict::NotClaimed, unread, "not in this receipt");
             return None;
         };
-        match envelope.clone().open::<T>() {
+        match envelope.clone().open_remembering::<T>(self.memory) {
             Ok(signed) => {
                 let linked = links(&signed);
                 self.check(name, voucher(&signed), linked).then_some(signed)

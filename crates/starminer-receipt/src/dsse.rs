@@ -267,6 +267,14 @@ impl Envelope {
     /// # Errors
     /// Every variant of [`EnvelopeError`].
     pub fn open<T: Statement>(self) -> Result<Signed<T>, EnvelopeError> {
+        self.open_remembering(&mut VerifiedEnvelopes::default())
+    }
+
+    /// The same, without verifying again a signature that the caller's memory has seen verified; and remembers this one.
+    ///
+    /// # Errors
+    /// Every variant of [`EnvelopeError`].
+    pub fn open_remembering<T: Statement>(self, memory: &mut VerifiedEnvelopes) -> Result<Signed<T>, EnvelopeError> {
         if self.payload_type != T::PAYLOAD_TYPE {
             return Err(EnvelopeError::WrongType { expected: T::PAYLOAD_TYPE });
         }
@@ -274,9 +282,12 @@ impl Envelope {
             return Err(EnvelopeError::TooLarge { size_bytes: self.payload.0.len() });
         }
         let [signature] = self.signatures.as_slice() else { return Err(EnvelopeError::Malformed) };
-        let message = pre_authentication_encoding(&self.payload_type, &self.payload.0);
-        if !verify_ed25519(&signature.keyid, &message, &signature.sig.0) {
-            return Err(EnvelopeError::BadSignature);
+        if !memory.0.contains(&self) {
+            let message = pre_authentication_encoding(&self.payload_type, &self.payload.0);
+            if !verify_ed25519(&signature.keyid, &message, &signature.sig.0) {
+                return Err(EnvelopeError::BadSignature);
+            }
+            memory.remember(&self);
         }
         let found = signature.keyid;
         let statement: T = serde_json::from_slice(&self.payload.0).map_err(|error| EnvelopeError::BadPayload {
@@ -291,6 +302,35 @@ impl Envelope {
             .map_err(|reason| EnvelopeError::BadPayload { expected: T::PAYLOAD_TYPE, reason: reason.into() })?;
         let digest = self.digest();
         Ok(Signed { statement, envelope: self, digest })
+    }
+}
+
+/// Envelopes whose signatures this process has verified, or made. Equal means equal in every byte: what verified once verifies again, and
+/// verifying is most of what opening costs. Holds the envelopes of one task at most; what is not in it is verified.
+#[derive(Debug, Clone, Default)]
+pub struct VerifiedEnvelopes(Vec<Envelope>);
+
+/// More than any task's receipt has.
+const MAX_REMEMBERED: usize = 24;
+/// Longest payload that is remembered, in bytes.
+const MAX_REMEMBERED_BYTES: usize = 64 << 10;
+
+impl VerifiedEnvelopes {
+    /// Takes in a statement that was opened or signed.
+    pub fn add<T>(&mut self, signed: &Signed<T>) {
+        self.remember(&signed.envelope);
+    }
+
+    /// Takes in what another memory has.
+    pub fn merge(&mut self, other: Self) {
+        other.0.iter().for_each(|envelope| self.remember(envelope));
+    }
+
+    fn remember(&mut self, envelope: &Envelope) {
+        let fits = self.0.len() < MAX_REMEMBERED && envelope.payload.0.len() <= MAX_REMEMBERED_BYTES;
+        if fits && !self.0.contains(envelope) {
+            self.0.push(envelope.clone());
+        }
     }
 }
 

@@ -18,9 +18,11 @@ mod seal;
 mod spec;
 mod statements;
 
-pub use claims::{Claim, ClaimVerdict, Overall, ReceiptVerdict, Validity, Voucher, verify_receipt};
+pub use claims::{
+    Claim, ClaimVerdict, Overall, ReceiptVerdict, Validity, Voucher, verify_receipt, verify_receipt_remembering,
+};
 pub use dsse::{
-    Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement,
+    Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement, VerifiedEnvelopes,
     pre_authentication_encoding, verify_ed25519,
 };
 pub use entry::{EntryKind, LogEntry, MAX_ENTRY_BYTES};

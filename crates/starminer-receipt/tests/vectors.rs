@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
-use starminer_receipt::{NetworkTrust, Outcome, Overall, Receipt, ReceiptVerdict, verify_receipt};
+use starminer_receipt::{
+    NetworkTrust, Outcome, Overall, Receipt, ReceiptVerdict, VerifiedEnvelopes, verify_receipt,
+    verify_receipt_remembering,
+};
 use starminer_verify::UnixTime;
 
 fn read(name: &str) -> Vec<u8> {
@@ -54,7 +57,13 @@ fn every_claim_is_as_written_down() {
 fn no_byte_can_change() {
     let (now, _) = expected();
     let (bytes, trust) = (read("completed.receipt"), trust());
-    assert_eq!(verify_receipt(&Receipt::parse(&bytes).unwrap(), Some(&trust), now).overall(), Overall::Proven);
+    // Whoever has verified the whole file remembers its signatures, and is fooled no more by an altered one.
+    let mut memory = VerifiedEnvelopes::default();
+    for _ in 0..2 {
+        let receipt = Receipt::parse(&bytes).unwrap();
+        let verdict = verify_receipt_remembering(&receipt, Some(&trust), now, &mut memory);
+        assert_eq!(verdict.overall(), Overall::Proven);
+    }
     let next = AtomicUsize::new(0);
     let parsed = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -74,6 +83,9 @@ fn no_byte_can_change() {
                         parsed.fetch_add(1, Ordering::Relaxed);
                         let overall = verify_receipt(&receipt, Some(&trust), now).overall();
                         assert_ne!(overall, Overall::Proven, "byte {at}, bit mask {bit:#x}");
+                        let mut memory = memory.clone();
+                        let remembering = verify_receipt_remembering(&receipt, Some(&trust), now, &mut memory);
+                        assert_eq!(remembering.overall(), overall, "byte {at}, bit mask {bit:#x}, remembering");
                     }
                     flipped[at] ^= bit;
                 }

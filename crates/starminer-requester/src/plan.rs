@@ -186,6 +186,8 @@ pub struct PreparedTask {
     pub secret: TaskSecret,
     /// Seed of the result key.
     pub result_seed: Zeroizing<[u8; 32]>,
+    /// The key that it is the seed of.
+    pub result_key: Arc<KemPrivateKey>,
     /// Ciphertext to upload.
     pub blobs: Vec<SealedBlob>,
 }
@@ -302,7 +304,7 @@ impl JobPlan {
             max_attempts: self.max_attempts,
         };
         let spec = Envelope::sign(spec, parties.requester).map_err(PlanError::Spec)?;
-        Ok(PreparedTask { spec, secret, result_seed, blobs })
+        Ok(PreparedTask { spec, secret, result_seed, result_key: Arc::new(result_key), blobs })
     }
 }
 

@@ -3,14 +3,16 @@
 //! The order of steps is the ledger's ([`starminer_broker::Ledger`]); here is what connects it to the network, to a durable journal and to
 //! wherever secrets are kept ([`ReleaserHost`]). The feed is level-triggered, so that a lost connection or a restart loses nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust};
 use starminer_client::{ClientError, CoordinatorClient};
 use starminer_log::VerifiedCheckpoint;
-use starminer_receipt::{Base64Bytes, EnvelopeError, Lease, NetworkTrust, Signed, SigningKey, TaskSpec};
+use starminer_receipt::{
+    Base64Bytes, EnvelopeError, Lease, NetworkTrust, Signed, SigningKey, TaskSpec, VerifiedEnvelopes,
+};
 use starminer_vault::TaskSecret;
 use starminer_verify::{Attempt, NetworkId, Party, Refusal, TaskId, UnixTime, Verdict};
 use starminer_wire::{
@@ -28,6 +30,8 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Most attempts that are worked on at once.
 const MAX_WORKING: usize = 512;
+/// Tasks whose verified statements are remembered.
+const MAX_TASKS_VERIFIED: usize = 128;
 
 /// How often checkpoints that concurrent answers brought are joined.
 const JOIN_EVERY: Duration = Duration::from_secs(1);
@@ -109,6 +113,9 @@ pub struct Releaser<H> {
     ledger: Mutex<Ledger>,
     memory: Arc<LogMemory>,
     working: Mutex<HashSet<Work>>,
+    /// What was verified or signed for each task: every view of an attempt brings it again, and so does the receipt. Forgetting costs
+    /// time and nothing else.
+    verified: Mutex<HashMap<TaskId, VerifiedEnvelopes>>,
     joining: tokio::sync::Mutex<()>,
     rewound: tokio::sync::Notify,
 }
@@ -136,6 +143,7 @@ impl<H: ReleaserHost> Releaser<H> {
             ledger: Mutex::new(ledger),
             memory,
             working: Mutex::default(),
+            verified: Mutex::default(),
             joining: tokio::sync::Mutex::default(),
             rewound: tokio::sync::Notify::new(),
         }
@@ -164,6 +172,26 @@ impl<H: ReleaserHost> Releaser<H> {
 
     fn working(&self) -> std::sync::MutexGuard<'_, HashSet<Work>> {
         self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this releaser has verified or signed for a task; it forgets that.
+    pub(crate) fn take_verified(&self, task: &TaskId) -> VerifiedEnvelopes {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).remove(task).unwrap_or_default()
+    }
+
+    /// Takes in what was verified or signed for a task.
+    pub(crate) fn keep_verified(&self, task: TaskId, verified: VerifiedEnvelopes) {
+        let mut all = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MAX_TASKS_VERIFIED {
+            all.clear();
+        }
+        all.entry(task).or_default().merge(verified);
+    }
+
+    fn signed<T>(&self, task: TaskId, statement: &Signed<T>) {
+        let mut verified = VerifiedEnvelopes::default();
+        verified.add(statement);
+        self.keep_verified(task, verified);
     }
 
     /// Follows the feed until the coordinator is caught lying or a record cannot be kept. Cancel-safe: drop it to stop.
@@ -261,8 +289,10 @@ impl<H: ReleaserHost> Releaser<H> {
     }
 
     async fn handle(&self, view: &AttemptView) -> Result<(), StepError> {
-        let spec = view.spec.clone().open::<TaskSpec>().map_err(StepError::envelope)?;
-        let lease = view.lease.clone().open::<Lease>().map_err(StepError::envelope)?;
+        let mut verified = self.take_verified(&view.task);
+        let spec = view.spec.clone().open_remembering::<TaskSpec>(&mut verified).map_err(StepError::envelope)?;
+        let lease = view.lease.clone().open_remembering::<Lease>(&mut verified).map_err(StepError::envelope)?;
+        self.keep_verified(view.task, verified);
         if spec.network != self.network || spec.task != view.task || lease.attempt != view.attempt {
             return Err(StepError::Refused(Refusal::new(
                 Party::Coordinator,
@@ -314,6 +344,7 @@ impl<H: ReleaserHost> Releaser<H> {
             self.ledger().challenge(context, &self.signer, random_bytes(), now).map_err(StepError::Refused)?
         };
         self.record(&view.task, record).await?;
+        self.signed(view.task, &challenge);
         let request = ChallengeRequest { challenge: challenge.into_envelope() };
         self.client.challenge(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
         self.host.event(Event::Challenged { task: view.task, node: context.lease.node, attempt: view.attempt });
@@ -385,6 +416,7 @@ impl<H: ReleaserHost> Releaser<H> {
             self.join_checkpoints().await?;
         }
         let remembered = self.memory.remembered();
+        self.signed(view.task, approved.release());
         let request = ReleaseRequest {
             release: approved.release().envelope().clone(),
             remembered_size: remembered.as_ref().map_or(0, |remembered| remembered.checkpoint().size()),
@@ -425,6 +457,7 @@ impl<H: ReleaserHost> Releaser<H> {
         drop(secret);
         self.record(&view.task, record).await?;
         let digest = grant.digest();
+        self.signed(view.task, &grant);
         let request = GrantRequest { grant: grant.into_envelope(), attestation_result };
         self.client.grant(&view.task, view.attempt, &request).await.map_err(StepError::Client)?;
         self.host.event(Event::Granted { task: view.task, grant: digest });

@@ -11,7 +11,7 @@ use starminer_broker::{Ledger, LedgerRecord, ReleaserTrust, seal_deposit, verify
 use starminer_client::{ClientError, CoordinatorClient, UploadSource};
 use starminer_receipt::{
     Base64Bytes, CancelStatement, Envelope, KemPrivateKey, NetworkTrust, Outcome, ReceiptVerdict, Report, RunDetails,
-    Signed, Signer as _, SigningKey, TaskSpec,
+    Signed, Signer as _, SigningKey, TaskSpec, VerifiedEnvelopes,
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{Challenge, Endorsements, Party, Policy, PublicKey, Refusal, SandboxMeasure, TaskId, UnixTime};
@@ -125,6 +125,8 @@ pub enum Cancelled {
 struct Open {
     secret: Option<TaskSecret>,
     result_seed: Zeroizing<[u8; 32]>,
+    /// The key that it is the seed of: expanding it costs as much as opening a result.
+    result_key: Arc<KemPrivateKey>,
     spec: Signed<TaskSpec>,
     journal: Journal,
 }
@@ -388,7 +390,7 @@ impl Requester {
         deposit: Option<Deposit>,
         output_dir: Option<PathBuf>,
     ) -> Result<TaskId, RequesterError> {
-        let PreparedTask { spec, secret, result_seed, blobs } = prepared;
+        let PreparedTask { spec, secret, result_seed, result_key, blobs } = prepared;
         let task = spec.task;
         let start = TaskStart {
             spec: spec.envelope().clone(),
@@ -402,7 +404,10 @@ impl Requester {
         let (attached, blobs) = attach(&spec, blobs);
         let request = SubmitRequest { spec: spec.envelope().clone(), deposit, objects: attached };
         let secret = request.deposit.is_none().then_some(secret);
-        self.host.open().insert(task, Open { secret, result_seed, spec, journal });
+        let mut verified = VerifiedEnvelopes::default();
+        verified.add(&spec);
+        self.releaser.keep_verified(task, verified);
+        self.host.open().insert(task, Open { secret, result_seed, result_key, spec, journal });
         self.begin.notify_one();
         let uploaded = self.upload(&blobs).await;
         drop(blobs);
@@ -533,9 +538,7 @@ impl Requester {
         let (spec, result_key) = {
             let open = self.host.open();
             let open = open.get(&task).ok_or_else(|| RequesterError::UnknownTask(task.to_string()))?;
-            let key = KemPrivateKey::from_seed(&open.result_seed)
-                .map_err(|error| refused(Party::Requester, "result.key", &error.to_string(), "report this defect"))?;
-            (open.spec.clone(), key)
+            (open.spec.clone(), Arc::clone(&open.result_key))
         };
         let remembered = self.memory.remembered();
         let size = remembered.as_ref().map_or(0, |remembered| remembered.checkpoint().size());
@@ -552,7 +555,9 @@ impl Requester {
             ));
         }
         let (checkpoint, consistency) = (parts.checkpoint.clone(), parts.consistency.clone());
-        let (receipt, verdict) = receipt_from_parts(parts, &self.network, (self.host.clock)());
+        let mut verified = self.releaser.take_verified(&task);
+        verified.add(&spec);
+        let (receipt, verdict) = receipt_from_parts(parts, &self.network, (self.host.clock)(), &mut verified);
         if verdict.overall() != starminer_receipt::Overall::Refuted {
             // A receipt under another history of the log than this home has seen is no receipt: the two together prove the fork.
             self.memory
@@ -567,7 +572,8 @@ impl Requester {
         })
         .await?;
 
-        let report = receipt.report.clone().and_then(|report| report.open::<Report>().ok());
+        let report = receipt.report.clone();
+        let report = report.and_then(|report| report.open_remembering::<Report>(&mut verified).ok());
         let (mut staging, mut details) = (Staging::new(output_dir, task)?, None);
         let believed = verdict.overall() != starminer_receipt::Overall::Refuted;
         if let Some(report) = report.as_ref().filter(|report| believed && report.predicate.output_secret.is_some()) {
@@ -806,9 +812,12 @@ fn reopen(
     let secret: [u8; 32] = start.secret.0.as_slice().try_into().map_err(|_| damaged(&task, "its secret is cut"))?;
     let seed: [u8; 32] =
         start.result_seed.0.as_slice().try_into().map_err(|_| damaged(&task, "its result key is cut"))?;
+    let seed = Zeroizing::new(seed);
+    let result_key = KemPrivateKey::from_seed(&seed).map_err(|_| damaged(&task, "its result key is none"))?;
     let open = Open {
         secret: (!start.detached).then(|| TaskSecret::from_bytes(secret)),
-        result_seed: Zeroizing::new(seed),
+        result_seed: seed,
+        result_key: Arc::new(result_key),
         spec: spec_of(&task, start)?,
         journal,
     };

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use starminer_receipt::{Limits, Outcome, Overall};
-use starminer_requester::{InputSource, Requester};
+use starminer_requester::{InputSource, JobPlan, Requester};
 use support::{Network, example};
 
 const LATENCY_TASKS: usize = 200;
@@ -47,9 +47,12 @@ fn main() {
     }
 }
 
-async fn run_empty(requester: &Requester, network: &Network, out: &Path) -> bool {
-    let job = network.wasm_job(example("empty/empty.wasm"), &[]);
-    match requester.run(&job, out).await {
+fn empty_job(network: &Network) -> JobPlan {
+    network.wasm_job(example("empty/empty.wasm"), &[])
+}
+
+async fn runs(requester: &Requester, job: &JobPlan, out: &Path) -> bool {
+    match requester.run(job, out).await {
         Ok(outcome) => outcome.outcome == Some(Outcome::Completed) && outcome.verdict.overall() == Overall::Proven,
         Err(error) => {
             eprintln!("lost: {error}");
@@ -61,14 +64,14 @@ async fn run_empty(requester: &Requester, network: &Network, out: &Path) -> bool
 async fn latency() {
     let network = Network::start(1);
     let requester = network.requester("requester");
-    let out = network.path("requester").join("out");
+    let (job, out) = (empty_job(&network), network.path("requester").join("out"));
     for _ in 0..20 {
-        assert!(run_empty(&requester, &network, &out).await);
+        assert!(runs(&requester, &job, &out).await);
     }
     let mut times = Vec::with_capacity(LATENCY_TASKS);
     for _ in 0..LATENCY_TASKS {
         let started = Instant::now();
-        assert!(run_empty(&requester, &network, &out).await);
+        assert!(runs(&requester, &job, &out).await);
         times.push(started.elapsed());
     }
     times.sort_unstable();
@@ -95,12 +98,12 @@ async fn throughput() {
         fs::write(&path, config.to_string()).unwrap();
         network.start_process(node);
     }
-    let network = Arc::new(network);
     let requester = Arc::new(network.requester("requester"));
-    let out = network.path("requester").join("out");
+    let (job, out) = (empty_job(&network), network.path("requester").join("out"));
     for _ in 0..20 {
-        assert!(run_empty(&requester, &network, &out).await);
+        assert!(runs(&requester, &job, &out).await);
     }
+    let job = Arc::new(job);
     let processes = ["coordinator", "node1", "node2"];
     let cpu = |name: &str| cpu_ms(network.pid(name));
     let before: BTreeMap<&str, f64> = processes.iter().map(|name| (*name, cpu(name))).collect();
@@ -110,12 +113,12 @@ async fn throughput() {
     let started = Instant::now();
     let workers: Vec<_> = (0..IN_FLIGHT)
         .map(|_| {
-            let (network, requester, out) = (Arc::clone(&network), Arc::clone(&requester), out.clone());
+            let (requester, job, out) = (Arc::clone(&requester), Arc::clone(&job), out.clone());
             let (done, lost, next) = (Arc::clone(&done), Arc::clone(&lost), Arc::clone(&next));
             tokio::spawn(async move {
                 while started.elapsed() < THROUGHPUT_FOR {
                     next.fetch_add(1, Ordering::Relaxed);
-                    let counter = if run_empty(&requester, &network, &out).await { &done } else { &lost };
+                    let counter = if runs(&requester, &job, &out).await { &done } else { &lost };
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
@@ -143,7 +146,7 @@ async fn memory() {
     let network = Network::start(1);
     let requester = network.requester("requester");
     let out = network.path("requester").join("out");
-    assert!(run_empty(&requester, &network, &out).await);
+    assert!(runs(&requester, &empty_job(&network), &out).await);
     let input = network.path("requester").join("data.bin");
     let mut file = fs::File::create(&input).unwrap();
     let piece: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();

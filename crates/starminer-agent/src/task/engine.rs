@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use starminer_receipt::{Determinism, EngineRecord, JobManifest, Limits, OnnxManifest, Signed, TaskSpec, WasmManifest};
+use starminer_receipt::{
+    Determinism, EngineRecord, JobManifest, KemPrivateKey, Limits, OnnxManifest, SealedSecret, Signed, Signer as _,
+    SigningKey, TaskSpec, WasmManifest,
+};
 use starminer_runtime::fs::TaskFs;
 use starminer_runtime::onnx::{self, MAX_MODEL_BYTES, OnnxConfig, OnnxRequest};
 use starminer_runtime::wasm::{
@@ -27,6 +30,8 @@ pub(crate) const MAX_LOG_BYTES: u64 = 8 << 20;
 const PROGRAM_NAME: &str = "workload";
 /// Instruction set that compiled wasm is limited to.
 const WASM_CPU_TARGET: &str = "x86-64-v3";
+/// A component with nothing in it: its header.
+const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 /// tract chooses its kernels by what the processor has.
 const ONNX_CPU_TARGET: &str = "x86-64 (kernels by processor)";
 
@@ -39,8 +44,10 @@ pub(crate) struct Warm {
 
 impl Warm {
     pub(crate) fn new() -> Self {
+        let native = wasm_engine(Determinism::Native);
+        ask_the_processor(native.as_ref().ok());
         Self {
-            native: wasm_engine(Determinism::Native),
+            native,
             // One thread, and timers for programs that were granted a clock.
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().ok(),
             build: engine_build(),
@@ -54,6 +61,24 @@ impl Warm {
         };
         let engine = engine.map_err(|error| Ending::of_engine_error(&error))?;
         Ok((engine, self.runtime.ok_or_else(no_runtime)?, self.build))
+    }
+}
+
+/// Has every library ask once what this processor can do, and remember it: a virtual machine leaves the guest for each of these
+/// questions, a task's process would ask forty of them, and the answers are the same for all. On fixed texts: no randomness is drawn.
+fn ask_the_processor(engine: Option<&WasmEngine>) {
+    let seed = Zeroizing::new([0; 32]);
+    if let Ok(key) = KemPrivateKey::from_seed(&seed) {
+        let sealed = SealedSecret::seal(key.public_key(), b"", b"", &[], &Zeroizing::new([0; 64]));
+        let _ = sealed.and_then(|sealed| sealed.open(&key, b"", b""));
+    }
+    std::hint::black_box(SigningKey::from_seed(&seed).sign(b""));
+    std::hint::black_box(commit(&TaskSecret::from_bytes(*seed), &[0; 16], "", &[0; 32]));
+    if let Some(engine) = engine
+        && let Ok(compiled) = engine.compile(EMPTY_COMPONENT)
+        && let Ok(sealed) = starminer_sandbox::seal_compiled(&compiled.serialized)
+    {
+        let _ = starminer_sandbox::load_component(engine.wasmtime(), sealed);
     }
 }
 

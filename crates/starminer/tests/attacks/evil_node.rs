@@ -26,7 +26,8 @@ const MAX_POLLS: u32 = 20;
 
 pub struct EvilNode {
     pub client: CoordinatorClient,
-    identity: PublicKey,
+    /// The key that leases name.
+    pub identity: SigningKey,
     network: NetworkId,
     tee: SoftwareTee,
     pub task_key: KemPrivateKey,
@@ -59,7 +60,7 @@ impl EvilNode {
         };
         let node = Self {
             client: network.client(&identity),
-            identity: PublicKey(identity.public()),
+            identity: SigningKey::from_seed(&zeroize::Zeroizing::new(*identity.seed())),
             network: network.trust().network,
             tee: SoftwareTee::new(&seed, certificate, settings).unwrap(),
             task_key: KemPrivateKey::from_seed(&random_secret()).unwrap(),
@@ -79,13 +80,13 @@ impl EvilNode {
             challenge,
             purpose,
             spec: None,
-            node: NodeId(self.identity),
+            node: NodeId(self.identity.public_key()),
             attempt: None,
             boot: BOOT,
             task_key: None,
             report_key: None,
             agent_key: self.agent_key.public_key(),
-            tls_key: self.identity,
+            tls_key: self.identity.public_key(),
             ak_name: None,
             posture: posture(PostureState::InForce).digest(),
             subject: None,
@@ -137,14 +138,20 @@ impl EvilNode {
         panic!("nothing more came of task {task}: {:?}", feed.views.get(&task).map(|view| view.state));
     }
 
-    /// Takes a task up to its grant.
-    pub async fn take(&self, task: TaskId) -> Granted {
+    /// Takes a task up to its evidence, for which no grant has to come.
+    pub async fn prove(&self, task: TaskId) -> (Signed<TaskSpec>, Signed<Lease>, Signed<ChallengeStatement>, Vec<u8>) {
         let (spec, lease) = self.until(task, |view| Some((view.spec.clone(), view.lease.clone()))).await;
         let (spec, lease) = (spec.open::<TaskSpec>().unwrap(), lease.open::<Lease>().unwrap());
         let challenge = self.until(task, |view| view.challenge.clone()).await.open::<ChallengeStatement>().unwrap();
         let evidence = self.attest(self.task_binding(&spec, &lease, challenge.challenge, Purpose::Task));
         let request = EvidenceRequest { evidence: evidence.clone().into() };
         self.client.evidence(&task, lease.attempt, &request).await.unwrap();
+        (spec, lease, challenge, evidence)
+    }
+
+    /// Takes a task up to its grant.
+    pub async fn take(&self, task: TaskId) -> Granted {
+        let (spec, lease, challenge, evidence) = self.prove(task).await;
         let grant = self.until(task, |view| view.grant.clone()).await.open::<Grant>().unwrap();
         Granted { spec, lease, challenge, evidence, grant }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use starminer_receipt::*;
 use starminer_requester::{Requester, RequesterError, TaskOutcome, random_bytes};
-use starminer_verify::{Digest, TaskId};
+use starminer_verify::{Digest, Party, Refusal, TaskId};
 use starminer_wire::{ReportRequest, TaskState};
 
 use crate::evil_node::EvilNode;
@@ -185,6 +185,53 @@ fn what_the_evidence_does_not_bind_is_refuted() {
             node.request_of(granted, predicate, &node.report_key)
         })
         .await;
+    });
+}
+
+/// Its evidence arrives, and it fails before it hears so: it then signs with the key that its lease names. That it failed is proven by that,
+/// and nothing else.
+#[test]
+fn a_node_can_fail_by_its_own_word_beside_its_evidence() {
+    runtime().block_on(async {
+        let scene = Scene::new().await;
+        let mut job = scene.network.wasm_job(b"\0asm\x01\0\0\0".to_vec(), &[]);
+        job.max_attempts = 1;
+        let ends = async |key: &SigningKey| {
+            let task = scene.requester.submit(&job, None, None).await.unwrap();
+            let (spec, lease, ..) = scene.node.prove(task).await;
+            let refusal = Refusal::new(Party::Node, "node.storage-full", "no room", "another node may have some");
+            let predicate = ReportPredicate {
+                author: ReportAuthor::Agent,
+                signer: key.public_key(),
+                network: spec.network,
+                task,
+                spec: spec.digest(),
+                node: Some(lease.node),
+                attempt: Some(lease.attempt),
+                lease: Some(lease.digest()),
+                evidence: None,
+                grant: None,
+                engine: None,
+                workload: None,
+                inputs: Vec::new(),
+                outcome: Outcome::Failed { refusal },
+                output_secret: None,
+                outputs: Vec::new(),
+                sealed_details: None,
+                sandbox: Vec::new(),
+            };
+            let report = Envelope::sign(Report::new(predicate), key).unwrap().into_envelope();
+            let request = ReportRequest { report, agent_statement: None, closing_evidence: None };
+            scene.node.client.report(&task, lease.attempt, &request).await.unwrap();
+            let out = scene.network.path("requester").join(task.to_string());
+            scene.collect(task, &out).await.unwrap().verdict
+        };
+        let honest = ends(&scene.node.identity).await;
+        assert_eq!(honest.overall(), Overall::Proven, "{:#?}", honest.claims);
+        let report = honest.claims.iter().find(|claim| claim.name == "report").unwrap();
+        assert_eq!((report.verdict, report.voucher), (ClaimVerdict::Proven, Voucher::Node));
+        assert!(honest.claims.iter().any(|claim| claim.name == "evidence" && claim.verdict == ClaimVerdict::Proven));
+        assert_eq!(ends(&key(98)).await.overall(), Overall::Refuted, "a stranger's word");
     });
 }
 
