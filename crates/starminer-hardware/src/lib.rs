@@ -13,5 +13,6 @@
 
 pub mod cert;
 mod check;
+pub mod snp;
 
 pub use check::{Check, Checks, Verdict, Weight};

@@ -12,7 +12,7 @@ use super::{Certificate, SignatureAlgorithm, SignatureError};
 /// The most certificates in a chain, leaf and root included.
 pub const MAX_DEPTH: usize = 8;
 /// The most paths that are tried for a leaf.
-const MAX_PATHS: usize = 4;
+const MAX_PATHS: usize = 8;
 /// The most partial paths that are looked at for a leaf.
 const MAX_STEPS: usize = 64;
 /// The most intermediates that are looked at.
@@ -56,7 +56,6 @@ impl Roots {
     }
 
     /// Roots that are compiled in. Only modules of this crate can say so.
-    #[allow(dead_code, reason = "called by the kinds that pin roots")]
     pub(crate) fn compiled_in(certificates: impl IntoIterator<Item = Certificate>) -> Self {
         Self(certificates.into_iter().map(|certificate| (certificate, Provenance::Genuine)).collect())
     }
