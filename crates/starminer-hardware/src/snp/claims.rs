@@ -4,7 +4,8 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use super::{
-    report::{CpuId, GuestPolicy, Mitigations, PlatformInfo, SigningKey},
+    flags::{GuestPolicy, PlatformInfo},
+    report::{CpuId, Mitigations, SigningKey},
     tcb::{FirmwareVersion, Product, TcbVersion},
 };
 use crate::cert::Provenance;

@@ -7,6 +7,7 @@
 
 mod appraise;
 mod claims;
+mod flags;
 mod policy;
 mod report;
 mod tcb;
@@ -17,14 +18,13 @@ use std::sync::OnceLock;
 
 pub use appraise::appraise;
 pub use claims::{Claims, CrlState, Names};
+pub use flags::{GuestPolicy, PlatformInfo};
 pub use policy::{Crls, Expect, GuestRules, Hex, MaskedChip, PlatformRules, Policy, Provisional, Want};
-pub use report::{
-    CpuId, GuestPolicy, Mitigations, ParseError, PlatformInfo, REPORT_BYTES, Report, SigningKey, VMPL_HOST,
-};
+pub use report::{CpuId, Mitigations, ParseError, REPORT_BYTES, Report, SigningKey, VMPL_HOST};
 pub use tcb::{Components, FirmwareVersion, Product, TcbVersion};
 pub use verify::{KeyVerification, Verification, Verified, VerifiedKey, verify, verify_key, verify_with_key};
 
-use crate::cert::{Certificate, Roots};
+use crate::cert::{Certificate, Link, Roots};
 
 macro_rules! authority {
     ($name:literal) => {
@@ -59,6 +59,20 @@ fn signers() -> &'static [Certificate] {
     CERTIFICATES.get_or_init(|| SIGNERS.into_iter().map(read).collect())
 }
 
+/// Which ARK signed which of them, verified once in a process.
+fn known_links() -> &'static [Link] {
+    static LINKS: OnceLock<Vec<Link>> = OnceLock::new();
+    LINKS.get_or_init(|| {
+        let mut links = Vec::new();
+        for (root, _) in roots().iter() {
+            let Ok(key) = root.public_key() else { continue };
+            let signed = signers().iter().filter(|signer| signer.verify_signature(&key).is_ok());
+            links.extend(signed.map(|signer| (signer.fingerprint(), root.fingerprint())));
+        }
+        links
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +82,7 @@ mod tests {
     fn compiled_in_authorities() {
         assert_eq!(roots().iter().count(), 3);
         assert_eq!(signers().len(), 6);
+        assert_eq!(known_links().len(), 6);
         let options = ChainOptions { leaf: LeafRole::Issues, ..ChainOptions::default() };
         for signer in signers() {
             let chain = build_chain(signer, &[], &roots(), 1_780_000_000, &options).expect("AMD signed it");

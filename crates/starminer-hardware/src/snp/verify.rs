@@ -2,6 +2,7 @@
 
 use super::{
     claims::{Claims, CrlState, Names},
+    known_links,
     report::{Report, SigningKey},
     signers,
     tcb::Product,
@@ -10,7 +11,7 @@ use super::{
 use crate::{
     cert::{
         Certificate, Chain, ChainOptions, Crl, Curve, Hash, Provenance, PublicKey, Roots, SignatureAlgorithm,
-        build_chain,
+        build_chain_over,
     },
     check::{Checks, Verdict, Weight},
 };
@@ -289,7 +290,7 @@ fn vouch(
     let known = signers();
     let others = given.iter().filter(|certificate| !known.contains(certificate));
     let intermediates: Vec<Certificate> = known.iter().chain(others.copied()).cloned().collect();
-    let built = build_chain(certificate, &intermediates, roots, now_s, &ChainOptions::default())
+    let built = build_chain_over(certificate, &intermediates, roots, now_s, &ChainOptions::default(), known_links())
         .map_err(|error| error.to_string())
         .and_then(|chain| check_chain(chain, &vek, &given));
     let (chain, key) = match built {
