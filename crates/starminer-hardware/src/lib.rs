@@ -11,6 +11,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 mod check;
+pub mod snp;
 
 pub use check::{Check, Checks, Verdict, Weight};
