@@ -12,5 +12,6 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod event_log;
 
 pub use check::{Check, Checks, Verdict, Weight};
