@@ -14,5 +14,6 @@
 pub mod cert;
 mod check;
 pub mod event_log;
+pub mod ima;
 
 pub use check::{Check, Checks, Verdict, Weight};

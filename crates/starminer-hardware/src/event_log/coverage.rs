@@ -168,10 +168,9 @@ pub(super) fn coverage<'a>(event: &Event<'a>, banks: &[Bank]) -> (Coverage, &'a 
     if let Some(content) = candidates.into_iter().flatten().find(|content| hashes_to(event, banks, &[content])) {
         return (Coverage::Content, content);
     }
-    if event.kind == EventKind::IPL {
-        if name(data).is_some_and(|name| hashes_to(event, banks, &[name.as_bytes(), b"\0"])) {
-            return (Coverage::Name, data);
-        }
+    let named = || name(data).is_some_and(|name| hashes_to(event, banks, &[name.as_bytes(), b"\0"]));
+    if event.kind == EventKind::IPL && named() {
+        return (Coverage::Name, data);
     }
     let promised = matches!(
         event.kind,

@@ -147,10 +147,10 @@ pub(super) fn examine(items: &[&Item<'_>]) -> Register7 {
         } else if config && !separated && before == Certainty::Told {
             if let Some(database) = databases.named(&variable).filter(|database| **database == Database::Unknown) {
                 *database = parse_signature_lists(variable.contents).map_or(Database::Unreadable, Database::Known);
-            } else if variable.vendor == Guid::GLOBAL_VARIABLE {
-                if let Some(mode) = MODES.iter().position(|mode| *mode == variable.name) {
-                    modes[mode] = modes[mode].or(variable.boolean());
-                }
+            } else if variable.vendor == Guid::GLOBAL_VARIABLE
+                && let Some(mode) = MODES.iter().position(|mode| *mode == variable.name)
+            {
+                modes[mode] = modes[mode].or(variable.boolean());
             }
         }
     }

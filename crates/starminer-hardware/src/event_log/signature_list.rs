@@ -82,7 +82,7 @@ pub fn parse_signature_lists(mut bytes: &[u8]) -> Option<Vec<Signature>> {
         let (list_bytes, header_bytes, signature_bytes) = (number(16)?, number(20)?, number(24)?);
         let list = bytes.get(28..list_bytes)?.get(header_bytes..)?;
         // An owner, and something that it owns.
-        if signature_bytes <= 16 || list.len() % signature_bytes != 0 {
+        if signature_bytes <= 16 || !list.len().is_multiple_of(signature_bytes) {
             return None;
         }
         if signatures.len() + list.len() / signature_bytes > MAX_DATABASE_ENTRIES {

@@ -108,7 +108,7 @@ impl<'a> Variable<'a> {
 
 /// Text in UTF-16, little-endian; `None` where it is not.
 pub(super) fn utf16(bytes: &[u8]) -> Option<String> {
-    if bytes.len() % 2 != 0 {
+    if !bytes.len().is_multiple_of(2) {
         return None;
     }
     let units = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
