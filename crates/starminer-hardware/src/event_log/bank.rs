@@ -124,11 +124,6 @@ impl Digest {
         Self::padded(bank, &[byte; MAX_DIGEST_BYTES])
     }
 
-    /// What register `index` holds after a reset: registers 17 to 22 belong to a dynamic launch, which puts zeroes there.
-    pub(crate) fn initial(bank: Bank, index: u32) -> Self {
-        Self::filled(bank, if (17..=22).contains(&index) { 0xff } else { 0 })
-    }
-
     /// The register's value once `measured` is extended into it.
     pub(crate) fn extended(&self, measured: &[u8]) -> Self {
         self.bank.hash(&[self.as_bytes(), measured])

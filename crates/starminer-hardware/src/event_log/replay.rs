@@ -89,9 +89,9 @@ fn literal_register_0(log: &EventLog<'_>, bank: Bank) -> Option<Digest> {
     named.then_some(value)
 }
 
-/// What a register holds before anything is extended into it.
+/// What a register holds before anything is extended into it: zeroes, also in those that a dynamic launch resets before it measures.
 pub(super) fn start(bank: Bank, index: u32, startup_locality: Option<u8>) -> Digest {
-    let value = Digest::initial(bank, index);
+    let value = Digest::filled(bank, 0);
     match startup_locality {
         Some(locality) if index == 0 => value.with_last_byte(locality),
         _ => value,

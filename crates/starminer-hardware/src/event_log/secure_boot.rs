@@ -87,8 +87,8 @@ pub struct Authority {
     pub variable: String,
     /// SHA-256 of the certificate, or of the contents if they are none.
     pub sha256: String,
-    /// Whether it is an entry of the measured `db`.
-    pub in_db: bool,
+    /// Whether it is an entry of the measured `db`, where that is known.
+    pub in_db: Option<bool>,
     /// Whether firmware measured it after it had measured the databases.
     pub after_separator: bool,
     /// The contents, where they are a line of text (`SbatLevel`).
@@ -207,7 +207,10 @@ fn describe_authority(event: usize, after_separator: bool, variable: &Variable<'
         _ => variable.contents,
     };
     let sha256 = super::Bank::Sha256.hash(&[contents]).to_hex();
-    let in_db = db.signatures().iter().any(|signature| signature.fingerprint() == sha256);
+    let in_db = match db {
+        Database::Known(signatures) => Some(signatures.iter().any(|signature| signature.fingerprint() == sha256)),
+        Database::Unknown | Database::Unreadable => None,
+    };
     let text = std::str::from_utf8(contents)
         .ok()
         .filter(|text| text.len() <= 256 && text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)))

@@ -61,6 +61,9 @@ fn parse(index: usize, line: &[u8]) -> Option<Result<Entry<'_>, ParseError>> {
     let [Field::Digest, Field::Name, others @ ..] = &fields[..] else {
         return Some(Err(ParseError::Template(index)));
     };
+    if others.iter().any(|field| !matches!(field, Field::Signature | Field::Hex)) {
+        return Some(Err(ParseError::Template(index)));
+    }
     let (prefix, digest) = split_digest(file_digest)?;
     let digest = from_hex(digest)?;
     // Each field has a space before it, and an empty one nothing behind that. A path may have spaces of its own, and tools cut spaces off the

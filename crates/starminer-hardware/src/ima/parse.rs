@@ -236,6 +236,8 @@ pub(super) enum Field {
     Name,
     /// `sig`.
     Signature,
+    /// Others that text gives in hex: read over.
+    Hex,
     /// Any other: read over.
     Bytes,
 }
@@ -259,6 +261,7 @@ pub(super) fn fields(template: &str) -> Option<Vec<Field>> {
             "d-ng" | "d-ngv2" => Field::Digest,
             "n-ng" => Field::Name,
             "sig" => Field::Signature,
+            "buf" | "modsig" | "d-modsig" | "evmsig" => Field::Hex,
             _ => Field::Bytes,
         })
         .collect();
@@ -375,7 +378,7 @@ impl<'a> Entry<'a> {
                 self.path = Some(path.into());
             }
             Field::Signature if !contents.is_empty() => self.signature = Some(contents.into()),
-            Field::Signature | Field::Bytes => {}
+            Field::Signature | Field::Hex | Field::Bytes => {}
         }
         Some(())
     }
