@@ -246,7 +246,11 @@ fn what_is_no_list_is_refused_by_its_shape() {
         ("a digest of no bank", b"10 00 ima-ng sha1:00 /a\n".to_vec(), ParseError::Line(1)),
         ("an empty line", b"1\n".to_vec(), ParseError::Line(1)),
         ("register 24", text.replacen("10 ", "24 ", 1).into_bytes(), ParseError::Register(0)),
-        ("a template that text does not carry", text.replace("ima-ng", "evm-sig").into_bytes(), ParseError::Template(0)),
+        (
+            "a template that text does not carry",
+            text.replace("ima-ng", "evm-sig").into_bytes(),
+            ParseError::Template(0),
+        ),
     ] {
         let found = MeasurementList::parse(&bytes).map(|list| list.len());
         match (what, found) {

@@ -69,19 +69,19 @@ fn parse(index: usize, line: &[u8]) -> Option<Result<Entry<'_>, ParseError>> {
     // Each field has a space before it, and an empty one nothing behind that. A path may have spaces of its own, and tools cut spaces off the
     // end of lines, so that both ways to read the rest are tried; the digest tells.
     let mut read = None;
-    for others in [others, &[]] {
+    let ways: &[&[Field]] = if others.is_empty() { &[&[]] } else { &[others, &[]] };
+    for others in ways {
         let missing = fields.len() - 2 - others.len();
         let Some((path, values)) = split_end(rest, others.len()) else { continue };
         let Some(values) = values.into_iter().map(from_hex).collect::<Option<Vec<_>>>() else { continue };
-        let mut data = Vec::new();
+        let mut data = Vec::with_capacity(line.len());
         push(&mut data, &[prefix, b":\0", &digest]);
         push(&mut data, &[path, b"\0"]);
         values.iter().for_each(|value| push(&mut data, &[value]));
         (0..missing).for_each(|_| push(&mut data, &[]));
-        let candidate = (path, values, data);
-        let agrees = bank.hash(&[&candidate.2]).as_bytes() == &*entry.template_digest;
+        let agrees = ways.len() == 1 || bank.hash(&[&data]).as_bytes() == &*entry.template_digest;
         if agrees || read.is_none() {
-            read = Some(candidate);
+            read = Some((path, values, data));
         }
         if agrees {
             break;
