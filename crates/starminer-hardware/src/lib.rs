@@ -13,6 +13,8 @@
 
 pub mod cert;
 mod check;
+pub mod event_log;
+pub mod ima;
 pub mod snp;
 
 pub use check::{Check, Checks, Verdict, Weight};
