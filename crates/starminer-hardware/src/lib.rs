@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 mod check;
 
 pub use check::{Check, Checks, Verdict, Weight};
