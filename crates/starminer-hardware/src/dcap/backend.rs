@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use dcap_qvl::config::{Config, CryptoProvider, EcdsaSigEncoder, ParsedCert, PckCa, X509Codec};
 use dcap_qvl::verify::QuoteVerifier;
-use webpki::types::SignatureVerificationAlgorithm;
+use rustls_pki_types::SignatureVerificationAlgorithm;
 
 use crate::cert::{Certificate, der};
 
@@ -100,8 +100,14 @@ pub fn second_opinion(
         .map_err(|error| format!("{error:#}"))?;
     let ours = &verified.claims().tcb;
     if report.status != ours.status.to_string() || report.advisory_ids != ours.advisories {
-        return Err(anyhow!("{} with {:?}, not {} with {:?}", report.status, report.advisory_ids, ours.status, ours.advisories)
-            .to_string());
+        return Err(anyhow!(
+            "{} with {:?}, not {} with {:?}",
+            report.status,
+            report.advisory_ids,
+            ours.status,
+            ours.advisories
+        )
+        .to_string());
     }
     Ok(())
 }

@@ -88,7 +88,9 @@ pub struct Endorsements {
 
 impl std::fmt::Debug for Endorsements {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endorsements").field("digest", &data_encoding::HEXLOWER.encode(&self.digest)).finish_non_exhaustive()
+        f.debug_struct("Endorsements")
+            .field("digest", &data_encoding::HEXLOWER.encode(&self.digest))
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,10 +111,14 @@ impl Endorsements {
         }
         let file: File = serde_json::from_slice(json).map_err(|error| EndorsementsError::Json(error.to_string()))?;
         let certificates = |member, pem: &Option<String>| {
-            pem.as_deref().map(|pem| Certificate::read(pem.as_bytes()).map_err(|error| fault(member, error))).transpose()
+            pem.as_deref()
+                .map(|pem| Certificate::read(pem.as_bytes()).map_err(|error| fault(member, error)))
+                .transpose()
         };
         let crl = |member, hex: &Option<String>| {
-            hex.as_deref().map(|hex| Crl::from_der(&unhex(member, hex)?).map_err(|error| fault(member, error))).transpose()
+            hex.as_deref()
+                .map(|hex| Crl::from_der(&unhex(member, hex)?).map_err(|error| fault(member, error)))
+                .transpose()
         };
         let tcb_info = signed(
             "tcb_info",

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use crate::cert::{Certificate, ChainOptions, Crl, Curve, Hash, LeafRole, PublicKey, Roots, SignatureAlgorithm, build_chain};
+use crate::cert::{
+    Certificate, ChainOptions, Crl, Curve, Hash, LeafRole, PublicKey, Roots, SignatureAlgorithm, build_chain,
+};
 use crate::{Checks, Verdict, Weight};
 
 use super::endorsements::{Endorsements, Signed};
@@ -149,9 +151,7 @@ impl<'a> Judge<'a> {
     fn not_revoked(&self, certificate: &Certificate) -> Result<(), String> {
         match self.root_list {
             None => Err("whether the root revoked it is not known without its revocation list".into()),
-            Some(list) if list.names(certificate) => {
-                Err(format!("the root CA revoked {}", certificate.subject_name()))
-            }
+            Some(list) if list.names(certificate) => Err(format!("the root CA revoked {}", certificate.subject_name())),
             Some(_) => Ok(()),
         }
     }
@@ -167,10 +167,8 @@ impl<'a> Judge<'a> {
             );
         };
         let result = self.authority(chain).and_then(|authority| {
-            let verified = list
-                .verify(&authority, self.now_s)
+            list.verify(&authority, self.now_s)
                 .map_err(|error| format!("of PCK certificates, {error}{}", when(&error)))?;
-            drop(verified);
             Ok(authority)
         });
         match result {
@@ -239,7 +237,9 @@ impl<'a> Judge<'a> {
             .public_key()
             .map_err(|error| error.to_string())
             .and_then(|key| if p256(&key) { Ok(key) } else { Err("the signer's key is not of P-256".into()) })
-            .and_then(|key| key.verify(ECDSA, signed.text.as_bytes(), &signed.signature).map_err(|error| error.to_string()))
+            .and_then(|key| {
+                key.verify(ECDSA, signed.text.as_bytes(), &signed.signature).map_err(|error| error.to_string())
+            })
             .map(|()| "holds".to_owned());
         let holds = self.out.checks.require(names.signature, signature);
         self.out.from_s = self.out.from_s.max(signed.issued_s);

@@ -24,7 +24,9 @@ pub(super) fn read_chain(pem: &[u8]) -> Result<Vec<Certificate>, String> {
         match (&mut block, line) {
             (None, "") => {}
             (None, "-----BEGIN CERTIFICATE-----") if chain.len() < MAX_CHAIN => block = Some(String::new()),
-            (None, "-----BEGIN CERTIFICATE-----") => return Err("the certificate chain has more than three certificates".into()),
+            (None, "-----BEGIN CERTIFICATE-----") => {
+                return Err("the certificate chain has more than three certificates".into());
+            }
             (Some(base64), "-----END CERTIFICATE-----") => {
                 let der = data_encoding::BASE64
                     .decode(base64.as_bytes())

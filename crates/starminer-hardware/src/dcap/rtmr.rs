@@ -54,7 +54,12 @@ pub fn check_rtmrs(verified: &Verified, replayed: &[[u8; 48]; 4]) -> Checks {
     for (number, name) in NAMES.into_iter().enumerate() {
         match quoted {
             None => {
-                checks.push(name, Verdict::Fail, Weight::Required, "an SGX enclave has no registers that a log could explain");
+                checks.push(
+                    name,
+                    Verdict::Fail,
+                    Weight::Required,
+                    "an SGX enclave has no registers that a log could explain",
+                );
             }
             Some(quoted) if quoted[number] == replayed[number] => {
                 checks.push(name, Verdict::Pass, Weight::Required, "the log's events lead to the quoted value");

@@ -22,7 +22,7 @@ pub struct Level {
 }
 
 impl Level {
-    fn merged(self, other: &Self) -> Self {
+    pub(super) fn merged(self, other: &Self) -> Self {
         let merged = TcbStatusWithAdvisory::new(self.status, self.advisories)
             .merge(&TcbStatusWithAdvisory::new(other.status, other.advisories.clone()));
         Self { status: merged.status, advisories: merged.advisory_ids, date_s: self.date_s.min(other.date_s) }
@@ -170,7 +170,12 @@ pub(super) fn module_matches(info: &TcbInfo, td: &TdReport) -> Result<String, St
 /// Whether the quoting enclave is the one of the identity.
 pub(super) fn qe_matches(identity: &QeIdentity, tee: Tee, qe: &SgxReport) -> Result<String, String> {
     if identity.id != tee.qe_identity() {
-        return Err(format!("the identity given is that of {}, a quote of {} needs {}", identity.id, tee.name(), tee.qe_identity()));
+        return Err(format!(
+            "the identity given is that of {}, a quote of {} needs {}",
+            identity.id,
+            tee.name(),
+            tee.qe_identity()
+        ));
     }
     if qe.mr_signer != identity.mrsigner {
         return Err("the quoting enclave's MRSIGNER is not that of its identity".into());
@@ -191,11 +196,10 @@ pub(super) fn qe_matches(identity: &QeIdentity, tee: Tee, qe: &SgxReport) -> Res
 
 /// The first level that the quoting enclave reaches.
 pub(super) fn qe_level(identity: &QeIdentity, isv_svn: u16) -> Result<Level, String> {
-    let level = identity
-        .tcb_levels
-        .iter()
-        .find(|level| isv_svn >= level.tcb.isvsvn)
-        .ok_or_else(|| format!("the quoting enclave's security version {isv_svn} reaches no level of its identity"))?;
+    let level =
+        identity.tcb_levels.iter().find(|level| isv_svn >= level.tcb.isvsvn).ok_or_else(|| {
+            format!("the quoting enclave's security version {isv_svn} reaches no level of its identity")
+        })?;
     if !matches!(
         level.tcb_status,
         TcbStatus::UpToDate

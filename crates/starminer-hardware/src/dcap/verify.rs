@@ -157,11 +157,18 @@ fn note(quote: &Quote, checks: &mut Checks) {
     let (verdict, reason) = match quote.trailing {
         Trailing::None => (Verdict::Pass, "nothing follows the quote".into()),
         Trailing::Zeros(count) => (Verdict::Pass, format!("{count} zero bytes follow the quote and are no part of it")),
-        Trailing::Other(count) => (Verdict::Fail, format!("{count} bytes follow the quote; nothing signs them and they are ignored")),
+        Trailing::Other(count) => {
+            (Verdict::Fail, format!("{count} bytes follow the quote; nothing signs them and they are ignored"))
+        }
     };
     checks.push("dcap.trailing-bytes", verdict, Weight::Informative, reason);
     if quote.version > 3 && quote.header_svns != (0, 0) {
-        checks.push("dcap.header-reserved", Verdict::Fail, Weight::Informative, "reserved bytes of the header are not zero");
+        checks.push(
+            "dcap.header-reserved",
+            Verdict::Fail,
+            Weight::Informative,
+            "reserved bytes of the header are not zero",
+        );
     }
 }
 
@@ -269,7 +276,13 @@ fn appraise_platform(
     let endorsements = &judged.endorsements;
     let Some((chain, platform)) = signatures else {
         let reason = "not made for a quote whose signatures do not hold";
-        for name in ["dcap.pck-revocation", "dcap.tcb-info-match", "dcap.qe-identity-match", "dcap.tcb-level", "dcap.qe-tcb-level"] {
+        for name in [
+            "dcap.pck-revocation",
+            "dcap.tcb-info-match",
+            "dcap.qe-identity-match",
+            "dcap.tcb-level",
+            "dcap.qe-tcb-level",
+        ] {
             skip(checks, name, reason);
         }
         return None;
@@ -289,7 +302,10 @@ fn appraise_platform(
     let outcome = if revoked {
         Err("the TCB is revoked: nothing that it signs can be trusted".to_owned())
     } else {
-        Ok(format!("{status}, advisories: {}", if total.advisories.is_empty() { "none".into() } else { total.advisories.join(", ") }))
+        Ok(format!(
+            "{status}, advisories: {}",
+            if total.advisories.is_empty() { "none".into() } else { total.advisories.join(", ") }
+        ))
     };
     checks.require("dcap.tcb-status", outcome);
     Some(PlatformTcb { status, advisories: total.advisories, platform: launch, current, qe })
@@ -299,9 +315,11 @@ fn appraise_platform(
 fn revocation(chain: &Chain, platform: &Platform, judged: &Judged, checks: &mut Checks) {
     const NAME: &str = "dcap.pck-revocation";
     let [leaf, authority, _] = chain.certificates() else { return };
-    let (Some(root_list), Some(list), Some(issuer)) =
-        (judged.endorsements.root_ca_crl.as_ref().filter(|_| judged.root_list), &judged.endorsements.pck_crl, &judged.pck_ca)
-    else {
+    let (Some(root_list), Some(list), Some(issuer)) = (
+        judged.endorsements.root_ca_crl.as_ref().filter(|_| judged.root_list),
+        &judged.endorsements.pck_crl,
+        &judged.pck_ca,
+    ) else {
         return skip(checks, NAME, format!("needs both revocation lists ({})", platform.wanted()));
     };
     let result = if root_list.names(authority) {
@@ -339,7 +357,13 @@ fn platform_tcb(
     let info = &signed.content;
     let (fmspc, pce_id) = (hex(&platform.fmspc), hex(&platform.pce_id));
     let matches = if info.id != tee.tcb_info() || info.version != 3 {
-        Err(format!("TCB info is of {} version {}, a quote of {} needs {} version 3", info.id, info.version, tee.name(), tee.tcb_info()))
+        Err(format!(
+            "TCB info is of {} version {}, a quote of {} needs {} version 3",
+            info.id,
+            info.version,
+            tee.name(),
+            tee.tcb_info()
+        ))
     } else if !info.fmspc.eq_ignore_ascii_case(&fmspc) {
         Err(format!("FMSPC mismatch: TCB info is for {}, the platform is {fmspc}", info.fmspc.to_ascii_lowercase()))
     } else if !info.pce_id.eq_ignore_ascii_case(&pce_id) {
@@ -392,7 +416,14 @@ fn describe(level: &Level) -> String {
     format!("{} (TCB of {})", level.status, super::time::readable(level.date_s))
 }
 
-fn assemble(quote: &Quote, tcb: PlatformTcb, chain: &Chain, platform: Platform, judged: &Judged, now_s: u64) -> Verified {
+fn assemble(
+    quote: &Quote,
+    tcb: PlatformTcb,
+    chain: &Chain,
+    platform: Platform,
+    judged: &Judged,
+    now_s: u64,
+) -> Verified {
     let mut expiries = judged.expiries.clone();
     let chain_until = u64::try_from(chain.not_after_s()).unwrap_or(0);
     match expiries.iter_mut().find(|known| known.what == "certificates") {
