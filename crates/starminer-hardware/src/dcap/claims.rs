@@ -258,14 +258,14 @@ fn sgx(report: &SgxReport) -> Vec<(&'static str, Value)> {
         ("misc_select", report.misc_select.into()),
         ("cet_attributes", report.cet_attributes.into()),
         ("cpu_svn", hex(&report.cpu_svn).into()),
-        ("xfrm", format!("{:016x}", report.xfrm()).into()),
+        ("xfrm", hex(&report.xfrm().to_le_bytes()).into()),
         (
             "attributes",
             json!({
                 "raw": hex(&report.attributes),
                 "debug": report.flags() & SgxReport::DEBUG != 0,
                 "set": SgxAttribute::names(report.flags()),
-                "reserved": format!("{:016x}", SgxAttribute::reserved(report.flags())),
+                "reserved": hex(&SgxAttribute::reserved(report.flags()).to_le_bytes()),
             }),
         ),
     ]
@@ -282,14 +282,14 @@ fn tdx(report: &TdReport) -> Vec<(&'static str, Value)> {
         ("mr_config_id", hex(&report.mr_config_id).into()),
         ("mr_owner", hex(&report.mr_owner).into()),
         ("mr_owner_config", hex(&report.mr_owner_config).into()),
-        ("xfam", format!("{:016x}", report.xfam).into()),
+        ("xfam", hex(&report.xfam.to_le_bytes()).into()),
         (
             "attributes",
             json!({
                 "raw": hex(&report.td_attributes.to_le_bytes()),
                 "debug": report.td_attributes & TdAttribute::Debug.bit() != 0,
                 "set": TdAttribute::names(report.td_attributes),
-                "reserved": format!("{:016x}", TdAttribute::reserved(report.td_attributes)),
+                "reserved": hex(&TdAttribute::reserved(report.td_attributes).to_le_bytes()),
             }),
         ),
     ];

@@ -30,8 +30,6 @@ pub(super) struct Judged {
     pub(super) pck_ca: Option<Certificate>,
     /// Whether the root's list counts.
     pub(super) root_list: bool,
-    pub(super) tcb_info: bool,
-    pub(super) qe_identity: bool,
     pub(super) from_s: u64,
     pub(super) expiries: Vec<Expiry>,
 }
@@ -59,8 +57,6 @@ pub(super) fn judge(endorsements: &Arc<Endorsements>, root: &Certificate, now_s:
         checks: Checks::new(),
         pck_ca: None,
         root_list: false,
-        tcb_info: false,
-        qe_identity: false,
         from_s: 0,
         expiries: Vec::new(),
     };
@@ -88,9 +84,10 @@ pub(super) fn judge(endorsements: &Arc<Endorsements>, root: &Certificate, now_s:
         expiry: "qe-identity",
     };
     let signer = judge.signed(&TCB, endorsements.tcb_info.as_ref(), None);
-    judge.out.tcb_info = signer.is_some();
-    let known = signer.filter(|_| same_signer);
-    judge.out.qe_identity = judge.signed(&QE, endorsements.qe_identity.as_ref(), known).is_some();
+    let known = signer.clone().filter(|_| same_signer);
+    let other = judge.signed(&QE, endorsements.qe_identity.as_ref(), known);
+    let signers: Vec<Certificate> = [judge.out.pck_ca.clone(), signer, other].into_iter().flatten().collect();
+    judge.signers_not_revoked(&signers);
     judge.out
 }
 
@@ -136,7 +133,7 @@ impl<'a> Judge<'a> {
             return self.missing(NAME, "no revocation list of the root CA is given: fetch it (rootcacrl)".into());
         };
         let result = match list.verify(self.root, self.now_s) {
-            Err(error) => Err(format!("the root CA's {error}{}", when(&error))),
+            Err(error) => Err(format!("of the root CA, {error}{}", when(&error))),
             Ok(verified) if verified.revokes(self.root) => Err("the root CA revoked itself".into()),
             Ok(_) => Ok(format!("signed by the root and current until {}", until(list))),
         };
@@ -147,13 +144,18 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether the root took a certificate back; its list has to count for that.
-    fn not_revoked(&self, certificate: &Certificate) -> Result<(), String> {
-        match self.root_list {
-            None => Err("whether the root revoked it is not known without its revocation list".into()),
-            Some(list) if list.names(certificate) => Err(format!("the root CA revoked {}", certificate.subject_name())),
-            Some(_) => Ok(()),
-        }
+    /// Whether the root took back any of those that sign endorsements; its list has to count for that.
+    fn signers_not_revoked(&mut self, signers: &[Certificate]) {
+        const NAME: &str = "dcap.signer-revocation";
+        let Some(list) = self.root_list else {
+            return self
+                .missing(NAME, "needs a revocation list of the root CA that counts: fetch it (rootcacrl)".into());
+        };
+        let result = match signers.iter().find(|signer| list.names(signer)) {
+            Some(revoked) => Err(format!("the root CA revoked {}", revoked.subject_name())),
+            None => Ok("the root CA revoked none that signs endorsements".to_owned()),
+        };
+        self.out.checks.require(NAME, result);
     }
 
     fn pck_list(&mut self, endorsements: &'a Endorsements) {
@@ -198,12 +200,11 @@ impl<'a> Judge<'a> {
         let (leaf, above) = chain.split_first().ok_or("its chain is empty")?;
         check_root(above, self.root)?;
         let built = build_chain(leaf, &[], &self.roots, self.now_s, options)
-            .map_err(|error| format!("the issuer's chain: {error}"))?;
-        self.not_revoked(built.leaf())?;
+            .map_err(|error| format!("its issuer's chain: {error}"))?;
         Ok(built.leaf().clone())
     }
 
-    /// JSON that Intel signed. Gives its signer's certificate where all holds.
+    /// JSON that Intel signed. Gives its signer's certificate where the root issued it.
     fn signed<T>(
         &mut self,
         names: &SignedNames,
@@ -218,7 +219,7 @@ impl<'a> Judge<'a> {
             return None;
         };
         let dates = dates(names.what, signed.issued_s, signed.next_update_s, self.now_s);
-        let current = self.out.checks.require(names.dates, dates);
+        self.out.checks.require(names.dates, dates);
         let signer = match known {
             Some(signer) => Ok(signer),
             None => self.below_root(&signed.chain, &ChainOptions::default()),
@@ -231,7 +232,7 @@ impl<'a> Judge<'a> {
             }
             Ok(signer) => signer,
         };
-        let reason = format!("{} issued by the root, not revoked", signer.subject_name());
+        let reason = format!("{} issued by the root", signer.subject_name());
         self.out.checks.require(names.chain, Ok(reason));
         let signature = signer
             .public_key()
@@ -241,12 +242,12 @@ impl<'a> Judge<'a> {
                 key.verify(ECDSA, signed.text.as_bytes(), &signed.signature).map_err(|error| error.to_string())
             })
             .map(|()| "holds".to_owned());
-        let holds = self.out.checks.require(names.signature, signature);
+        self.out.checks.require(names.signature, signature);
         self.out.from_s = self.out.from_s.max(signed.issued_s);
         self.out.expiries.push(Expiry { what: names.expiry, at_s: signed.next_update_s });
         self.from(signer.not_before_s());
         self.expires("certificates", signer.not_after_s());
-        (holds && current).then_some(signer)
+        Some(signer)
     }
 }
 

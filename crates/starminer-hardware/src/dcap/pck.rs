@@ -46,6 +46,35 @@ pub(super) fn read_chain(pem: &[u8]) -> Result<Vec<Certificate>, String> {
     }
 }
 
+/// Whether certification data that is no chain is about the PCK certificate that was given beside the quote.
+///
+/// Types 1 to 3 are the platform's id, plain or encrypted, with CPUSVN, PCESVN and PCE id behind it; type 4 is the certificate alone.
+pub(super) fn names_platform(kind: u16, data: &[u8], leaf: &Certificate, platform: &Platform) -> Result<(), String> {
+    let ppid_len = match kind {
+        1 => 16,
+        2 => 256,
+        3 => 384,
+        4 => {
+            let alone = read_chain(data)?;
+            return if alone == [leaf.clone()] {
+                Ok(())
+            } else {
+                Err("the quote's PCK certificate is not the one given".into())
+            };
+        }
+        kind => return Err(format!("certification data of type {kind} is not known")),
+    };
+    let svns = [&platform.cpu_svn[..], &platform.pce_svn.to_le_bytes(), &platform.pce_id].concat();
+    match data.split_at_checked(ppid_len) {
+        Some((_, rest)) if rest != svns => Err("the PCK certificate given is of another TCB than the quote's".into()),
+        Some((ppid, _)) if kind == 1 && ppid != platform.ppid => {
+            Err("the PCK certificate given is of another platform".into())
+        }
+        Some(_) => Ok(()),
+        None => Err("the quote's certification data has another length than its type".into()),
+    }
+}
+
 /// What a PCK certificate says of its platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {

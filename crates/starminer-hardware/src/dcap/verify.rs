@@ -13,7 +13,7 @@ use super::claims::{Claims, PlatformTcb, Snapshot};
 use super::endorsements::Endorsements;
 use super::judge::{ECDSA, Expiry, Judged, check_root, judge, p256};
 use super::parse::{PCK_CHAIN, Quote, Trailing};
-use super::pck::{Platform, hex, read_chain};
+use super::pck::{Platform, hex, names_platform, read_chain};
 use super::tcb::{Level, module_matches, platform_level, qe_level, qe_matches, relaunch};
 
 /// What became of a quote.
@@ -205,6 +205,9 @@ fn signatures(
     );
     let chain = pck_chain(quote, endorsements, roots, now_s).and_then(|chain| {
         let platform = Platform::of(chain.leaf())?;
+        if quote.certification.kind != PCK_CHAIN {
+            names_platform(quote.certification.kind, &quote.certification.data, chain.leaf(), &platform)?;
+        }
         Ok((chain, platform))
     });
     let (chain, platform) = match chain {

@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod altered;
+mod forged;
+mod pki;
+mod policy;
 mod real;
 mod samples;
