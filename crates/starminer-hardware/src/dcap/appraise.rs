@@ -6,6 +6,7 @@ use crate::cert::Provenance;
 use crate::{Checks, Verdict, Weight};
 
 use super::body::{Body, SgxReport, TdReport};
+use super::judge::Expiry;
 use super::parse::Trailing;
 use super::pck::hex;
 use super::policy::{
@@ -27,11 +28,12 @@ pub fn appraise(verified: &Verified, policy: &Policy) -> Checks {
     bytes(&mut checks, "dcap.policy.report-data", "report data", &policy.report_data, *claims.body.report_data());
     trailing(&mut checks, claims.trailing, policy.trailing_bytes);
     let tcb = &claims.tcb;
-    let mut platform = tcb.platform.clone();
-    if let Some(current) = &tcb.current {
-        platform.status = super::tcb::relaunch(platform.status, current.status);
-    }
+    let platform = platform_level(verified);
     status(&mut checks, "dcap.policy.tcb-status", "the platform", &policy.tcb_status, &platform, verified.at_s());
+    if let Some(current) = &tcb.current {
+        let what = "the platform with its current TDX module";
+        status(&mut checks, "dcap.policy.current-tcb-status", what, &policy.tcb_status, current, verified.at_s());
+    }
     status(
         &mut checks,
         "dcap.policy.qe-tcb-status",
@@ -56,6 +58,44 @@ pub fn appraise(verified: &Verified, policy: &Policy) -> Checks {
         Body::Tdx(report) => tdx(&mut checks, report, &policy.tdx),
     }
     checks
+}
+
+/// Until when the verdicts stand that rest on time, soonest first: what verification rests on, and what this policy grants for a while.
+///
+/// With newer endorsements there may be a later end, or an earlier one.
+#[must_use]
+pub fn forecast(verified: &Verified, policy: &Policy) -> Vec<Expiry> {
+    let mut ends = verified.expiries().to_vec();
+    let tcb = &verified.claims().tcb;
+    for (what, table, level) in
+        [("tcb-grace", &policy.tcb_status, &platform_level(verified)), ("qe-tcb-grace", &policy.qe_tcb_status, &tcb.qe)]
+    {
+        if let StatusRule::AcceptDays(days) = table.rule(level.status) {
+            ends.push(Expiry { what, at_s: days_after(level.date_s, days) });
+        }
+    }
+    ends.push(Expiry { what: "endorsement-age", at_s: endorsed_until_s(verified, policy) });
+    ends.sort_by_key(|end| end.at_s);
+    ends
+}
+
+const fn days_after(at_s: u64, days: u32) -> u64 {
+    at_s.saturating_add(days as u64 * DAY_S)
+}
+
+/// The platform's level, with what an updated module beneath it changes.
+fn platform_level(verified: &Verified) -> Level {
+    let tcb = &verified.claims().tcb;
+    let mut level = tcb.platform.clone();
+    if let Some(current) = &tcb.current {
+        level.status = super::tcb::relaunch(level.status, current.status);
+    }
+    level
+}
+
+fn endorsed_until_s(verified: &Verified, policy: &Policy) -> u64 {
+    let used = verified.claims().endorsements();
+    days_after(used.tcb_info_issued_s.min(used.qe_identity_issued_s), policy.max_endorsement_age_days)
 }
 
 /// A required check that passes or fails, with a reason for either.
@@ -127,7 +167,7 @@ fn status(checks: &mut Checks, name: &'static str, what: &str, table: &StatusTab
         StatusRule::Accept => Ok(format!("{found}, which the policy accepts")),
         StatusRule::Refuse => Err(format!("{found}, which the policy refuses")),
         StatusRule::AcceptDays(days) => {
-            let until_s = level.date_s.saturating_add(u64::from(days) * DAY_S);
+            let until_s = days_after(level.date_s, days);
             if at_s <= until_s {
                 Ok(format!("{found}, which the policy accepts until {}", readable(until_s)))
             } else {
@@ -158,7 +198,7 @@ fn endorsements(checks: &mut Checks, verified: &Verified, policy: &Policy) {
         floor => hold(checks, name, number >= floor, format!("{number}, the policy's floor is {floor}")),
     }
     let issued_s = used.tcb_info_issued_s.min(used.qe_identity_issued_s);
-    let until_s = issued_s.saturating_add(u64::from(policy.max_endorsement_age_days) * DAY_S);
+    let until_s = endorsed_until_s(verified, policy);
     let reason = format!(
         "issued {}, the policy takes them for {} days, until {}",
         readable(issued_s),

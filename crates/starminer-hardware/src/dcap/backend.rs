@@ -1,6 +1,5 @@
 //! What `dcap-qvl` is run with: this crate's certificates, and aws-lc-rs beneath.
 
-use anyhow::anyhow;
 use dcap_qvl::config::{Config, CryptoProvider, EcdsaSigEncoder, ParsedCert, PckCa, X509Codec};
 use dcap_qvl::verify::QuoteVerifier;
 use rustls_pki_types::SignatureVerificationAlgorithm;
@@ -100,14 +99,10 @@ pub fn second_opinion(
         .map_err(|error| format!("{error:#}"))?;
     let ours = &verified.claims().tcb;
     if report.status != ours.status.to_string() || report.advisory_ids != ours.advisories {
-        return Err(anyhow!(
-            "{} with {:?}, not {} with {:?}",
-            report.status,
-            report.advisory_ids,
-            ours.status,
-            ours.advisories
-        )
-        .to_string());
+        return Err(format!(
+            "dcap-qvl finds {} with {:?}, not {} with {:?}",
+            report.status, report.advisory_ids, ours.status, ours.advisories
+        ));
     }
     Ok(())
 }

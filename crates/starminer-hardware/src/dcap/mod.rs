@@ -24,7 +24,7 @@ mod tcb;
 mod time;
 mod verify;
 
-pub use appraise::appraise;
+pub use appraise::{appraise, forecast};
 pub use backend::second_opinion;
 pub use body::{Body, SgxReport, Td15, Td15Extension, TdReport, Tee};
 pub use claims::{Claims, PlatformTcb, Snapshot};

@@ -1,11 +1,11 @@
 //! What a policy demands, one thing at a time.
 
 use starminer_hardware::dcap::{
-    Expect, FlagRule, Hex, Policy, SgxAttribute, StatusRule, TdAttribute, TrailingRule, Verified, appraise,
+    Expect, FlagRule, Hex, Policy, SgxAttribute, StatusRule, TdAttribute, TrailingRule, Verified, appraise, forecast,
 };
 use starminer_hardware::{Checks, Verdict};
 
-use crate::pki::{FMSPC, Form, World};
+use crate::pki::{FMSPC, Form, NOW_S, World};
 use crate::samples::{Sample, fails, find, list, missing};
 
 fn world(form: Form) -> (World, Policy) {
@@ -185,6 +185,11 @@ fn the_quoting_enclave_has_a_table_of_its_own() {
     assert_eq!(find(&checks, "dcap.policy.tcb-status").0, Verdict::Pass);
     fails(&checks, "dcap.policy.advisories", "INTEL-SA-00002");
     policy.qe_tcb_status.out_of_date = StatusRule::AcceptDays(301);
+    let soonest = forecast(&verified, &policy);
+    assert_eq!((soonest[0].what, soonest[0].at_s), ("qe-tcb-grace", NOW_S + 86_400));
+    assert!(soonest.iter().any(|end| end.what == "tcb-info" && end.at_s == NOW_S + 28 * 86_400));
+    assert!(soonest.iter().any(|end| end.what == "endorsement-age" && end.at_s == NOW_S + 27 * 86_400));
+    assert!(soonest.is_sorted_by_key(|end| end.at_s));
     policy.advisories_allowed.insert("INTEL-SA-00002".into());
     assert!(appraise(&verified, &policy).hold());
 }
@@ -200,6 +205,11 @@ fn a_relaunch_has_a_rule() {
     fails(&appraise(&verified, &policy), "dcap.policy.tcb-status", "TDRelaunchAdvised");
     policy.tcb_status.td_relaunch_advised = StatusRule::Accept;
     assert!(appraise(&verified, &policy).hold());
+    // The other way round: the launch was up to date, and the module is not by now.
+    let mut back = world.body();
+    back[584..600].fill(3);
+    back[585] = 0;
+    fails(&appraise(&self::verified(&world, &back), &policy), "dcap.policy.current-tcb-status", "OutOfDate");
     policy.tdx.min_tee_tcb_svn = Hex({
         let mut floor = [0; 16];
         floor[2] = 4;
