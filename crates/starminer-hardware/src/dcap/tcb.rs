@@ -177,6 +177,13 @@ pub(super) fn qe_matches(identity: &QeIdentity, tee: Tee, qe: &SgxReport) -> Res
             tee.qe_identity()
         ));
     }
+    let known = match tee {
+        Tee::Sgx => 2..=2,
+        Tee::Tdx => 2..=3,
+    };
+    if !known.contains(&identity.version) {
+        return Err(format!("the identity of {} has version {}, which is not known", identity.id, identity.version));
+    }
     if qe.mr_signer != identity.mrsigner {
         return Err("the quoting enclave's MRSIGNER is not that of its identity".into());
     }

@@ -210,6 +210,9 @@ fn the_quoting_enclave_is_the_one_of_its_identity() {
     fails(&world(128, 0), "dcap.qe-identity-match", "MRSIGNER");
     fails(&world(256, 3), "dcap.qe-identity-match", "product id");
     fails(&world(258, 1), "dcap.qe-tcb-level", "reaches no level");
+    let mut world = World::new(Form::Sgx3);
+    world.qe_identity["version"] = 3.into();
+    fails(&world.verify().checks, "dcap.qe-identity-match", "version 3");
 }
 
 #[test]
