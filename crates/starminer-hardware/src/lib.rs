@@ -13,6 +13,7 @@
 
 pub mod cert;
 mod check;
+pub mod dcap;
 pub mod event_log;
 pub mod ima;
 pub mod snp;

@@ -173,6 +173,12 @@ impl Crl {
         number.len().cmp(&known.len()).then_with(|| number.cmp(&known))
     }
 
+    /// Whether the list takes this certificate back, for whoever keeps lists that it verified.
+    pub(crate) fn names(&self, certificate: &Certificate) -> bool {
+        certificate.issuer() == self.issuer()
+            && serials(self.part(&self.revoked)).any(|serial| serial == certificate.serial())
+    }
+
     /// Verifies that the issuer signed the list and that it counts at this time.
     ///
     /// # Errors
@@ -213,8 +219,7 @@ impl VerifiedCrl<'_> {
     /// Whether the list takes this certificate back. Only its own issuer's certificates are covered: of others it knows nothing.
     #[must_use]
     pub fn revokes(&self, certificate: &Certificate) -> bool {
-        certificate.issuer() == self.0.issuer()
-            && serials(self.0.part(&self.0.revoked)).any(|serial| serial == certificate.serial())
+        self.0.names(certificate)
     }
 
     /// The list.
