@@ -12,11 +12,14 @@
 mod attest;
 pub mod clock;
 pub mod credential;
+pub mod ek;
 mod kdf;
+mod makers;
 mod pcrs;
 mod policy;
 mod public;
 mod quote;
+mod san;
 mod signature;
 mod template;
 
@@ -67,10 +70,6 @@ impl HashAlg {
             Self::Sha384 => 48,
             Self::Sha512 => 64,
         }
-    }
-
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512].into_iter().find(|alg| alg.name() == name)
     }
 
     const fn from_tpm(alg: TpmAlgId) -> Option<Self> {
