@@ -240,10 +240,7 @@ fn revocation(checks: &mut Checks, chain: &Chain, context: &Context<'_>) -> usiz
         for list in lists {
             match list.verify(issuer, context.now_s) {
                 Ok(list) if list.revokes(certificate) => {
-                    checks.require(
-                        NAME,
-                        Err(format!("{} took {} back", issuer.subject_name(), hex(certificate.serial()))),
-                    );
+                    checks.require(NAME, Err(format!("{} took {} back", issuer.subject_name(), serial(certificate))));
                     return covered;
                 }
                 Ok(_) => {}
@@ -261,6 +258,14 @@ fn revocation(checks: &mut Checks, chain: &Chain, context: &Context<'_>) -> usiz
         checks.require(NAME, Ok(format!("lists cover {covered} of {all} certificates, and take none back")));
     }
     covered
+}
+
+/// The serial number as tools print it: without the zero that keeps it positive.
+fn serial(certificate: &Certificate) -> String {
+    match certificate.serial() {
+        [0, rest @ ..] if !rest.is_empty() => hex(rest),
+        serial => hex(serial),
+    }
 }
 
 impl Verified {
@@ -347,7 +352,7 @@ impl Claims<'_> {
             "version": tpm.map(|tpm| &tpm.version),
             "specification_family": family,
             "key_algorithm": key.name(),
-            "serial": hex(leaf.serial()),
+            "serial": serial(leaf),
             "subject": leaf.subject_name(),
             "issuer": leaf.issuer_name(),
             "not_before_s": leaf.not_before_s(),
@@ -484,4 +489,22 @@ fn demand(checks: &mut Checks, name: &'static str, demand: Demand, shown: bool, 
         (false, Demand::Required) => checks.push(name, Verdict::Fail, Weight::Required, no),
         (false, Demand::Optional) => checks.push(name, Verdict::NotChecked, Weight::Informative, no),
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody but the makers can make a certificate under their roots; what one of a second maker would get is shown on the chain of a root.
+    #[test]
+    fn a_maker_stands_under_its_own_root_alone() {
+        let root = Certificate::from_der(include_bytes!("../../roots/tpm/nuvoton-2110.der")).expect("a root");
+        let chain = chain(&root, &[], &roots(), 1_720_000_000).expect("the chain of a root");
+        for (id, verdict) in [("NTC", Verdict::Pass), ("IFX", Verdict::Fail), ("NTC ", Verdict::Fail)] {
+            let tpm = san::TpmIdentity { maker: id.to_owned(), model: String::new(), version: String::new() };
+            let mut checks = Checks::new();
+            maker(&mut checks, &chain, Some(&tpm));
+            assert_eq!(checks.as_slice().first().map(|check| check.verdict), Some(verdict), "{id}");
+        }
+    }
 }

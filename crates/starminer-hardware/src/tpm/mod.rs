@@ -72,6 +72,10 @@ impl HashAlg {
         }
     }
 
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512].into_iter().find(|alg| alg.name() == name)
+    }
+
     const fn from_tpm(alg: TpmAlgId) -> Option<Self> {
         match alg {
             TpmAlgId::Sha1 => Some(Self::Sha1),

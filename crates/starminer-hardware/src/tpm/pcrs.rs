@@ -1,6 +1,6 @@
 //! PCR values that somebody says a quote is about. They are worth nothing until their digest is the quote's.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -74,6 +74,31 @@ impl<'de> Deserialize<'de> for PcrIndex {
     }
 }
 
+/// A JSON object that names nothing twice.
+struct Once<K, V>(BTreeMap<K, V>);
+
+impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> Deserialize<'de> for Once<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<K, V>(PhantomData<(K, V)>);
+        impl<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>> de::Visitor<'de> for Visitor<K, V> {
+            type Value = Once<K, V>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object that names nothing twice")
+            }
+            fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Once<K, V>, A::Error> {
+                let mut map = BTreeMap::new();
+                while let Some((key, value)) = entries.next_entry()? {
+                    if map.insert(key, value).is_some() {
+                        return Err(de::Error::custom("named twice"));
+                    }
+                }
+                Ok(Once(map))
+            }
+        }
+        deserializer.deserialize_map(Visitor(PhantomData))
+    }
+}
+
 /// Values by bank and PCR.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PcrValues(BTreeMap<HashAlg, BTreeMap<u8, Vec<u8>>>);
@@ -107,11 +132,20 @@ impl PcrValues {
     }
 
     fn from_json(bytes: &[u8]) -> Result<Self, ParseError> {
-        let json: BTreeMap<HashAlg, BTreeMap<PcrIndex, String>> = serde_json::from_slice(bytes)
-            .map_err(|_| ParseError::Malformed { what: WHAT, why: "not of the form {\"sha256\": {\"0\": \"hex\"}}" })?;
+        let json: Once<String, Once<PcrIndex, String>> =
+            serde_json::from_slice(bytes).map_err(|_| ParseError::Malformed {
+                what: WHAT,
+                why: "not of the form {\"sha256\": {\"0\": \"hex\"}}, each bank and PCR once",
+            })?;
         let mut values = Self::default();
-        for (bank, pcrs) in json {
-            for (index, value) in pcrs {
+        for (bank, pcrs) in json.0 {
+            // What no quote that is accepted can be about.
+            if bank == "sm3_256" {
+                continue;
+            }
+            let bank =
+                HashAlg::from_name(&bank).ok_or(ParseError::Malformed { what: WHAT, why: "of an unknown bank" })?;
+            for (index, value) in pcrs.0 {
                 let value = data_encoding::HEXLOWER_PERMISSIVE
                     .decode(value.as_bytes())
                     .map_err(|_| ParseError::Malformed { what: WHAT, why: "a value is not hexadecimal" })?;

@@ -11,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 /// How long swtpm may take until it listens.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(120);
 
 pub struct Tpm {
     pub dir: TempDir,

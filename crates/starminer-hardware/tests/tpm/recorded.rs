@@ -145,6 +145,26 @@ fn forms_are_told_apart_by_content() {
 }
 
 #[test]
+fn values_in_json_are_strict() {
+    let zero = "00".repeat(32);
+    for (json, reads) in [
+        (format!(r#"{{"sha256": {{"0": "{zero}"}}}}"#), true),
+        (format!(r#" {{"sha256": {{"0": "{zero}"}}, "sm3_256": {{"0": "{zero}"}}}}"#), true),
+        (format!(r#"{{"sha256": {{"0": "{zero}", "0": "{zero}"}}}}"#), false),
+        (format!(r#"{{"sha256": {{}}, "sha256": {{"0": "{zero}"}}}}"#), false),
+        (format!(r#"{{"sha256": {{"00": "{zero}"}}}}"#), false),
+        (format!(r#"{{"sha256": {{"32": "{zero}"}}}}"#), false),
+        (format!(r#"{{"sha384": {{"0": "{zero}"}}}}"#), false),
+        (format!(r#"{{"md5": {{"0": "{zero}"}}}}"#), false),
+        (format!(r#"{{"sha256": {{"0": "{zero}"}}}} x"#), false),
+        (r#"{"sha256": {"0": "0g"}}"#.to_owned(), false),
+        ("{".repeat(60_000), false),
+    ] {
+        assert_eq!(PcrValues::parse(json.as_bytes(), &[]).is_ok(), reads, "{json:.100}");
+    }
+}
+
+#[test]
 fn refusals_name_their_check() {
     let good = set("ecdsa-sha256");
     let ak = AttestationKey::parse(&good.public).unwrap();
