@@ -3,6 +3,7 @@
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    SigningKey as _,
 };
 use starminer_hardware::{
     Verdict,
@@ -315,5 +316,48 @@ fn what_was_taken_back_is_refused() {
         let verification = with(&crls);
         assert!(verification.verified.is_none());
         assert_eq!(failed(&verification.checks), ["tpm-ek.revocation"]);
+    }
+}
+
+impl Authority {
+    /// A certificate of an RSA key with one pattern of bytes in what is signed replaced by another of its length, signed anew.
+    fn altered(&self, params: &CertificateParams, from: &[u8], to: &[u8]) -> Vec<u8> {
+        const ECDSA_SHA384: [u8; 12] = [0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x03];
+        let wrap = |tag: u8, content: &[u8]| {
+            [&[tag, 0x82][..], &u16::try_from(content.len()).unwrap().to_be_bytes(), content].concat()
+        };
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let der = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).unwrap().der().to_vec();
+        assert_eq!((der[..2].to_vec(), der[4..6].to_vec()), (vec![0x30, 0x82], vec![0x30, 0x82]), "long forms");
+        let end = 8 + usize::from(u16::from_be_bytes([der[6], der[7]]));
+        let mut tbs = der[4..end].to_vec();
+        let at = tbs.windows(from.len()).position(|window| window == from).unwrap();
+        tbs[at..at + to.len()].copy_from_slice(to);
+        let signature = [vec![0], self.key.sign(&tbs).unwrap()].concat();
+        let bits = [&[0x03, u8::try_from(signature.len()).unwrap()][..], &signature].concat();
+        wrap(0x30, &[&tbs[..], &ECDSA_SHA384, &bits].concat())
+    }
+}
+
+#[test]
+fn quirks_of_real_makers_are_read() {
+    const RSA: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    const OAEP: [u8; 11] = [0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 7];
+    let authority = authority();
+    let mut params = leaf();
+    params.key_usages = vec![KeyUsagePurpose::KeyEncipherment];
+    params.serial_number = Some(SerialNumber::from_slice(&[0x12, 0x34, 0x56, 0x78]));
+    for (what, from, to, serial) in [
+        ("as it was", &RSA[..], &RSA[..], "12345678"),
+        ("a key for RSAES-OAEP", &RSA, &OAEP, "12345678"),
+        ("a negative serial number", &[0x12, 0x34, 0x56, 0x78], &[0x92, 0x34, 0x56, 0x78], "92345678"),
+    ] {
+        let verification =
+            judge(&authority.altered(&params, from, to), std::slice::from_ref(&authority.certificate), THEN);
+        assert!(verification.checks.hold(), "{what}: {:#?}", verification.checks);
+        assert_eq!(verdict(&verification.checks, "tpm-ek.profile"), Verdict::Pass, "{what}");
+        let claims = verification.verified.unwrap().claims().to_json();
+        assert_eq!((&claims["serial"], &claims["key_algorithm"]), (&serial.into(), &"rsa-2048".into()), "{what}");
+        assert_eq!(claims["subject"], "");
     }
 }
