@@ -13,6 +13,7 @@
 
 pub mod cert;
 mod check;
+pub mod snp;
 pub mod tpm;
 
 pub use check::{Check, Checks, Verdict, Weight};
