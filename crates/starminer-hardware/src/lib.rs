@@ -17,5 +17,6 @@ pub mod dcap;
 pub mod event_log;
 pub mod ima;
 pub mod snp;
+pub mod tpm;
 
 pub use check::{Check, Checks, Verdict, Weight};
