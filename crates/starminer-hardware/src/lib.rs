@@ -13,5 +13,6 @@
 
 pub mod cert;
 mod check;
+pub mod nvidia;
 
 pub use check::{Check, Checks, Verdict, Weight};

@@ -1,0 +1,8 @@
+//! NVIDIA: real evidence and manifests, a test PKI for what no real file shows, and everything that must not verify.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "nvidia/real.rs"]
+mod real;
+#[path = "nvidia/support.rs"]
+mod support;
