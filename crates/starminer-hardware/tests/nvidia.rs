@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "nvidia/flips.rs"]
+mod flips;
 #[path = "nvidia/real.rs"]
 mod real;
 #[path = "nvidia/support.rs"]
 mod support;
+#[path = "nvidia/wrapping.rs"]
+mod wrapping;

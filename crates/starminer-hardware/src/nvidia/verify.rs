@@ -283,21 +283,37 @@ impl Context<'_> {
         self.require("nvidia.one-mode", "", one);
     }
 
-    /// The chain of the device, and its signature.
+    /// The signature, and then the chain to its key: a forged report costs one verification whatever chain it comes with.
     fn signatures(&mut self, at: usize, gpu: &Gpu, device: &Device, roots: &Roots) -> Option<GpuClaims> {
         let subject = self.subject(at);
-        let chain = match whole_chain(&gpu.certificates, &roots.device, self.now_s) {
-            Ok(chain) => chain,
-            Err(reason) => {
-                self.require("nvidia.certificate-chain", &subject, Err(reason));
-                return None;
-            }
-        };
-        self.require("nvidia.certificate-chain", &subject, Ok(chain_reason(&chain)));
-        let outcome = signed(chain.leaf(), &gpu.report.signed, &gpu.report.signature);
-        let signed = self.require("nvidia.report-signature", &subject, outcome);
+        let outcome = signed(gpu.certificates.first(), &gpu.report.signed, &gpu.report.signature);
+        if !self.require("nvidia.report-signature", &subject, outcome) {
+            return None;
+        }
+        let chain = self.chain("nvidia.certificate-chain", &subject, &gpu.certificates, &roots.device)?;
         let unrevoked = self.revoked(&chain, "nvidia.revocation", &subject);
-        (signed && unrevoked).then(|| GpuClaims::new(gpu, &chain, &device.name, device.model.clone()))
+        unrevoked.then(|| GpuClaims::new(gpu, &chain, &device.name, device.model.clone()))
+    }
+
+    fn chain(
+        &mut self,
+        name: &'static str,
+        subject: &str,
+        certificates: &[Certificate],
+        roots: &CertificateRoots,
+    ) -> Option<Chain> {
+        match whole_chain(certificates, roots, self.now_s) {
+            Ok(chain) => {
+                let reason =
+                    format!("{} certificates up to {}", chain.certificates().len(), chain.root().subject_name());
+                self.require(name, subject, Ok(reason));
+                Some(chain)
+            }
+            Err(reason) => {
+                self.require(name, subject, Err(reason));
+                None
+            }
+        }
     }
 
     fn skipped(&mut self, at: usize) {
@@ -326,18 +342,13 @@ impl Context<'_> {
         if !self.require("nvidia.rim-digest", &subject, digest) {
             return None;
         }
-        let chain = match whole_chain(&rim.certificates, &roots.rim, self.now_s) {
-            Ok(chain) => chain,
-            Err(reason) => {
-                self.require("nvidia.rim-chain", &subject, Err(reason));
-                return None;
-            }
-        };
-        self.require("nvidia.rim-chain", &subject, Ok(chain_reason(&chain)));
-        let outcome = signed(chain.leaf(), &rim.signed_info, &rim.signature);
-        let signed = self.require("nvidia.rim-signature", &subject, outcome);
+        let outcome = signed(rim.certificates.first(), &rim.signed_info, &rim.signature);
+        if !self.require("nvidia.rim-signature", &subject, outcome) {
+            return None;
+        }
+        let chain = self.chain("nvidia.rim-chain", &subject, &rim.certificates, &roots.rim)?;
         let unrevoked = self.revoked(&chain, "nvidia.rim-revocation", &subject);
-        (signed && unrevoked).then(|| RimClaims::new(rim, &chain))
+        unrevoked.then(|| RimClaims::new(rim, &chain))
     }
 
     /// Holds a verified chain against lists and reports. Not checked unless a list was given for every certificate that names one.
@@ -458,12 +469,8 @@ fn whole_chain(certificates: &[Certificate], roots: &CertificateRoots, now_s: u6
     }
 }
 
-fn chain_reason(chain: &Chain) -> String {
-    format!("{} certificates up to {}", chain.certificates().len(), chain.root().subject_name())
-}
-
-fn signed(signer: &Certificate, message: &[u8], signature: &[u8]) -> Outcome {
-    let key = signer.public_key().map_err(|error| error.to_string())?;
+fn signed(signer: Option<&Certificate>, message: &[u8], signature: &[u8]) -> Outcome {
+    let key = signer.ok_or("there is no certificate")?.public_key().map_err(|error| error.to_string())?;
     if !matches!(key.ec(), Some((crate::cert::Curve::P384, _))) {
         return Err("the signer's key is not of P-384".to_owned());
     }
