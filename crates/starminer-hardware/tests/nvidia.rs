@@ -4,8 +4,12 @@
 
 #[path = "nvidia/flips.rs"]
 mod flips;
+#[path = "nvidia/pki.rs"]
+mod pki;
 #[path = "nvidia/real.rs"]
 mod real;
+#[path = "nvidia/simulated.rs"]
+mod simulated;
 #[path = "nvidia/support.rs"]
 mod support;
 #[path = "nvidia/wrapping.rs"]

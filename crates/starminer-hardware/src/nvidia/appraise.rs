@@ -165,12 +165,12 @@ impl<'a> Appraisal<'a> {
         match self.policy.gpus {
             None => self
                 .checks
-                .not_checked(NAME, format!("{found} GPUs; the policy does not say how many there have to be")),
+                .not_checked(NAME, format!("number of GPUs: {found}; the policy does not say how many there have to be")),
             Some(wanted) if wanted == found => {
-                self.checks.require(NAME, Ok(format!("{found} GPUs")));
+                self.checks.require(NAME, Ok(format!("number of GPUs: {found}")));
             }
             Some(wanted) => {
-                self.checks.require(NAME, Err(format!("{found} GPUs, and {wanted} are asked for")));
+                self.checks.require(NAME, Err(format!("number of GPUs: {found}, and {wanted} are asked for")));
             }
         }
     }

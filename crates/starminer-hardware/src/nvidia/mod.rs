@@ -10,6 +10,7 @@
 
 mod appraise;
 mod claims;
+mod device;
 mod dice;
 mod evidence;
 mod opaque;

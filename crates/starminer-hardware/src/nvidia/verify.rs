@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::claims::{Claims, GpuClaims, RimClaims};
-use super::dice::{ALTERNATIVE_NAME_OID, DeviceName, FWID_OIDS, Firmware};
+use super::device::{Device, Outcome, architecture, firmware, stated_versions};
 use super::evidence::{Evidence, Gpu};
 use super::rim::Rim;
 use super::spdm::NONCE_LEN;
@@ -155,12 +155,6 @@ pub fn verify(
     Verification { checks, verified }
 }
 
-/// What the certificates say of a device, not believed yet.
-struct Device {
-    name: DeviceName,
-    model: String,
-}
-
 struct Context<'a> {
     checks: Checks,
     endorsements: &'a Endorsements<'a>,
@@ -169,8 +163,6 @@ struct Context<'a> {
     /// Whether revocation was checked for every chain so far.
     revocation_checked: bool,
 }
-
-type Outcome = Result<String, String>;
 
 impl Context<'_> {
     fn subject(&self, at: usize) -> String {
@@ -200,7 +192,7 @@ impl Context<'_> {
             ),
         }
         holds &= self.require("nvidia.versions-stated", &subject, stated_versions(gpu));
-        let device = device(gpu);
+        let device = Device::of(gpu);
         let architecture = device.as_ref().map_err(Clone::clone).and_then(|device| architecture(gpu, device));
         holds &= self.require("nvidia.architecture", &subject, architecture);
         holds &= self.firmware(gpu, &subject);
@@ -401,59 +393,6 @@ fn equal_nonce(expected: &[u8; NONCE_LEN], request: &[u8; NONCE_LEN]) -> Outcome
         Ok(()) => Ok("the report was asked with this nonce".to_owned()),
         Err(_) => Err("the report was asked with another nonce".to_owned()),
     }
-}
-
-/// Versions that stand beside the report are for people, and have to be its own.
-fn stated_versions(gpu: &Gpu) -> Outcome {
-    let opaque = &gpu.report.opaque;
-    let pairs =
-        [("driver", &gpu.stated_driver, &opaque.driver_version), ("VBIOS", &gpu.stated_vbios, &opaque.vbios_version)];
-    for (what, stated, reported) in pairs {
-        let Some(stated) = stated else { continue };
-        if !reported.as_ref().is_some_and(|reported| reported.eq_ignore_ascii_case(stated)) {
-            return Err(format!("the {what} version beside the report is not the report's"));
-        }
-    }
-    Ok("versions beside the report, where there are any, are its own".to_owned())
-}
-
-fn device(gpu: &Gpu) -> Result<Device, String> {
-    let [leaf, issuer, ..] = gpu.certificates.as_slice() else {
-        return Err("there are fewer than two certificates".to_owned());
-    };
-    let name = leaf
-        .extension(ALTERNATIVE_NAME_OID)
-        .and_then(|name| DeviceName::parse(name.value).ok())
-        .ok_or("the attestation certificate does not name a device of NVIDIA")?;
-    let model = issuer.common_name().ok_or("the certificate of the chip has no name")?;
-    Ok(Device { name, model })
-}
-
-/// Chip and family agree wherever they are named: switches hang on the same root, and their reports look the same.
-fn architecture(gpu: &Gpu, device: &Device) -> Outcome {
-    let chip = &device.name.chip;
-    if !gpu.architecture.has_chip(chip) {
-        return Err(format!("the device is a {chip}, which is not {}", gpu.architecture.name()));
-    }
-    if device.model.split(' ').next() != Some(chip) {
-        return Err(format!("the maker certified another chip ({}) than the device says ({chip})", device.model));
-    }
-    match &gpu.report.opaque.chip {
-        Some(reported) if !reported.starts_with(chip.as_str()) => {
-            Err(format!("the report is of another chip ({reported}) than the certificate ({chip})"))
-        }
-        _ => Ok(format!("{chip}, {}", gpu.architecture.name())),
-    }
-}
-
-fn firmware(gpu: &Gpu) -> Result<Firmware, String> {
-    let leaf = gpu.certificates.first().ok_or("there is no certificate")?;
-    let mut found = FWID_OIDS.iter().filter_map(|oid| leaf.extension(oid));
-    let (Some(extension), None) = (found.next(), found.next()) else {
-        return Err("the attestation certificate does not name its firmware once".to_owned());
-    };
-    Firmware::parse(extension.value)
-        .map_err(|_| "the attestation certificate names its firmware in a form that is not known".to_owned())
 }
 
 /// A chain from the first of these certificates, over each of the others in its order, to a root.
