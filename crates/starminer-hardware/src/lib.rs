@@ -14,5 +14,6 @@
 pub mod cert;
 mod check;
 pub mod nvidia;
+pub mod snp;
 
 pub use check::{Check, Checks, Verdict, Weight};

@@ -10,14 +10,18 @@ mod certificate;
 mod chain;
 mod crl;
 pub(crate) mod der;
+mod fault;
 mod key;
+mod path;
 mod pem;
+mod roots;
 
 pub use certificate::{
     Certificate, CertificateError, Extension, KeyUsage, MAX_BUNDLE_BYTES, MAX_CERTIFICATE_BYTES, MAX_CERTIFICATES,
 };
-pub use chain::{
-    Chain, ChainError, ChainFault, ChainOptions, LeafRole, MAX_DEPTH, Place, Provenance, Quirk, Roots, build_chain,
-};
+pub use chain::{Chain, ChainOptions, LeafRole, MAX_DEPTH, Quirk, build_chain};
+pub(crate) use chain::{Link, build_chain_over};
 pub use crl::{Crl, CrlError, MAX_CRL_BYTES, VerifiedCrl};
+pub use fault::{ChainError, ChainFault, Place};
 pub use key::{Curve, Hash, PssSalt, PublicKey, SignatureAlgorithm, SignatureError};
+pub use roots::{Provenance, Roots};

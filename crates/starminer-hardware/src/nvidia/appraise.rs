@@ -163,9 +163,10 @@ impl<'a> Appraisal<'a> {
     fn count(&mut self, found: usize) {
         const NAME: &str = "nvidia.policy.gpus";
         match self.policy.gpus {
-            None => self
-                .checks
-                .not_checked(NAME, format!("number of GPUs: {found}; the policy does not say how many there have to be")),
+            None => self.checks.not_checked(
+                NAME,
+                format!("number of GPUs: {found}; the policy does not say how many there have to be"),
+            ),
             Some(wanted) if wanted == found => {
                 self.checks.require(NAME, Ok(format!("number of GPUs: {found}")));
             }

@@ -119,7 +119,8 @@ fn measurements_are_those_of_the_manifest() {
         ("an index of both", driver_resources(), vec![Resource::matching(7)], "nvidia.rim-conflict"),
     ] {
         let rims = rims(&maker, &driver, &vbios);
-        let verified = check(&maker, std::slice::from_ref(&gpu), &Endorsements { rims: &rims, ..Endorsements::default() });
+        let verified =
+            check(&maker, std::slice::from_ref(&gpu), &Endorsements { rims: &rims, ..Endorsements::default() });
         let verified = verified.verified.expect("the signatures hold");
         for policy in [policy(&maker), Policy::consistency()] {
             let checks = appraise(&verified, &policy);
@@ -135,7 +136,8 @@ fn manifests_of_other_versions_and_chips_are_not_compared() {
     let (gpu, _) = maker.device(&Recipe::hopper("A1"));
     for (version, product) in [("590.11", "GH100"), (DRIVER, "GB100"), (DRIVER, "GH10"), ("590.12.0", "GH100")] {
         let rims = [Rim::parse(maker.rim(version, product, &[Resource::matching(7)]).as_bytes()).unwrap()];
-        let verification = check(&maker, std::slice::from_ref(&gpu), &Endorsements { rims: &rims, ..Endorsements::default() });
+        let verification =
+            check(&maker, std::slice::from_ref(&gpu), &Endorsements { rims: &rims, ..Endorsements::default() });
         let verified = verification.verified.expect("the signatures hold");
         let checks = appraise(&verified, &policy(&maker));
         assert_eq!(verdict(&checks, "nvidia.driver-measurements"), Some(Verdict::NotChecked), "{version} {product}");
@@ -160,7 +162,8 @@ fn a_manifest_that_does_not_verify_refuses_the_whole() {
         (genuine.replacen("<ds:SignatureMethod", " <ds:SignatureMethod", 1), "nvidia.rim-signature"),
     ] {
         let rims = [Rim::parse(rim.as_bytes()).unwrap()];
-        let verification = check(&maker, std::slice::from_ref(&gpu), &Endorsements { rims: &rims, ..Endorsements::default() });
+        let verification =
+            check(&maker, std::slice::from_ref(&gpu), &Endorsements { rims: &rims, ..Endorsements::default() });
         assert_eq!(verdict(&verification.checks, failed), Some(Verdict::Fail));
         assert!(verification.verified.is_none());
     }
