@@ -22,6 +22,7 @@ mod policy;
 mod rtmr;
 mod tcb;
 mod time;
+mod unverified;
 mod verify;
 
 pub use appraise::{appraise, forecast};

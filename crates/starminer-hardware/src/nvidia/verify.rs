@@ -66,6 +66,12 @@ impl Roots {
         Self { device: CertificateRoots::none(), rim: CertificateRoots::none() }
     }
 
+    /// The roots of devices.
+    #[must_use]
+    pub const fn devices(&self) -> &CertificateRoots {
+        &self.device
+    }
+
     /// Believes this root for devices too. What hangs on it is simulated.
     #[must_use]
     pub fn with_device(mut self, root: Certificate) -> Self {

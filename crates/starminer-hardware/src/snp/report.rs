@@ -279,6 +279,12 @@ impl Report {
         self.fields.chip_id == [0; 64]
     }
 
+    /// What the guest had signed, as it stands, unverified: cheap to compare before anything is verified.
+    #[must_use]
+    pub const fn unverified_report_data(&self) -> &[u8; 64] {
+        &self.fields.report_data
+    }
+
     /// The chip id and reported TCB as they stand, unverified: what to ask AMD's key service for.
     #[must_use]
     pub const fn unverified_chip_and_tcb(&self) -> (&[u8; 64], TcbVersion) {

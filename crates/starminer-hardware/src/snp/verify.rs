@@ -392,6 +392,7 @@ fn claims(report: &Report, key: &VerifiedKey) -> Claims {
     Claims {
         provenance: key.provenance,
         root: key.root,
+        not_before_s: key.not_before_s,
         not_after_s: key.not_after_s,
         crl: key.crl.clone(),
         report_version: fields.version,
