@@ -510,7 +510,7 @@ fn appraise_attempt(
         posture: Expect::Any,
     };
     let verified =
-        verify(evidence, &Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now })
+        verify(evidence, &Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, enrolments: &trust.enrolments, now })
             .map_err(|refusal| vec![refusal])?;
     let result = appraise(&verified, &spec.reference_values, &spec.policy);
     match result.decision() {

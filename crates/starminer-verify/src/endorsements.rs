@@ -200,7 +200,9 @@ impl Snapshot {
                 extend(&mut self.nvidia_rims, kind, nvidia::Rim::parse(bytes).map(|rim| vec![rim]))
             }
             EndorsementKind::Intel if self.intel.len() >= MAX_INTEL => Err(EndorsementsError::TooMany),
-            EndorsementKind::Intel => extend(&mut self.intel, kind, dcap::Endorsements::parse(bytes).map(|one| vec![one])),
+            EndorsementKind::Intel => {
+                extend(&mut self.intel, kind, dcap::Endorsements::parse(bytes).map(|one| vec![one]))
+            }
         }
     }
 }

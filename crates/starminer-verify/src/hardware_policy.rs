@@ -302,11 +302,8 @@ pub(crate) struct Given<'a> {
 impl Given<'_> {
     /// The same part of every measurement; bytes of another length are no measurement.
     fn part<const N: usize>(&self, at: usize) -> Vec<[u8; N]> {
-        let mut parts: Vec<[u8; N]> = self
-            .measurements
-            .iter()
-            .filter_map(|one| one.get(at..)?.first_chunk::<N>().copied())
-            .collect();
+        let mut parts: Vec<[u8; N]> =
+            self.measurements.iter().filter_map(|one| one.get(at..)?.first_chunk::<N>().copied()).collect();
         parts.sort_unstable();
         parts.dedup();
         parts

@@ -52,9 +52,7 @@ pub use binding::{
 };
 pub use check::{Check, Verdict, Weight};
 pub use ear::{APPRAISAL_PROFILE, EAR_PROFILE};
-pub use endorsements::{
-    EndorsementKind, Endorsements, EndorsementsError, MAX_ENDORSEMENTS, MAX_ENDORSEMENTS_BYTES,
-};
+pub use endorsements::{EndorsementKind, Endorsements, EndorsementsError, MAX_ENDORSEMENTS, MAX_ENDORSEMENTS_BYTES};
 pub use enrolment::{Enrolment, Enrolments, FacilityCredential, chip_digest};
 pub use evidence::{
     BuildEvidenceError, EVIDENCE_VERSION, Evidence, EvidenceBuilder, EvidenceKind, MAX_EVENT_LOG_BYTES,
@@ -80,9 +78,7 @@ pub use reference::{
 };
 pub use refusal::{MAX_CHECK_BYTES, MAX_REASON_BYTES, MAX_REMEDY_BYTES, Party, Refusal, RefusalFormError};
 pub use tier::Tier;
-pub use trust::{
-    MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors,
-};
+pub use trust::{MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors};
 pub use types::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, ParseIdError, PublicKey, TaggedHasher, TaskId, UnixTime,
     tagged_hash,

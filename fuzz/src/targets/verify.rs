@@ -28,7 +28,7 @@ fn expected_admission() -> Expected {
 
 fn check(bytes: &[u8], expected: Expected) -> Result<Verified, Refusal> {
     let trust = world().releaser_trust();
-    let context = Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now: NOW };
+    let context = Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, enrolments: &trust.enrolments, now: NOW };
     verify(Evidence::parse(bytes)?, &context)
 }
 
@@ -94,7 +94,7 @@ pub fn appraise_claims(data: &[u8]) -> Outcome {
             assert!(result.tier() >= fields.minimum_tier);
             assert!(asked.policy.accepts_simulated_root(&world::root().id()), "a root that nobody named");
             assert!(asked.age_ms <= fields.evidence_max_age_ms);
-            assert!(asked.tcb_version >= asked.policy.minimum_tcb(EvidenceKind::SoftwareTee));
+            assert!(asked.tcb_version >= fields.minimum_tcb.software_tee);
             assert!(asked.reference_values.find(EvidenceKind::SoftwareTee, world::MEASUREMENT.as_bytes()).is_some());
             for measure in &fields.minimum_posture.sandbox {
                 assert_eq!(asked.posture.sandbox_state(*measure), PostureState::InForce);

@@ -2,10 +2,10 @@
 
 use crate::cert::Certificate;
 
+use super::body::Body;
 use super::endorsements::Endorsements;
 use super::parse::{PCK_CHAIN, Quote};
 use super::pck::{Platform, read_chain};
-use super::body::Body;
 
 impl Quote {
     /// What the quote is about, as it stands.

@@ -202,7 +202,11 @@ impl Evidence {
     pub fn unverified_versions(&self) -> impl Iterator<Item = String> {
         let stated = |gpu: &Gpu| {
             let opaque = &gpu.report.opaque;
-            [&opaque.driver_version, &opaque.vbios_version].into_iter().flatten().map(|v| v.to_ascii_lowercase()).collect::<Vec<_>>()
+            [&opaque.driver_version, &opaque.vbios_version]
+                .into_iter()
+                .flatten()
+                .map(|v| v.to_ascii_lowercase())
+                .collect::<Vec<_>>()
         };
         self.gpus.iter().flat_map(stated)
     }

@@ -86,9 +86,10 @@ fn side_channel_check(question: &Question<'_>) -> Check {
     let (verdict, reason) = match (alone, mitigated) {
         (Some(false), _) => (Verdict::Fail, format!("threads share a core, {reason}")),
         (_, PostureState::Absent) => (Verdict::Fail, "the kernel knows an open vulnerability of the processor".into()),
-        (Some(true), PostureState::InForce) => {
-            (Verdict::Pass, format!("no threads share a core, {reason}; no vulnerability that the kernel knows is open"))
-        }
+        (Some(true), PostureState::InForce) => (
+            Verdict::Pass,
+            format!("no threads share a core, {reason}; no vulnerability that the kernel knows is open"),
+        ),
         (Some(true), PostureState::NotChecked) => {
             (Verdict::NotChecked, "the node does not state that the processor's vulnerabilities are mitigated".into())
         }

@@ -135,8 +135,7 @@ fn judge(question: &Question<'_>, tee: &CpuTee<'_>, rules: Vec<Check>, rules_ver
         rules: rules_verdict,
         memory_encryption: Some(tee.memory_encryption),
     };
-    let standing =
-        if together([confidential, rules_verdict]) == Verdict::Pass { tee.cap } else { Tier::Identified };
+    let standing = if together([confidential, rules_verdict]) == Verdict::Pass { tee.cap } else { Tier::Identified };
     Judged { root, debug, memory, tcb, measurement, rules, verdicts, standing, tpm: None }
 }
 

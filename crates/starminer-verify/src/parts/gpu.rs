@@ -98,8 +98,7 @@ impl Parsed {
         refuse_unknown_roots(&self.certificates, &known, SimulatedRootId::Nvidia)?;
         let endorsements = nvidia::Endorsements { rims: &rims, crls: &given.nvidia_crls, revoked: &[] };
         let now_s = seconds(context.now);
-        let verification =
-            nvidia::verify(&self.evidence, Nonce::Expected(report_data.0), &endorsements, &roots, now_s);
+        let verification = nvidia::verify(&self.evidence, Nonce::Expected(report_data.0), &endorsements, &roots, now_s);
         let found = verified(KIND, verification.verified, &verification.checks, checks)?;
         for gpu in &found.claims().gpus {
             check_report_data(KIND, &gpu.nonce, report_data)?;

@@ -308,7 +308,8 @@ fn seconds(now: UnixTime) -> u64 {
 }
 
 /// What to do about a check of a device that does not hold.
-const REMEDY_DEVICE: &str = "see the check in specs/hardware.md: make new evidence, update the device, or fetch what it names";
+const REMEDY_DEVICE: &str =
+    "see the check in specs/hardware.md: make new evidence, update the device, or fetch what it names";
 
 /// Takes checks of a device over into those of the evidence; weights stay, or become those given.
 pub(crate) fn adopt(checks: &mut Vec<Check>, found: &Checks, weight_of_required: Weight) {
@@ -355,12 +356,7 @@ fn refuse(kind: EvidenceKind, checks: &Checks) -> Refusal {
 }
 
 /// Takes over the checks of a verification that holds, or refuses.
-fn verified<T>(
-    kind: EvidenceKind,
-    found: Option<T>,
-    made: &Checks,
-    checks: &mut Vec<Check>,
-) -> Result<T, Refusal> {
+fn verified<T>(kind: EvidenceKind, found: Option<T>, made: &Checks, checks: &mut Vec<Check>) -> Result<T, Refusal> {
     let Some(found) = found.filter(|_| made.hold()) else { return Err(refuse(kind, made)) };
     adopt(checks, made, Weight::Required);
     Ok(found)

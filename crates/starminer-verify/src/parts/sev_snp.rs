@@ -67,7 +67,8 @@ impl Parsed {
         let certificates: Vec<Certificate> = self.certificates.iter().chain(&given.amd_certificates).cloned().collect();
         let roots = named_roots(snp::roots(), &certificates, context.trust_anchors, SimulatedRootId::SevSnp);
         refuse_unknown_roots(&self.certificates, &roots, SimulatedRootId::SevSnp)?;
-        let offered: Vec<Certificate> = certificates.into_iter().filter(|certificate| !issues_itself(certificate)).collect();
+        let offered: Vec<Certificate> =
+            certificates.into_iter().filter(|certificate| !issues_itself(certificate)).collect();
         let verification = snp::verify(&self.report, &offered, &given.amd_crls, &roots, seconds(context.now));
         let found = verified(KIND, verification.verified, &verification.checks, checks)?;
         let claims = found.claims();

@@ -9,11 +9,13 @@ use starminer_hardware::cert::Certificate;
 use starminer_hardware::event_log::{self, Bank, EventLog, PcrValues as LogValues, Registers};
 use starminer_hardware::ima::{self, BootAggregate, Form, IMA_REGISTER, MeasurementList};
 use starminer_hardware::tpm::ek::{self, EkCertificate};
-use starminer_hardware::tpm::{self, AttestationKey, HashAlg, Parent, PcrIndex, PcrSelection, PcrValues, Public, Quote};
+use starminer_hardware::tpm::{
+    self, AttestationKey, HashAlg, Parent, PcrIndex, PcrSelection, PcrValues, Public, Quote,
+};
 
 use super::{
-    TpmPart, Window, check_report_data, issues_itself, malformed, named_roots, provenance_of,
-    refuse_unknown_roots, report_data_passes, seconds, verified,
+    TpmPart, Window, check_report_data, issues_itself, malformed, named_roots, provenance_of, refuse_unknown_roots,
+    report_data_passes, seconds, verified,
 };
 use crate::binding::{AkName, Binding};
 use crate::check::Check;
