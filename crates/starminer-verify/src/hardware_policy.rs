@@ -132,9 +132,11 @@ pub struct TpmRules {
     pub pcr_bank: HashAlg,
     /// The PCRs over which reference values are taken ([`crate::pcr_measurement`]).
     pub pcrs: BTreeSet<PcrIndex>,
-    /// Whether a log has to show that Secure Boot was on, with nothing attached that undoes it.
+    /// Whether a log has to show that Secure Boot was on, with nothing attached that undoes it. The tier `measured` asks for it anyway; this
+    /// asks for it of every TPM that stands alone.
     pub secure_boot: Requirement,
-    /// Whether an IMA list has to be there and have measured an agent that reference values name.
+    /// Whether an IMA list has to be there and have measured an agent that reference values name. Where reference values name one,
+    /// the tier `measured` asks for it anyway.
     pub ima: Requirement,
     /// Whether the TPM's clock may never have gone back.
     pub clock_safe: Demand,
@@ -236,7 +238,7 @@ impl HardwarePolicy {
                 pcr_bank: HashAlg::Sha256,
                 // Firmware, its drivers, what it started, its keys, and the image with the agent in it.
                 pcrs: [0, 2, 4, 7, 11].into_iter().filter_map(PcrIndex::new).collect(),
-                secure_boot: Requirement::Required,
+                secure_boot: Requirement::NotRequired,
                 ima: Requirement::NotRequired,
                 clock_safe: Demand::Optional,
                 revocation: Demand::Optional,

@@ -241,10 +241,11 @@ fn software_tee_passes(checks: &mut Vec<Check>) {
 
 const REMEDY_DATA: &str = "have every device sign this very binding";
 
-/// The 32 bytes of the batch, and nothing behind them but zeros.
+/// The 32 bytes of the batch; in the longer field of a TEE, zeros behind them.
 fn check_report_data(kind: EvidenceKind, signed: &[u8], report_data: &Digest) -> Result<(), Refusal> {
+    let padding = |rest: &[u8]| if kind.is_cpu_tee() { rest.iter().all(|byte| *byte == 0) } else { rest.is_empty() };
     match signed.split_at_checked(Digest::LEN) {
-        Some((data, rest)) if data == report_data.as_bytes() && rest.iter().all(|byte| *byte == 0) => Ok(()),
+        Some((data, rest)) if data == report_data.as_bytes() && padding(rest) => Ok(()),
         _ => {
             let reason = format!("the {kind} signed another batch than the one this binding is in");
             Err(Refusal::new(Party::Node, "evidence.report-data", reason, REMEDY_DATA))

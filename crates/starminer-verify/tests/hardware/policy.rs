@@ -60,7 +60,7 @@ fn every_field_is_written_and_none_is_unknown() {
             less["hardware"][section].as_object_mut().unwrap().remove(name);
             assert_eq!(read(&less), Err(PolicyError::Malformed), "{section}.{name}");
             let mut other = json.clone();
-            other["hardware"][section][name] = serde_json::json!({ "any": 1 });
+            other["hardware"][section][name] = serde_json::json!([[1]]);
             assert_eq!(read(&other), Err(PolicyError::Malformed), "{section}.{name}");
         }
         let mut more = json.clone();

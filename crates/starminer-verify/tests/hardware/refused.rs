@@ -25,11 +25,13 @@ fn belongs_together(kinds: &[Kind]) -> bool {
 
 #[test]
 fn the_table_of_part_sets() {
-    let (plain, named) = (World::new(), World::with_tpm());
+    let worlds = [World::new(), World::with_tpm()];
+    let verifiers = [worlds[0].verifier(&[]), worlds[1].verifier(&[])];
     let check = |kinds: &[Kind]| {
-        let world = if kinds.contains(&Kind::Tpm) { &named } else { &plain };
+        let which = usize::from(kinds.contains(&Kind::Tpm));
+        let (world, verifier) = (&worlds[which], &verifiers[which]);
         let parts: Parts = kinds.iter().map(|kind| (*kind, vec![1])).collect();
-        let refusal = world.verifier(&[]).verify(&world.encode(parts)).unwrap_err();
+        let refusal = verifier.verify(&world.encode(parts)).unwrap_err();
         assert_eq!(refusal.check() != "evidence.part-set", belongs_together(kinds), "{kinds:?}: {refusal}");
     };
     let mut together = 0;
@@ -275,15 +277,22 @@ fn logs_that_lead_elsewhere() {
     assert!(world.verifier(&quoted).verify(&world.encode(parts)).is_err());
     // The registers of a TPM that was quoted without the kernel's.
     let mut world = World::with_tpm();
-    world.tpm.pcrs.insert(10, [0; 32]);
+    world.tpm.pcrs.insert(10, [9; 32]);
     check("ima.registers.sha256", &world, &quoted, world.parts(&quoted));
+    // One that nothing was extended into yet: the list may come later, and no entry of it counts.
+    world.tpm.pcrs.insert(10, [0; 32]);
+    let verified = world.verify(&quoted).unwrap();
+    assert_eq!(verified.tpm().unwrap().ima().unwrap().entries(), 0);
+    let result = world.appraise(&quoted);
+    assert_eq!(find(&result, "ima.policy.agent").verdict(), Verdict::Fail);
+    assert_eq!(find(&result, "ima.policy.boot-aggregate").verdict(), Verdict::Fail);
 }
 
 #[test]
 fn endorsements_that_are_missing_are_named() {
     for (kinds, check, party, word) in [
-        (&[Kind::Tdx][..], "dcap.root-ca-crl", Party::Verifier, "needs"),
-        (&[Kind::Sgx], "dcap.root-ca-crl", Party::Verifier, "needs"),
+        (&[Kind::Tdx][..], "dcap.root-ca-crl", Party::Verifier, "fetch it"),
+        (&[Kind::Sgx], "dcap.root-ca-crl", Party::Verifier, "fetch it"),
     ] {
         let world = World::new();
         let mut verifier = world.verifier(kinds);
