@@ -67,7 +67,12 @@ pub(crate) fn judge_tpm(question: &Question<'_>, claims: &TpmClaims, place: TpmP
     let is_firmware = |name: &str| name == "tpm.policy.firmware";
     let firmware = quote.as_slice().iter().find(|one| is_firmware(&one.name));
     let firmware = firmware.map_or(Verdict::NotChecked, |one| crate::parts::verdict_of(one.verdict));
-    let of_quote = take_rules(&mut checks, &quote, of_tpm);
+    take_rules(&mut checks, &quote, of_tpm);
+    // A register that was not quoted is one that reference values cannot be over: it is not that the TPM would be another.
+    let of_quote = together(quote.as_slice().iter().filter_map(|one| {
+        let counts = one.weight == starminer_hardware::Weight::Required && one.name != "tpm.policy.pcr-selection";
+        counts.then(|| crate::parts::verdict_of(one.verdict))
+    }));
 
     let value = claims.quote.pcrs().and_then(|pcrs| pcr_measurement(pcrs, rules.pcr_bank, &rules.pcrs));
     let (name, measurement_weight) = match place {
