@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     cert::{Certificate, Crl, Provenance, Roots},
-    dcap, snp, tpm,
+    dcap, nvidia, snp, tpm,
 };
 
 /// The largest content or chain of an item.
@@ -82,7 +82,7 @@ pub struct Trust {
     /// For Intel's.
     pub intel: Roots,
     /// For NVIDIA's.
-    pub nvidia: Roots,
+    pub nvidia: nvidia::Roots,
     /// For those of TPM makers.
     pub tpm: Roots,
 }
@@ -91,7 +91,7 @@ impl Trust {
     /// The makers, whose roots are compiled in.
     #[must_use]
     pub fn genuine() -> Self {
-        Self { amd: snp::roots(), intel: dcap::roots(), nvidia: Roots::none(), tpm: tpm::ek::roots() }
+        Self { amd: snp::roots(), intel: dcap::roots(), nvidia: nvidia::Roots::compiled_in(), tpm: tpm::ek::roots() }
     }
 }
 

@@ -244,10 +244,7 @@ fn hex(bytes: &[u8]) -> String {
 fn spl(product: Product, tcb: TcbVersion) -> String {
     let parts = tcb.components(product);
     let fmc = parts.fmc.map(|fmc| format!("fmcSPL={fmc}&")).unwrap_or_default();
-    format!(
-        "{fmc}blSPL={}&teeSPL={}&snpSPL={}&ucodeSPL={}",
-        parts.bootloader, parts.tee, parts.snp, parts.microcode
-    )
+    format!("{fmc}blSPL={}&teeSPL={}&snpSPL={}&ucodeSPL={}", parts.bootloader, parts.tee, parts.snp, parts.microcode)
 }
 
 impl Key {
@@ -418,9 +415,7 @@ mod tests {
             ),
             (
                 "amd/vcek/turin/0102030405060708/0102030400000005".to_owned(),
-                Some(
-                    "/vcek/v1/Turin/0102030405060708?fmcSPL=1&blSPL=2&teeSPL=3&snpSPL=4&ucodeSPL=5".to_owned(),
-                ),
+                Some("/vcek/v1/Turin/0102030405060708?fmcSPL=1&blSPL=2&teeSPL=3&snpSPL=4&ucodeSPL=5".to_owned()),
             ),
             ("amd/vlek/genoa/416d617a6f6e/0a00000000001754".to_owned(), None),
             ("amd/chain/genoa/vlek".to_owned(), Some("/vlek/v1/Genoa/cert_chain".to_owned())),
