@@ -194,19 +194,23 @@ impl Bundle {
     /// For a receipt the snapshot is empty, there are no marks, and the time is that of its grant; for a store both are its own.
     #[must_use]
     pub fn open(&self, into: &Snapshot, marks: &mut Marks, trust: &Trust, now_s: u64) -> Opened {
-        let mut ordered: Vec<&Candidate> = self.candidates.iter().collect();
-        ordered.sort_by_key(|candidate| candidate.key.rank());
-        let mut opened = Opened { snapshot: into.clone(), refused: Vec::new() };
-        for candidate in ordered {
-            let taken =
-                opened.snapshot.verify(candidate, trust, now_s).and_then(|item| opened.snapshot.with(item, marks));
-            match taken {
-                Ok(snapshot) => opened.snapshot = snapshot,
-                Err(refusal) => opened.refused.push((candidate.key.clone(), refusal)),
-            }
-        }
-        opened
+        take(&self.candidates, into, marks, trust, now_s)
     }
+}
+
+/// Verifies candidates in the order in which they rest on each other, beside what is in a snapshot already. What does not hold is left out and said.
+#[must_use]
+pub fn take(candidates: &[Candidate], into: &Snapshot, marks: &mut Marks, trust: &Trust, now_s: u64) -> Opened {
+    let mut ordered: Vec<&Candidate> = candidates.iter().collect();
+    ordered.sort_by_key(|candidate| candidate.key.rank());
+    let mut opened = Opened { snapshot: into.clone(), refused: Vec::new() };
+    for candidate in ordered {
+        let taken = opened.snapshot.verify(candidate, trust, now_s);
+        if let Err(refusal) = taken.and_then(|item| opened.snapshot.insert(item, marks)) {
+            opened.refused.push((candidate.key.clone(), refusal));
+        }
+    }
+    opened
 }
 
 /// Objects by name, each of which has the digest that names it.

@@ -267,10 +267,12 @@ impl Forecast {
                 let until_s = item.usable_until_s(ages);
                 let (cause, why) = if until_s < item.facts().until_s {
                     (Cause::Age, "gets older than the policy allows")
-                } else if item.facts().issued_s.is_some() {
-                    (Cause::RevocationList, "has to be renewed")
                 } else {
-                    (Cause::Certificate, "ends")
+                    match key {
+                        Key::IntelTcbInfo { .. } | Key::IntelQeIdentity { .. } => (Cause::TcbData, "has to be renewed"),
+                        _ if item.facts().issued_s.is_some() => (Cause::RevocationList, "has to be renewed"),
+                        _ => (Cause::Certificate, "ends"),
+                    }
                 };
                 ending(until_s.saturating_add(1), cause, format!("{key} {why}"), FETCH, Hands::Refresh)
             }

@@ -28,7 +28,7 @@ mod snapshot;
 
 pub use admit::Refusal;
 pub use age::{Age, Ages};
-pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, Opened, encode};
+pub use bundle::{Bundle, BundleError, MAX_BUNDLE_BYTES, Opened, encode, take};
 pub use forecast::{Announced, Cause, Ending, Forecast, Hands};
 pub use item::{Absence, Candidate, Facts, Item, MAX_OBJECT_BYTES, MAX_SOURCE_BYTES, Missing, Number, Object, Trust};
 pub use key::{Address, Key, Location, MAX_KEY_BYTES, NoKey, PckAuthority, RimId, Service};

@@ -1,6 +1,9 @@
 //! Sets of verified endorsements, with a digest that a receipt can commit to, and marks behind which nothing goes back.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -23,17 +26,12 @@ pub const MAX_MARKS: usize = 2 * MAX_ITEMS;
 pub(super) const TITLE: &str = "starminer endorsement snapshot v1\n";
 
 /// Verified endorsements, at most one for each key. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     items: Arc<BTreeMap<String, Arc<Item>>>,
     bytes: usize,
-    digest: [u8; 32],
-}
-
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self::of(BTreeMap::new(), 0)
-    }
+    // Made when it is first asked for, and shared by all clones since the last change.
+    digest: Arc<OnceLock<[u8; 32]>>,
 }
 
 /// What is known of an endorsement and must not go back.
@@ -119,20 +117,23 @@ pub(super) fn line(key: &str, content: &[u8; 32], chain: Option<&[u8; 32]>, fetc
     format!("{key} {} {chain} {fetched_s} {source}\n", HEXLOWER.encode(content))
 }
 
-impl Snapshot {
-    fn of(items: BTreeMap<String, Arc<Item>>, bytes: usize) -> Self {
-        let mut text = TITLE.to_owned();
-        for (key, item) in &items {
-            let chain = item.chain.as_ref().map(super::item::Object::sha256);
-            text.push_str(&line(key, item.content.sha256(), chain, item.fetched_s, &item.source));
-        }
-        Self { items: Arc::new(items), bytes, digest: sha256(text.as_bytes()) }
-    }
+/// Bytes of an item.
+fn size(item: &Item) -> usize {
+    item.content.bytes().len() + item.chain.as_ref().map_or(0, |chain| chain.bytes().len())
+}
 
+impl Snapshot {
     /// SHA-256 of the list of all items: their keys, digests, times and sources. Changes when any of them does.
     #[must_use]
-    pub const fn digest(&self) -> &[u8; 32] {
-        &self.digest
+    pub fn digest(&self) -> &[u8; 32] {
+        self.digest.get_or_init(|| {
+            let mut text = TITLE.to_owned();
+            for (key, item) in &*self.items {
+                let chain = item.chain.as_ref().map(super::item::Object::sha256);
+                text.push_str(&line(key, item.content.sha256(), chain, item.fetched_s, &item.source));
+            }
+            sha256(text.as_bytes())
+        })
     }
 
     /// How many items there are.
@@ -184,6 +185,13 @@ impl Snapshot {
     /// # Errors
     /// It goes back behind a mark, or there is no room.
     pub fn with(&self, item: Item, marks: &mut Marks) -> Result<Self, Refusal> {
+        let mut next = self.clone();
+        next.insert(item, marks)?;
+        Ok(next)
+    }
+
+    /// As [`Self::with`], in place.
+    pub(super) fn insert(&mut self, item: Item, marks: &mut Marks) -> Result<(), Refusal> {
         let name = item.key.to_string();
         if let Some(mark) = marks.0.get(&name) {
             admit::monotonic(&item, mark)?;
@@ -192,42 +200,37 @@ impl Snapshot {
         if let Some(known) = known {
             admit::monotonic(&item, &mark_of(known))?;
         }
-        let size =
-            |item: &Item| item.content.bytes().len() + item.chain.as_ref().map_or(0, |chain| chain.bytes().len());
         let bytes = self.bytes - known.map_or(0, |known| size(known)) + size(&item);
         let full = known.is_none() && (self.items.len() >= MAX_ITEMS || marks.0.len() >= MAX_MARKS);
         if full || bytes > MAX_SNAPSHOT_BYTES {
             return Err(Refusal::Full);
         }
         let mark = mark_of(&item);
-        if mark != Mark::default() {
-            marks.0.entry(name.clone()).or_default().raise(&mark);
-        }
         // What was had earlier is no news, unless its maker's own numbers say so.
         let had_before = |known: &Arc<Item>| known.fetched_s >= item.fetched_s;
         let same = |known: &Arc<Item>| known.content == item.content && known.chain == item.chain;
-        if known.is_some_and(|known| had_before(known) && (same(known) || mark_of(known) == mark)) {
-            return Ok(self.clone());
+        let no_news = known.is_some_and(|known| had_before(known) && (same(known) || mark_of(known) == mark));
+        if mark != Mark::default() {
+            marks.0.entry(name.clone()).or_default().raise(&mark);
         }
-        let mut items = (*self.items).clone();
-        items.insert(name, Arc::new(item));
-        Ok(Self::of(items, bytes))
+        if no_news {
+            return Ok(());
+        }
+        Arc::make_mut(&mut self.items).insert(name, Arc::new(item));
+        self.bytes = bytes;
+        self.digest = Arc::default();
+        Ok(())
     }
 
     /// This snapshot without the item of this key.
     #[must_use]
     pub fn without(&self, key: &Key) -> Self {
-        let mut items = (*self.items).clone();
-        match items.remove(&key.to_string()) {
-            None => self.clone(),
-            Some(_) => {
-                let bytes = items.values().map(|item| {
-                    item.content.bytes().len() + item.chain.as_ref().map_or(0, |chain| chain.bytes().len())
-                });
-                let bytes = bytes.sum();
-                Self::of(items, bytes)
-            }
+        let mut next = self.clone();
+        if let Some(item) = Arc::make_mut(&mut next.items).remove(&key.to_string()) {
+            next.bytes -= size(&item);
+            next.digest = Arc::default();
         }
+        next
     }
 
     /// The certificates of the item of this key; none where it is not there.
