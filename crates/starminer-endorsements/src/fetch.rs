@@ -262,6 +262,7 @@ fn retry_after(headers: &HeaderMap, now_s: u64) -> Option<Duration> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -79,8 +79,8 @@ impl Makers {
         let keys = self.amd_wants().keys();
         let path = |at: usize| Key::location(&keys[at]).unwrap().path;
         let chain = certificates.iter().skip(1).flat_map(|one: &Certificate| one.der().to_vec());
-        self.server.table.set(&path(0), Reply::ok(certificates[0].der()));
-        self.server.table.set(&path(1), Reply::ok(chain.collect::<Vec<u8>>()));
+        self.server.table.set(&path(1), Reply::ok(certificates[0].der()));
+        self.server.table.set(&path(0), Reply::ok(chain.collect::<Vec<u8>>()));
         self.server.table.set(&path(2), Reply::ok(self.amd.crl().der()));
     }
 

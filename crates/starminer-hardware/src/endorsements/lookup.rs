@@ -44,7 +44,7 @@ pub struct SnpWants<'a> {
 }
 
 impl SnpWants<'_> {
-    /// The endorsements that it needs.
+    /// The endorsements that it needs, in the order in which they rest on each other.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
         let (product, signer, tcb) = (self.product, self.signer, self.tcb);
@@ -57,7 +57,7 @@ impl SnpWants<'_> {
                 Key::AmdVlek { product, cloud_id: String::from_utf8_lossy(self.names).into_owned(), tcb }
             }
         };
-        vec![of_key, Key::AmdChain { product, signer }, Key::AmdCrl { product, signer }]
+        vec![Key::AmdChain { product, signer }, of_key, Key::AmdCrl { product, signer }]
     }
 }
 
@@ -84,7 +84,7 @@ pub struct DcapWants {
 }
 
 impl DcapWants {
-    /// The endorsements that it needs.
+    /// The endorsements that it needs, in the order in which they rest on each other.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
         vec![

@@ -153,7 +153,7 @@ fn amds_serve_real_reports() {
         let name = |at: usize| keys[at].to_string();
         let (mut snapshot, mut marks) = (Snapshot::default(), Marks::none());
         let chain = [&ask[..], ark].concat();
-        for (at, content) in [(1, &chain), (0, vcek)] {
+        for (at, content) in [(0, &chain), (1, vcek)] {
             let one = candidate(&name(at), content.clone(), None, now_s);
             add(&mut snapshot, &mut marks, &Trust::genuine(), now_s, &one).unwrap();
         }
@@ -164,17 +164,17 @@ fn amds_serve_real_reports() {
         assert!(verification.verified.is_some(), "{:#?}", verification.checks);
 
         // The certificate of another chip, another TCB, another product.
-        let (_, rest) = name(0).rsplit_once('/').map(|(chip, tcb)| (chip.to_owned(), tcb.to_owned())).unwrap();
-        let other_tcb = name(0).replace(&rest, "0000000000000001");
+        let (_, rest) = name(1).rsplit_once('/').map(|(chip, tcb)| (chip.to_owned(), tcb.to_owned())).unwrap();
+        let other_tcb = name(1).replace(&rest, "0000000000000001");
         let mut other_chip = chip.to_vec();
         other_chip[0] ^= 1;
-        let other_chip = SnpWants { names: &other_chip, ..wants }.keys()[0].to_string();
-        for other in [other_tcb, other_chip, name(0).replace(line, if line == "milan" { "genoa" } else { "milan" })] {
+        let other_chip = SnpWants { names: &other_chip, ..wants }.keys()[1].to_string();
+        for other in [other_tcb, other_chip, name(1).replace(line, if line == "milan" { "genoa" } else { "milan" })] {
             let one = candidate(&other, vcek.clone(), None, now_s);
             let refusal = snapshot.verify(&one, &Trust::genuine(), now_s).unwrap_err();
             assert!(matches!(refusal, Refusal::OtherThanAsked(_)), "{other}: {refusal}");
         }
-        let vlek_chain = candidate(&name(1).replace("vcek", "vlek"), chain, None, now_s);
+        let vlek_chain = candidate(&name(0).replace("vcek", "vlek"), chain, None, now_s);
         assert!(matches!(snapshot.verify(&vlek_chain, &Trust::genuine(), now_s), Err(Refusal::OtherThanAsked(_))));
     }
 }
