@@ -76,7 +76,7 @@ fn damaged_ones() {
         code(&|file| *file["objects"].as_object_mut().unwrap().values_mut().next().unwrap() = "AAAA".into()),
         "bundle.item"
     );
-    assert_eq!(code(&|file| drop(file["objects"].as_object_mut().unwrap().clear())), "bundle.item");
+    assert_eq!(code(&|file| file["objects"] = serde_json::json!({})), "bundle.item");
     assert_eq!(
         code(&|file| drop(file["objects"].as_object_mut().unwrap().insert(
             data_encoding::HEXLOWER.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, b"more").as_ref()),
