@@ -40,6 +40,8 @@ pub enum EndorsementKind {
     NvidiaRim,
     /// NVIDIA's revocation lists. PEM or DER.
     NvidiaCrl,
+    /// SHA-256 of a certificate that NVIDIA's responder calls revoked, 32 bytes: whoever gives it verified the answer.
+    NvidiaRevoked,
 }
 
 impl EndorsementKind {
@@ -53,6 +55,7 @@ impl EndorsementKind {
             Self::TpmCrl => "tpm-crl",
             Self::NvidiaRim => "nvidia-rim",
             Self::NvidiaCrl => "nvidia-crl",
+            Self::NvidiaRevoked => "nvidia-revoked",
         }
     }
 }
@@ -106,6 +109,7 @@ pub(crate) struct Snapshot {
     pub(crate) tpm_crls: Vec<Crl>,
     pub(crate) nvidia_rims: Vec<nvidia::Rim>,
     pub(crate) nvidia_crls: Vec<Crl>,
+    pub(crate) nvidia_revoked: Vec<[u8; 32]>,
 }
 
 /// A snapshot of what makers published. Cheap to clone; equal where its content is.
@@ -169,6 +173,7 @@ impl Endorsements {
             tpm_crls: Vec::new(),
             nvidia_rims: Vec::new(),
             nvidia_crls: Vec::new(),
+            nvidia_revoked: Vec::new(),
         };
         self.snapshot.as_deref().unwrap_or(&NOTHING)
     }
@@ -196,6 +201,10 @@ impl Snapshot {
             EndorsementKind::TpmCertificates => extend(&mut self.tpm_certificates, kind, Certificate::read(bytes)),
             EndorsementKind::TpmCrl => extend(&mut self.tpm_crls, kind, Crl::read(bytes)),
             EndorsementKind::NvidiaCrl => extend(&mut self.nvidia_crls, kind, Crl::read(bytes)),
+            EndorsementKind::NvidiaRevoked => {
+                let digest = bytes.try_into().map(|digest| vec![digest]).map_err(|_| "32 bytes are expected");
+                extend(&mut self.nvidia_revoked, kind, digest)
+            }
             EndorsementKind::NvidiaRim => {
                 extend(&mut self.nvidia_rims, kind, nvidia::Rim::parse(bytes).map(|rim| vec![rim]))
             }

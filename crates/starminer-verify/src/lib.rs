@@ -32,11 +32,13 @@ mod evidence;
 pub mod fuzz;
 mod hardware_policy;
 mod judge;
+mod jwt;
 pub mod parts;
 mod policy;
 mod posture;
 mod reference;
 mod refusal;
+mod selection;
 pub mod software_tee;
 mod tier;
 mod trust;
@@ -63,6 +65,7 @@ pub use hardware_policy::{
     ChipRules, FacilityRule, GpuRules, HardwarePolicy, IntelRules, MAX_DENIED_CHIPS, Requirement, SevSnpRules,
     SgxRules, TdxRules, TpmRules,
 };
+pub use jwt::{jwks, key_id};
 pub use parts::pcr_measurement;
 pub use policy::{
     MAX_EVIDENCE_AGE_MS, MAX_POLICY_BYTES, MinimumPosture, MinimumTcb, OperatorMayReadMemory, POLICY_VERSION, Policy,
@@ -77,6 +80,7 @@ pub use reference::{
     ReferenceValue, ReferenceValues, ReferenceValuesError,
 };
 pub use refusal::{MAX_CHECK_BYTES, MAX_REASON_BYTES, MAX_REMEDY_BYTES, Party, Refusal, RefusalFormError};
+pub use selection::Selection;
 pub use tier::Tier;
 pub use trust::{MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors};
 pub use types::{

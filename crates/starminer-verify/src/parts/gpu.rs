@@ -96,7 +96,7 @@ impl Parsed {
             known.add(root.clone());
         }
         refuse_unknown_roots(&self.certificates, &known, SimulatedRootId::Nvidia)?;
-        let endorsements = nvidia::Endorsements { rims: &rims, crls: &given.nvidia_crls, revoked: &[] };
+        let endorsements = nvidia::Endorsements { rims: &rims, crls: &given.nvidia_crls, revoked: &given.nvidia_revoked };
         let now_s = seconds(context.now);
         let verification = nvidia::verify(&self.evidence, Nonce::Expected(report_data.0), &endorsements, &roots, now_s);
         let found = verified(KIND, verification.verified, &verification.checks, checks)?;
@@ -127,6 +127,14 @@ impl Parsed {
         simulated.sort_unstable();
         simulated.dedup();
         Ok(GpuClaims { verified: found, roots: simulated })
+    }
+}
+
+impl GpuPart {
+    /// The versions of driver and VBIOS that the report states, unverified, in lower case; none where it cannot be read.
+    pub(crate) fn stated_versions(&self) -> Vec<String> {
+        let json = serde_json::to_vec(&[entry(self, &Digest([0; 32]))]).unwrap_or_default();
+        nvidia::Evidence::parse(&json).map(|evidence| evidence.unverified_versions().collect()).unwrap_or_default()
     }
 }
 

@@ -139,6 +139,25 @@ fn no_result_names_a_chip() {
     }
 }
 
+#[test]
+fn a_result_is_a_jwt_that_its_key_set_verifies() {
+    use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+    use data_encoding::BASE64URL_NOPAD;
+    let world = World::new();
+    let result = world.appraise(&[Kind::SevSnp]);
+    let signer = crate::fixture::Key::new(77);
+    let token = result.to_jwt(&signer.public(), |bytes| signer.sign_bytes(bytes));
+    let keys = starminer_verify::jwks([&signer.public()]);
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+    let x = decode(keys["keys"][0]["x"].as_str().unwrap());
+    UnparsedPublicKey::new(&ED25519, &x).verify(signed.as_bytes(), &decode(signature)).unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let header: serde_json::Value = serde_json::from_slice(&decode(header)).unwrap();
+    assert_eq!((&header["alg"], &header["kid"]), (&"EdDSA".into(), &keys["keys"][0]["kid"]));
+    assert_eq!(decode(payload), result.to_ear_json());
+}
+
 /// `check_at` says what `verify` would say, at the edges of whatever was relied upon.
 #[test]
 fn dates_can_be_asked_for_another_time() {

@@ -24,6 +24,7 @@ mod limits;
 mod nvidia;
 mod policy;
 mod refused;
+mod selection;
 mod simulated;
 mod tiers;
 mod tpm_lab;
