@@ -48,6 +48,13 @@ pub fn report(data: &[u8]) -> Outcome {
     if data.len() == software_tee::REPORT_LEN { Outcome::accepted(0) } else { Outcome::refused(0) }
 }
 
+pub fn parts(data: &[u8]) -> Outcome {
+    match fuzz::parts(data) {
+        0 => Outcome::refused(0),
+        kinds => Outcome::accepted(kinds),
+    }
+}
+
 /// What a device claims and what is expected of it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
