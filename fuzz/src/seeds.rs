@@ -8,7 +8,8 @@ use serde_json::{Value, json, to_vec};
 use starminer_log::{ForkProof, Hash, TilePath, leaf_hash};
 use starminer_receipt::{Base64Bytes, Resources};
 use starminer_verify::{
-    Attempt, Digest, HostMeasure, NodeId, Party, Posture, PostureItem, PostureState, Refusal, SandboxMeasure, UnixTime, parts,
+    Attempt, Digest, HostMeasure, NodeId, Party, Posture, PostureItem, PostureState, Refusal, SandboxMeasure, UnixTime,
+    parts,
 };
 use starminer_wire as wire;
 

@@ -60,10 +60,7 @@ impl Evidence {
                 EvidenceKind::Tdx | EvidenceKind::Sgx => intel(bytes, snapshot, ages, now_s, &mut files),
                 EvidenceKind::Tpm => tpm(bytes, snapshot, ages, now_s, &mut files),
                 EvidenceKind::NvidiaGpu => gpu(bytes, snapshot, ages, now_s, &mut files),
-                EvidenceKind::SoftwareTee
-                | EvidenceKind::UefiLog
-                | EvidenceKind::CcLog
-                | EvidenceKind::ImaLog => {}
+                EvidenceKind::SoftwareTee | EvidenceKind::UefiLog | EvidenceKind::CcLog | EvidenceKind::ImaLog => {}
             }
         }
         Ok(Selection { endorsements: Endorsements::new(files.files)?, missing: files.missing })
@@ -129,8 +126,7 @@ fn gpu(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut F
         })
         .filter(|id| stated.iter().any(|version| is_of_version(id.as_str(), version)))
         .collect();
-    let chain: Vec<Certificate> =
-        part.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+    let chain: Vec<Certificate> = part.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let found = snapshot.nvidia(&rims, &[&chain], ages, now_s);
     for id in &rims {
         if let Ok(item) = snapshot.find(&Key::NvidiaRim { id: id.clone() }, ages, now_s) {

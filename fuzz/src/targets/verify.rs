@@ -28,7 +28,13 @@ fn expected_admission() -> Expected {
 
 fn check(bytes: &[u8], expected: Expected) -> Result<Verified, Refusal> {
     let trust = world().releaser_trust();
-    let context = Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, enrolments: &trust.enrolments, now: NOW };
+    let context = Context {
+        expected,
+        endorsements: &trust.endorsements,
+        trust_anchors: &trust.anchors,
+        enrolments: &trust.enrolments,
+        now: NOW,
+    };
     verify(Evidence::parse(bytes)?, &context)
 }
 

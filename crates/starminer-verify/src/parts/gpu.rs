@@ -96,7 +96,8 @@ impl Parsed {
             known.add(root.clone());
         }
         refuse_unknown_roots(&self.certificates, &known, SimulatedRootId::Nvidia)?;
-        let endorsements = nvidia::Endorsements { rims: &rims, crls: &given.nvidia_crls, revoked: &given.nvidia_revoked };
+        let endorsements =
+            nvidia::Endorsements { rims: &rims, crls: &given.nvidia_crls, revoked: &given.nvidia_revoked };
         let now_s = seconds(context.now);
         let verification = nvidia::verify(&self.evidence, Nonce::Expected(report_data.0), &endorsements, &roots, now_s);
         let found = verified(KIND, verification.verified, &verification.checks, checks)?;
