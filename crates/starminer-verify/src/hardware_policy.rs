@@ -401,13 +401,10 @@ impl HardwarePolicy {
         }
     }
 
-    /// What was started is in the PCRs that reference values are over; of the log it is asked what they cannot tell.
-    pub(crate) fn boot_log(&self) -> event_log::Policy {
+    /// What was started is in the PCRs that reference values are over; of the log it is asked what they cannot tell. Secure Boot is always asked
+    /// for, because a tier hangs on it; whether it refuses by itself is a matter of weight.
+    pub(crate) fn boot_log() -> event_log::Policy {
         event_log::Policy {
-            secure_boot: match self.tpm.secure_boot {
-                Requirement::Required => event_log::Requirement::Required,
-                Requirement::NotRequired => event_log::Requirement::Any,
-            },
             pcrs: event_log::Expected::Any,
             boot_applications: event_log::Expected::Any,
             option_roms: event_log::Expected::Any,

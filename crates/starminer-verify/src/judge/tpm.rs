@@ -6,7 +6,7 @@ use super::{DeviceVerdicts, Judged, Question, take_rules, together};
 use crate::appraise::check;
 use crate::check::{Check, Verdict, Weight};
 use crate::evidence::EvidenceKind;
-use crate::hardware_policy::Requirement;
+use crate::hardware_policy::{HardwarePolicy, Requirement};
 use crate::parts::{TpmClaims, pcr_measurement};
 use crate::posture::{HostMeasure, PostureState};
 use crate::refusal::Party;
@@ -81,7 +81,7 @@ pub(crate) fn judge_tpm(question: &Question<'_>, claims: &TpmClaims, place: TpmP
     };
     let value = value.as_ref().map(|digest| digest.as_bytes().as_slice());
     let measurement = question.measurement(name, EvidenceKind::Tpm, value, measurement_weight);
-    let boot = boot_checks(question, claims, weight(question, place, rules.secure_boot), &mut checks);
+    let boot = boot_checks(claims, weight(question, place, rules.secure_boot), &mut checks);
     let ima = ima_checks(question, claims, weight(question, place, rules.ima), &mut checks);
     let storage = storage_check(question, weight(question, place, Requirement::NotRequired));
     let of_rules = together([of_key, of_quote]);
@@ -156,9 +156,9 @@ fn enrolled_check(claims: &TpmClaims, weight: Weight) -> Check {
 }
 
 /// Secure Boot, by a log that leads to the quoted registers.
-fn boot_checks(question: &Question<'_>, claims: &TpmClaims, weight: Weight, checks: &mut Vec<Check>) -> Verdict {
+fn boot_checks(claims: &TpmClaims, weight: Weight, checks: &mut Vec<Check>) -> Verdict {
     match claims.boot_log() {
-        Some(log) => take_rules(checks, &event_log::appraise(log, &question.hardware.boot_log()), weight),
+        Some(log) => take_rules(checks, &event_log::appraise(log, &HardwarePolicy::boot_log()), weight),
         None => {
             let remedy = (Party::Node, "send the firmware's event log");
             let reason = "no uefi-log was given: whether Secure Boot was on is not known";
