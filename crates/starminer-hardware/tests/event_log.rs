@@ -6,7 +6,7 @@ mod builder;
 
 use std::path::PathBuf;
 
-use builder::{Builder, DB, hash_list, machine};
+use builder::{Builder, DB, machine};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use starminer_hardware::event_log::{

@@ -152,8 +152,8 @@ impl Window {
 }
 
 /// A part whose form was checked and that says to be over the batch.
-enum Tee<'a> {
-    SoftwareTee(&'a [u8]),
+enum ParsedTee<'a> {
+    Software(&'a [u8]),
     SevSnp(sev_snp::Parsed),
     Tdx(intel::Parsed),
     Sgx(intel::Parsed),
@@ -168,26 +168,26 @@ pub(crate) fn verify_parts(
     checks: &mut Vec<Check>,
 ) -> Result<Devices, Refusal> {
     let set = PartSet::new(parts)?;
-    let tee = set.tee.map(|part| Tee::parse(part, report_data)).transpose()?;
+    let tee = set.tee.map(|part| ParsedTee::parse(part, report_data)).transpose()?;
     let tpm = set.tpm.map(|part| tpm::Parsed::new(&part.report, report_data, binding)).transpose()?;
     let gpus = gpu::Parsed::new(&set.gpus, report_data)?;
 
     let mut windows = Vec::new();
     let device = match tee {
         None => None,
-        Some(Tee::SoftwareTee(report)) => {
+        Some(ParsedTee::Software(report)) => {
             let anchors = context.trust_anchors;
             let claims = software_tee::verify_report(report, report_data, &binding.boot, anchors, context.now)?;
             software_tee_passes(checks);
             Some(DeviceClaims::SoftwareTee(claims))
         }
-        Some(Tee::SevSnp(parsed)) => {
+        Some(ParsedTee::SevSnp(parsed)) => {
             Some(DeviceClaims::SevSnp(parsed.verify(context, report_data, checks, &mut windows)?))
         }
-        Some(Tee::Tdx(parsed)) => {
+        Some(ParsedTee::Tdx(parsed)) => {
             Some(DeviceClaims::Tdx(parsed.verify_tdx(set.cc_log, context, report_data, checks, &mut windows)?))
         }
-        Some(Tee::Sgx(parsed)) => {
+        Some(ParsedTee::Sgx(parsed)) => {
             Some(DeviceClaims::Sgx(parsed.verify_sgx(context, report_data, checks, &mut windows)?))
         }
     };
@@ -210,10 +210,10 @@ pub(crate) fn verify_parts(
     Ok(Devices { device, tpm, gpus, windows })
 }
 
-impl<'a> Tee<'a> {
+impl<'a> ParsedTee<'a> {
     fn parse(part: &'a Part, report_data: &Digest) -> Result<Self, Refusal> {
         match part.kind {
-            EvidenceKind::SoftwareTee => Ok(Self::SoftwareTee(&part.report)),
+            EvidenceKind::SoftwareTee => Ok(Self::Software(&part.report)),
             EvidenceKind::SevSnp => sev_snp::Parsed::new(&part.report, report_data).map(Self::SevSnp),
             EvidenceKind::Tdx => intel::Parsed::new(part.kind, &part.report, report_data).map(Self::Tdx),
             EvidenceKind::Sgx => intel::Parsed::new(part.kind, &part.report, report_data).map(Self::Sgx),

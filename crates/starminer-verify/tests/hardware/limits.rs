@@ -55,9 +55,12 @@ fn only_a_log_makes_room() {
     assert_eq!(parse(&world, &largest), Ok(()));
     let too_large = [largest[0], largest[1], largest[2], (Kind::CcLog, MAX_EVENT_LOG_BYTES)];
     assert_eq!(parse(&world, &too_large), Err("evidence.too-long"));
-    for (len, max) in
-        [(MAX_EVIDENCE_WITH_LOGS_BYTES + 1, MAX_EVIDENCE_WITH_LOGS_BYTES), (8 << 20, MAX_EVIDENCE_WITH_LOGS_BYTES)]
-    {
+    for (len, max) in [
+        (MAX_EVIDENCE_BYTES + 1, MAX_EVIDENCE_BYTES),
+        (MAX_EVIDENCE_WITH_LOGS_BYTES, MAX_EVIDENCE_BYTES),
+        (MAX_EVIDENCE_WITH_LOGS_BYTES + 1, MAX_EVIDENCE_WITH_LOGS_BYTES),
+        (8 << 20, MAX_EVIDENCE_WITH_LOGS_BYTES),
+    ] {
         let error = Evidence::parse(&vec![b' '; len]).unwrap_err();
         assert_eq!(error, ParseEvidenceError::TooLong { found_bytes: len, max_bytes: max });
     }

@@ -124,7 +124,7 @@ fn roots_of_hardware_have_one_spelling() {
             format!("{sort}:{}", hex.to_uppercase()),
             format!("{sort}:{}", &hex[2..]),
             format!("{sort}:"),
-            format!("{sort}"),
+            sort.to_owned(),
             format!(" {sort}:{hex}"),
             format!("{}:{hex}", sort.to_uppercase()),
             format!("{sort}:*"),
