@@ -11,6 +11,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cert;
 mod check;
+pub mod dcap;
+pub mod event_log;
+pub mod ima;
+pub mod nvidia;
+pub mod snp;
+pub mod tpm;
 
 pub use check::{Check, Checks, Verdict, Weight};
