@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{File, InputError};
-use crate::{dcap, event_log, ima, snp, tpm};
+use crate::{dcap, event_log, ima, nvidia, snp, tpm};
 
 /// The longest policy that is read: lists of files for IMA are long.
 pub const MAX_POLICY_BYTES: usize = 32 * 1024 * 1024;
@@ -19,6 +19,7 @@ struct Sections {
     tpm_ek: Option<tpm::ek::Policy>,
     eventlog: Option<event_log::Policy>,
     ima: Option<ima::Policy>,
+    nvidia: Option<nvidia::Policy>,
 }
 
 /// A policy for any of the kinds. What a section leaves out is as strict as its kind's default; a section that is missing is no policy for
@@ -72,6 +73,10 @@ impl PolicyFile {
 
     pub(super) fn ima(&self) -> Result<&ima::Policy, InputError> {
         self.section("ima", self.sections.ima.as_ref())
+    }
+
+    pub(super) fn nvidia(&self) -> Result<&nvidia::Policy, InputError> {
+        self.section("nvidia", self.sections.nvidia.as_ref())
     }
 
     /// Whether it asks for anything of an event log.
