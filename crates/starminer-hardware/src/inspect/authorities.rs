@@ -76,17 +76,18 @@ impl Read {
     }
 
     /// Holds that every certificate given is vouched for: one that is not, although it would not be needed, has been altered or does not belong here.
-    /// The evidence's own leaf is for the verification of the evidence. Nothing was given, nothing is listed.
+    /// The evidence's own leaf is for the verification of the evidence. `known` are authorities that need not be given. Where nothing was given, nothing is
+    /// listed.
     pub fn vouched(
         &self,
         checks: &mut Checks,
         name: &'static str,
-        roots: &Roots,
+        (roots, known): (&Roots, &[Certificate]),
         leaf: Option<&Certificate>,
         now_s: u64,
     ) {
         let given = self.certificates.iter().chain(&self.between).filter(|certificate| Some(*certificate) != leaf);
-        let pool: Vec<Certificate> = self.certificates.iter().chain(&self.between).cloned().collect();
+        let pool: Vec<Certificate> = known.iter().chain(&self.certificates).chain(&self.between).cloned().collect();
         let mut count = 0_usize;
         let mut fault = None;
         for certificate in given {

@@ -3,7 +3,7 @@
 use super::authorities::{self, Authorities};
 use super::{Fault, File, Inspection, Options, ended, unappraised, unasked};
 use crate::cert::Certificate;
-use crate::snp::{Policy, Report, appraise, roots, verify};
+use crate::snp::{Policy, Report, appraise, roots, signers, verify};
 
 /// What makes a report worthless whatever anyone expects: with debugging allowed the host reads and writes the guest's memory.
 const DECISIVE: [&str; 1] = ["snp.policy.guest.debug"];
@@ -36,7 +36,7 @@ fn judge(given: &Snp<'_>, options: &Options<'_>) -> Result<Inspection, Fault> {
         unappraised(&mut checks, "snp", options);
         return Ok(Inspection::refused(checks));
     };
-    authorities.vouched(&mut checks, "snp.authorities", &roots, None, options.now_s);
+    authorities.vouched(&mut checks, "snp.authorities", (&roots, signers()), None, options.now_s);
     match policy {
         Some(policy) => checks.extend(appraise(&verified, policy)),
         None => checks.extend(unasked(&appraise(&verified, &Policy::default()), &DECISIVE)),

@@ -91,6 +91,10 @@ fn judge(given: &Tpm<'_>, options: &Options<'_>) -> Result<Inspection, Fault> {
     match (&list, &quoted) {
         (Some(list), Some(quoted)) if quoted.banks().any(|bank| quoted.value(bank, IMA_REGISTER).is_some()) => {
             claims["ima"] = logs::judge_ima(list, Some(quoted), list_policy, &mut checks);
+            // A register that is as after a reset agrees with the beginning of any list.
+            if claims["ima"]["entries"] == 0 && !list.is_empty() {
+                checks.require("tpm.ima", Err("the quote vouches for none of its entries"));
+            }
         }
         (Some(_), Some(_)) => {
             unexplained(&mut checks, "tpm.ima", "register 10 is not quoted: nothing vouches for the list")

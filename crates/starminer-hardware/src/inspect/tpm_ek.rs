@@ -40,7 +40,7 @@ fn judge(given: &TpmEk<'_>, options: &Options<'_>) -> Result<Inspection, Fault> 
         unappraised(&mut checks, "tpm-ek", options);
         return Ok(Inspection::refused(checks));
     };
-    read.vouched(&mut checks, "tpm-ek.authorities", &roots, Some(&certificate), options.now_s);
+    read.vouched(&mut checks, "tpm-ek.authorities", (&roots, &[]), Some(&certificate), options.now_s);
     match policy {
         Some(policy) => checks.extend(appraise(&verified, policy)),
         None => checks.extend(unasked(&appraise(&verified, &Policy::default()), &[])),
@@ -50,7 +50,7 @@ fn judge(given: &TpmEk<'_>, options: &Options<'_>) -> Result<Inspection, Fault> 
 
 /// The certificate that is about a key, as it lay in its file, and those of authorities beside it.
 fn leaf(files: &[File]) -> Result<(EkCertificate, Certificate, Vec<Certificate>), Fault> {
-    let mut all = Vec::new();
+    let mut all: Vec<(EkCertificate, Certificate)> = Vec::new();
     for file in files {
         let malformed = |error: CertificateError| Fault::malformed("tpm-ek", file, error.code(), &error);
         // One in DER is read as NV storage holds it, padding included.
@@ -65,6 +65,12 @@ fn leaf(files: &[File]) -> Result<(EkCertificate, Certificate, Vec<Certificate>)
             all.push((EkCertificate::parse(certificate.der()).map_err(malformed)?, certificate));
         }
     }
+    let mut seen = Vec::new();
+    all.retain(|(_, certificate)| {
+        let new = !seen.contains(certificate);
+        seen.push(certificate.clone());
+        new
+    });
     let nothing = File { name: "--cert".to_owned(), bytes: Vec::new() };
     let file = files.first().unwrap_or(&nothing);
     let keys: Vec<usize> = (0..all.len()).filter(|at| all.get(*at).is_some_and(|(_, one)| !one.is_ca())).collect();
