@@ -38,6 +38,9 @@ pub const MAX_FILES: usize = 64;
 /// The most bytes of a nonce.
 pub const MAX_NONCE_BYTES: usize = 64;
 
+/// The reason of checks that are for a policy to make, where there is none.
+pub const NO_POLICY: &str = "no policy was given";
+
 /// A file that was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct File {
@@ -245,7 +248,7 @@ fn unasked(appraised: &Checks, decisive: &[&str]) -> Checks {
         if decisive.contains(&&*check.name) {
             checks.push(check.name.clone(), check.verdict, Weight::Required, check.reason.clone());
         } else {
-            checks.not_checked(check.name.clone(), "no policy was given");
+            checks.not_checked(check.name.clone(), NO_POLICY);
         }
     }
     checks

@@ -6,7 +6,11 @@
 #[path = "../snp/lab.rs"]
 mod lab;
 
+#[allow(dead_code, reason = "the tests of TPMs need more of it")]
+#[path = "../tpm/emulator.rs"]
+mod emulator;
 mod errors;
+mod live;
 mod policies;
 mod random;
 mod refusals;
