@@ -1,5 +1,6 @@
 //! The command line: arguments, dispatch, output, exit codes.
 
+mod appraise;
 mod args;
 mod broker;
 mod collected;
@@ -47,6 +48,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Result(args) => task::result(&terminal, &args),
         Command::Cancel(args) => task::cancel(&terminal, &args),
         Command::Verify(args) => verify::verify(&terminal, &args),
+        Command::Appraise(command) => appraise::appraise(&terminal, &command),
         Command::Vault(VaultCommand::Seal(args)) => vault::seal(&terminal, &args),
         Command::Vault(VaultCommand::Open(args)) => vault::open(&terminal, &args),
         Command::Key(KeyCommand::New(args)) => key::new(&terminal, &args),
