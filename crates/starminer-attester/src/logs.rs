@@ -20,6 +20,8 @@ const UEFI: &str = "sys/kernel/security/tpm0/binary_bios_measurements";
 const CCEL: &str = "sys/firmware/acpi/tables/data/CCEL";
 const IMA: &str = "sys/kernel/security/ima/binary_runtime_measurements";
 
+/// Lengths of template digests: SHA-1 as of old, and what a list of another bank has.
+const DIGEST_BYTES: [usize; 4] = [20, 32, 48, 64];
 /// Longest template name and longest template data of an entry, as verifiers read them.
 const MAX_NAME_BYTES: usize = 64;
 const MAX_DATA_BYTES: usize = 1 << 20;
@@ -106,13 +108,18 @@ impl Logs {
 }
 
 /// Length of the whole entries of an IMA list at its beginning; `None` where a length is absurd. An entry: register (4
-/// bytes), template digest (20), length and name of the template, length and data. Template `ima` has no length
-/// before its data: a digest (20 bytes), then length and name of the file. Lengths stand in the byte order of the
-/// machine, which here is little-endian.
+/// bytes), template digest, length and name of the template, length and data. Template `ima` has no length before its
+/// data: a digest (20 bytes), then length and name of the file. Lengths stand in the byte order of the machine, which
+/// here is little-endian. How long digests are shows in where the first template's name lies.
 fn whole_entries(list: &[u8]) -> Option<usize> {
     let mut whole = 0;
+    let names_template = |digest_bytes: &usize| {
+        let mut start = Reader { list, at: 4 + digest_bytes, digest_bytes: *digest_bytes };
+        matches!(start.sized(MAX_NAME_BYTES), Step::Read(name) if !name.is_empty() && name.iter().all(u8::is_ascii_graphic))
+    };
+    let digest_bytes = DIGEST_BYTES.into_iter().find(names_template)?;
     loop {
-        let mut rest = Reader { list, at: whole };
+        let mut rest = Reader { list, at: whole, digest_bytes };
         match rest.entry() {
             Step::Read(()) => whole = rest.at,
             Step::Ends => return Some(whole),
@@ -124,6 +131,7 @@ fn whole_entries(list: &[u8]) -> Option<usize> {
 struct Reader<'a> {
     list: &'a [u8],
     at: usize,
+    digest_bytes: usize,
 }
 
 enum Step<T> {
@@ -136,7 +144,7 @@ enum Step<T> {
 
 impl<'a> Reader<'a> {
     fn entry(&mut self) -> Step<()> {
-        let Some(_) = self.take(4 + 20) else { return Step::Ends };
+        let Some(_) = self.take(4 + self.digest_bytes) else { return Step::Ends };
         let name = match self.sized(MAX_NAME_BYTES) {
             Step::Read(name) => name,
             Step::Ends => return Step::Ends,
