@@ -303,7 +303,8 @@ impl Drop for Entry<'_> {
 impl<'a> Entry<'a> {
     fn create(tree: &'a dyn ReportTree) -> Result<Self, TsmError> {
         let mut random = [0; 16];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| TsmError::Thread)?;
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| TsmError::Io { step: TsmStep::Create, source: io::Error::other("no random name") })?;
         let name = format!("starminer-{}", HEXLOWER.encode(&random));
         tree.create(&name).map_err(|source| match source.raw_os_error() {
             // ENXIO: the module is there and no TEE has registered with it.

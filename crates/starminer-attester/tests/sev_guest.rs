@@ -145,7 +145,7 @@ fn refusals_in_words() {
     for (step, code, words) in [
         (Step::Fails(EIO, 0x16), "sev-guest.refused", "firmware status 0x16: invalid parameter"),
         (Step::Fails(EIO, 0xff), "sev-guest.refused", "firmware was not asked"),
-        (Step::Fails(EINVAL, 0), "sev-guest.refused", "success"),
+        (Step::Fails(EINVAL, u64::from(u32::MAX)), "sev-guest.refused", "not asked"),
         (Step::Fails(ETIMEDOUT, BUSY), "sev-guest.refused", "throttles"),
         (Step::Fails(EIO, 9 << 32), "sev-guest.refused", "hypervisor error 0x9"),
         (Step::Fails(ENOTTY, 0xff), "sev-guest.key-wiped", "restart"),

@@ -68,7 +68,9 @@ impl HostTree {
     }
 
     fn cover_of_swap(&self, swap: &Swap) -> Cover {
-        match (swap.kind.as_str(), swap.path.strip_prefix("/dev").ok().and_then(Path::to_str)) {
+        // Older systems list a link of /dev/mapper.
+        let path = self.tree.resolve(&swap.path).unwrap_or_else(|_| swap.path.clone());
+        match (swap.kind.as_str(), path.strip_prefix("/dev").ok().and_then(Path::to_str)) {
             // The kernel writes `!` for `/` in the names of devices.
             ("partition", Some(device)) => self.named_device_cover(&device.replace('/', "!")),
             ("file", _) => match self.mounts().as_ref().zip(self.tree.resolve(&swap.path).ok()) {

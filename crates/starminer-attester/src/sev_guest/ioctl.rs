@@ -14,6 +14,8 @@ use super::{DeviceAnswer, RESPONSE_BYTES, SnpDevice};
 use crate::report_data::REPORT_DATA_BYTES;
 
 const MESSAGE_VERSION: u8 = 1;
+/// What stands there until the driver writes something else, as in the driver itself.
+const FIRMWARE_NOT_ASKED: u64 = 0xff;
 /// `_IOWR('S', 0, struct snp_guest_request_ioctl)`
 const SNP_GET_REPORT: libc::Ioctl = 0xc020_5300_u32 as libc::Ioctl;
 /// `_IOWR('S', 2, struct snp_guest_request_ioctl)`
@@ -76,7 +78,7 @@ impl SnpDevice for SevGuestFile {
             msg_version: MESSAGE_VERSION,
             req_data: (&raw mut request) as u64,
             resp_data: response.as_mut_ptr() as u64,
-            exitinfo2: 0,
+            exitinfo2: FIRMWARE_NOT_ASKED,
         };
         // SAFETY: `guest` is the structure that this request takes; its addresses are those of a request and of a response of
         // the sizes that the kernel reads and writes (96 and 4000 bytes), which live and are not used otherwise
@@ -103,10 +105,10 @@ impl SnpDevice for SevGuestFile {
             msg_version: MESSAGE_VERSION,
             req_data: (&raw mut request) as u64,
             resp_data: response.as_mut_ptr() as u64,
-            exitinfo2: 0,
+            exitinfo2: FIRMWARE_NOT_ASKED,
         };
         if certificates.len() > u32::MAX as usize {
-            return DeviceAnswer { error: Some(io::ErrorKind::InvalidInput.into()), exitinfo2: 0 };
+            return DeviceAnswer { error: Some(io::ErrorKind::InvalidInput.into()), exitinfo2: FIRMWARE_NOT_ASKED };
         }
         // SAFETY: as for `report`, with a request of 112 bytes, whose address and length of certificates are those of
         // the slice that was given for them.
@@ -156,7 +158,7 @@ mod tests {
         let mut response = [7; RESPONSE_BYTES];
         let answer = device.report(&[1; 64], 0, &mut response);
         assert_eq!(answer.error.unwrap().raw_os_error(), Some(libc::ENOTTY));
-        assert_eq!(answer.exitinfo2, 0);
+        assert_eq!(answer.exitinfo2, FIRMWARE_NOT_ASKED);
         let mut needed = 0;
         let answer = device.extended_report(&[1; 64], 0, &mut response, &mut [0; 4096], &mut needed);
         assert_eq!(answer.error.unwrap().raw_os_error(), Some(libc::ENOTTY));

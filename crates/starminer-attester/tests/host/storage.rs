@@ -178,6 +178,9 @@ fn memory_is_as_good_as_swap() {
         let tree = tree("ext4").file("swap file", "").file("proc/swaps", swaps);
         tree.check(SwapEncrypted, state, says).check(SwapOff, state_of_off, "");
     }
+    let linked = tree("ext4").file("dev/dm-0", "").link("dev/mapper/swap", "../dm-0");
+    let linked = linked.file("proc/swaps", format!("{heading}/dev/mapper/swap partition 9 0 1\n"));
+    linked.check(SwapEncrypted, InForce, "LUKS2");
     // Swap in a file on tmpfs does not exist; a table that says so leads nowhere, and not into a circle.
     let odd = tree("tmpfs")
         .file(&format!("{JOBS}/swap")[1..], "")
