@@ -234,6 +234,8 @@ fn the_mount_that_counts() {
     assert_eq!(check(&[jobs, jobs], NotChecked, NotChecked), NotChecked);
     // A parent that is not there leads nowhere.
     assert_eq!(check(&[(99, "253:0", JOBS, LOCKED, ext4)], Absent, InForce), Absent);
+    // A child that claims a place above its parent is not on the way.
+    assert_eq!(check(&[jobs, (30, "8:1", "/var", "rw", other)], InForce, InForce), InForce);
     // Each option counts, and so does which mount's they are.
     for options in ["rw,nosuid,nodev", "rw,nosuid,noexec", "rw,nodev,noexec", "rw,nosuidx,nodev,noexec", "rw"] {
         check(&[(29, "253:0", JOBS, options, "ext4 /dev/x rw,nosuid,nodev,noexec")], Absent, InForce);
