@@ -16,5 +16,6 @@ mod check;
 pub mod event_log;
 pub mod ima;
 pub mod snp;
+pub mod tpm;
 
 pub use check::{Check, Checks, Verdict, Weight};
