@@ -13,6 +13,7 @@ mod host;
 mod keyfile;
 mod measure;
 mod software_tee;
+pub mod tpm;
 
 use starminer_verify::{Binding, BootId, BuildEvidenceError, EvidenceKind, Posture};
 use thiserror::Error;
