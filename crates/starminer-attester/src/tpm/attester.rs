@@ -203,27 +203,35 @@ impl TpmAttester {
         self.with(|live| live.tpm.activate(&live.ak, credential))
     }
 
-    /// Something else with the TPM: its properties, its clock, a counter.
+    /// Something else with the TPM: its properties, its clock, a counter. Done once: after an error it may have happened or not.
     ///
     /// # Errors
     /// Those of what is done.
-    pub fn with_tpm<T>(&self, run: impl Fn(&mut Tpm) -> Result<T, TpmError>) -> Result<T, TpmError> {
-        self.with(|live| run(&mut live.tpm))
+    pub fn with_tpm<T>(&self, run: impl FnOnce(&mut Tpm) -> Result<T, TpmError>) -> Result<T, TpmError> {
+        let mut place = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        self.once(&mut place, |live| run(&mut live.tpm))
     }
 
-    /// Runs with the TPM open. Where a reset or a new process behind the socket took keys and sessions away, it is opened once more.
+    /// Something that may be done twice. Where a reset, a new process behind the socket or a forged error took keys and sessions away, the TPM is opened once more.
     fn with<T>(&self, run: impl Fn(&mut Live) -> Result<T, TpmError>) -> Result<T, TpmError> {
-        // A panic elsewhere leaves the place empty or the TPM whole.
+        // A panic in a call leaves the place empty.
         let mut place = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let was_open = place.is_some();
-        let mut live = self.take(place.take())?;
-        let mut result = run(&mut live);
+        let result = self.once(&mut place, &run);
         if was_open && result.as_ref().is_err_and(TpmError::asks_for_a_new_start) {
-            drop(live);
-            live = self.take(None)?;
-            result = run(&mut live);
+            return self.once(&mut place, &run);
         }
-        if live.tpm.is_open() {
+        result
+    }
+
+    fn once<T>(
+        &self,
+        place: &mut Option<Live>,
+        run: impl FnOnce(&mut Live) -> Result<T, TpmError>,
+    ) -> Result<T, TpmError> {
+        let mut live = self.take(place.take())?;
+        let result = run(&mut live);
+        if live.tpm.is_open() && !result.as_ref().is_err_and(TpmError::asks_for_a_new_start) {
             *place = Some(live);
         }
         result

@@ -32,6 +32,9 @@ pub use transport::TpmAddress;
 ///
 /// Methods block, each command at most as long as [`Deadlines`] says: not for an asynchronous task's thread. Keys and sessions go when it is dropped. What a
 /// killed process left goes with its file descriptor (`/dev/tpmrm0`), or when the next user opens (a plain socket).
+///
+/// Errors of the TPM are not authenticated. Behind a forged one the session may be out of step, and every later command is refused with `TPM_RC_AUTH_FAIL` or
+/// `TPM_RC_BAD_AUTH`: open it anew, as [`TpmAttester`] does.
 pub struct Tpm {
     link: link::Link,
     ek: Public,
