@@ -10,7 +10,9 @@ use tpm2_protocol::data::{TpmCc, TpmRc, TpmRcBase};
 #[derive(Debug, Error)]
 pub enum TpmError {
     /// There is none.
-    #[error("there is no TPM at {address}: {reason}; switch it on in the firmware (TPM, fTPM or PTT), or load its driver")]
+    #[error(
+        "there is no TPM at {address}: {reason}; switch it on in the firmware (TPM, fTPM or PTT), or load its driver"
+    )]
     Absent {
         /// Where it was looked for.
         address: String,
@@ -27,7 +29,9 @@ pub enum TpmError {
     #[error("the connection to the TPM broke: open it anew")]
     Connection(#[source] io::Error),
     /// No answer in time.
-    #[error("no answer to {command} within {after:?}: the connection is given up; the TPM may serve somebody else, or hang")]
+    #[error(
+        "no answer to {command} within {after:?}: the connection is given up; the TPM may serve somebody else, or hang"
+    )]
     Deadline {
         /// The command.
         command: Command,
@@ -54,7 +58,9 @@ pub enum TpmError {
         code: ResponseCode,
     },
     /// The response is not the TPM's own, or not to this command.
-    #[error("the response to {command} was altered on its way, or is not by this TPM: somebody sits between; the session is ended")]
+    #[error(
+        "the response to {command} was altered on its way, or is not by this TPM: somebody sits between; the session is ended"
+    )]
     Altered {
         /// The command.
         command: Command,
@@ -84,7 +90,9 @@ pub enum TpmError {
         failed: String,
     },
     /// PCRs changed under every attempt.
-    #[error("PCRs changed during each of {0} attempts to quote them: quote fewer, or wait until the system has started")]
+    #[error(
+        "PCRs changed during each of {0} attempts to quote them: quote fewer, or wait until the system has started"
+    )]
     Restless(u32),
     /// An argument that no TPM takes.
     #[error("{0}")]
@@ -213,9 +221,9 @@ impl ResponseCode {
             Some(TpmRcBase::Integrity) => "it was made for another TPM or another key, or altered",
             Some(TpmRcBase::Handle) => "there is no such key, session or index",
             Some(TpmRcBase::CommandCode) => "it does not know this command",
-            Some(TpmRcBase::Curve | TpmRcBase::KeySize | TpmRcBase::Scheme | TpmRcBase::Hash | TpmRcBase::Asymmetric) => {
-                "it does not know this kind of key: ask for another"
-            }
+            Some(
+                TpmRcBase::Curve | TpmRcBase::KeySize | TpmRcBase::Scheme | TpmRcBase::Hash | TpmRcBase::Asymmetric,
+            ) => "it does not know this kind of key: ask for another",
             Some(_) => "see TCG TPM 2.0 Library, Part 2, 6.6",
             None => "a code of its maker's, or of a layer above it",
         }
@@ -240,7 +248,11 @@ mod tests {
     fn codes_say_what_to_do() {
         let said = |code| ResponseCode::new(code).to_string();
         assert!(said(0x921).starts_with("TPM_RC_LOCKOUT (0x921): too many wrong"), "{}", said(0x921));
-        assert!(said(0x98e).starts_with("[TPM_RC_AUTH_FAIL, session[1]] (0x98e): the authorisation"), "{}", said(0x98e));
+        assert!(
+            said(0x98e).starts_with("[TPM_RC_AUTH_FAIL, session[1]] (0x98e): the authorisation"),
+            "{}",
+            said(0x98e)
+        );
         assert!(said(0x8001_0001).starts_with("0x80010001: a code of its maker"), "{}", said(0x8001_0001));
         for code in [0x922, 0x908, 0x90a, 0x920] {
             assert!(ResponseCode::new(code).asks_to_retry(), "{code:#x}");

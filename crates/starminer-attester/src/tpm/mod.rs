@@ -7,12 +7,15 @@
 //! Not here: judging any of it, event logs, and the form in which evidence is sent. Nothing here is asynchronous.
 
 mod attester;
+mod ek;
 mod error;
+mod frame;
 mod keys;
 mod link;
 mod nv;
 mod quote;
 mod session;
+mod settings;
 mod transport;
 mod wire;
 
@@ -21,11 +24,13 @@ use std::fmt;
 use starminer_hardware::tpm::Public;
 
 pub use attester::{TpmAttester, TpmAttesterSettings, TpmEvidence, TpmOffer};
+pub use ek::EkKind;
 pub use error::{Command, ResponseCode, TpmError};
-pub use keys::{Ak, AkKind, AkPlace, AkSpec, EkKind};
-pub use link::{Authorization, Deadlines, KnownEk, TpmSettings};
+pub use keys::{Ak, AkKind, AkPlace, AkSpec};
+
 pub use nv::{CERTIFICATE_BYTES_MAX, EkCertificates};
 pub use quote::{ClockTime, Properties, RawQuote};
+pub use settings::{Authorization, Deadlines, KnownEk, TpmSettings};
 pub use transport::TpmAddress;
 
 /// An open TPM.
@@ -57,7 +62,7 @@ impl Tpm {
         let mut link = link::Link::open(settings)?;
         // The endorsement key is made over an unsalted session: what authorises that is not sent, and what comes back is public.
         link.use_unsalted()?;
-        let ek = keys::load_ek(&mut link)?;
+        let ek = ek::load_ek(&mut link)?;
         if let KnownEk::Name(name) = &link.settings.known_ek
             && *name != ek.entity.name
         {

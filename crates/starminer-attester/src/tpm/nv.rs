@@ -7,7 +7,9 @@ use tpm2_protocol::data::{TpmCc, TpmRcBase};
 use super::{
     EkKind, Tpm,
     error::TpmError,
-    link::{Authority, Authorization, Call, Entity, RH_OWNER},
+    frame::{Authority, Call, Entity},
+    link::RH_OWNER,
+    settings::Authorization,
     wire::Writer,
 };
 
@@ -99,7 +101,8 @@ impl Tpm {
                 .with(|writer| writer.u16(size).u16(offset))
                 .opened();
             let reply = self.link.run(call)?;
-            let read = reply.read(TpmCc::NvRead, |reader| reader.sized().filter(|read| read.len() == usize::from(size)))?;
+            let read =
+                reply.read(TpmCc::NvRead, |reader| reader.sized().filter(|read| read.len() == usize::from(size)))?;
             content.extend_from_slice(read);
         }
         Ok(content)
@@ -137,8 +140,7 @@ impl Tpm {
     /// # Errors
     /// Where the index is no owner's or is taken, the owner's authorisation is wrong, or there is no room.
     pub fn define_counter(&mut self, index: u32, authorization: &Authorization) -> Result<(), TpmError> {
-        const ATTRIBUTES: u32 =
-            attributes::COUNTER | attributes::AUTHWRITE | attributes::AUTHREAD | attributes::NO_DA;
+        const ATTRIBUTES: u32 = attributes::COUNTER | attributes::AUTHWRITE | attributes::AUTHREAD | attributes::NO_DA;
         owner_index(index)?;
         let owner = self.link.settings.owner.clone();
         let area = Writer::new().u32(index).u16(HashAlg::Sha256.id()).u32(ATTRIBUTES).sized(&[]).u16(8).finish();

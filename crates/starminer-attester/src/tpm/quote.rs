@@ -6,7 +6,9 @@ use tpm2_protocol::data::{TpmCap, TpmCc};
 use super::{
     Ak, Tpm,
     error::TpmError,
-    link::{Authority, Authorization, Call, capability_header},
+    frame::{Authority, Call},
+    link::capability_header,
+    settings::Authorization,
     wire::{Reader, Writer},
 };
 
@@ -108,12 +110,7 @@ impl Tpm {
     ///
     /// # Errors
     /// Where an argument is out of bounds, or the TPM does not quote.
-    pub fn quote(
-        &mut self,
-        ak: &Ak,
-        qualifying: &[u8],
-        selections: &[PcrSelection],
-    ) -> Result<RawQuote, TpmError> {
+    pub fn quote(&mut self, ak: &Ak, qualifying: &[u8], selections: &[PcrSelection]) -> Result<RawQuote, TpmError> {
         const ALG_NULL: u16 = 0x0010;
         check_selections(selections)?;
         if qualifying.len() > QUALIFYING_BYTES_MAX {
@@ -187,9 +184,8 @@ impl Tpm {
     pub fn properties(&mut self) -> Result<Properties, TpmError> {
         let fixed = self.tagged(property::FIXED)?;
         let variable = self.tagged(property::PERMANENT)?;
-        let value = |key: u32| {
-            fixed.iter().chain(&variable).find(|(tag, _)| *tag == key).map_or(0, |(_, value)| *value)
-        };
+        let value =
+            |key: u32| fixed.iter().chain(&variable).find(|(tag, _)| *tag == key).map_or(0, |(_, value)| *value);
         // Four bytes of ASCII each, filled up with blanks or zeros.
         let text = |keys: &[u32]| {
             let bytes = keys.iter().flat_map(|key| value(*key).to_be_bytes());

@@ -82,13 +82,7 @@ impl Session {
         let mut key = Zeroizing::new(Vec::with_capacity(self.key.len() + authorization.len()));
         key.extend_from_slice(&self.key);
         key.extend_from_slice(authorization);
-        Ok(Use {
-            handle: self.handle,
-            attributes,
-            key,
-            nonce_caller: random()?,
-            nonce_tpm: self.nonce_tpm.clone(),
-        })
+        Ok(Use { handle: self.handle, attributes, key, nonce_caller: random()?, nonce_tpm: self.nonce_tpm.clone() })
     }
 
     /// The TPM's new nonce, once the response is authenticated.

@@ -221,7 +221,11 @@ impl Transport {
     }
 
     /// One command, one response. After a fault the connection is ended.
-    pub(super) fn exchange(&mut self, command: Zeroizing<Vec<u8>>, within: Duration) -> Result<Zeroizing<Vec<u8>>, Fault> {
+    pub(super) fn exchange(
+        &mut self,
+        command: Zeroizing<Vec<u8>>,
+        within: Duration,
+    ) -> Result<Zeroizing<Vec<u8>>, Fault> {
         let gone = || Fault::Io(io::ErrorKind::NotConnected.into());
         let commands = self.commands.as_ref().ok_or_else(gone)?;
         let response = match commands.send(command) {

@@ -155,8 +155,7 @@ fn rsa_seed(ek: &Public, label: &str, randomness: &Randomness) -> Result<Seed, C
     let key = OaepPublicEncryptingKey::new(key).map_err(|_| CredentialError::Key)?;
     let mut encrypted = vec![0; key.ciphertext_size()];
     let label = [label.as_bytes(), &[0]].concat();
-    let written =
-        key.encrypt(algorithm, &seed, &mut encrypted, Some(&label)).map_err(|_| CredentialError::Key)?.len();
+    let written = key.encrypt(algorithm, &seed, &mut encrypted, Some(&label)).map_err(|_| CredentialError::Key)?.len();
     encrypted.truncate(written);
     Ok(Seed { seed, encrypted })
 }
