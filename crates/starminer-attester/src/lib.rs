@@ -19,6 +19,7 @@ mod measure;
 mod report_data;
 mod sev_guest;
 mod software_tee;
+pub mod tpm;
 mod tree;
 mod tsm;
 

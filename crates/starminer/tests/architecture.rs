@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("starminer-receipt", &["log", "vault", "verify"]),
     ("starminer-broker", &["log", "receipt", "vault", "verify"]),
     ("starminer-wire", &["log", "receipt", "verify"]),
-    ("starminer-attester", &["verify"]),
+    ("starminer-attester", &["hardware", "verify"]),
     ("starminer-runtime", &["vault"]),
     ("starminer-store", &["log"]),
     ("starminer-client", &["log", "receipt", "tls", "verify", "wire"]),
