@@ -8,6 +8,9 @@ use crate::{dcap, event_log, ima, nvidia, snp, tpm};
 /// The longest policy that is read: lists of files for IMA are long.
 pub const MAX_POLICY_BYTES: usize = 32 * 1024 * 1024;
 
+/// How much of a line that is wrong is shown.
+const SHOWN_CHARS: usize = 60;
+
 const REMEDY: &str = "see examples/policy/hardware.toml, which has every option";
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -41,7 +44,13 @@ impl PolicyFile {
             return Err(wrong(format!("longer than {MAX_POLICY_BYTES} bytes")));
         }
         let text = str::from_utf8(&file.bytes).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
-        let sections = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let sections = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let shown: String =
+                text.lines().nth(line - 1).unwrap_or_default().trim().chars().take(SHOWN_CHARS).collect();
+            wrong(format!("line {line} ({shown}): {}", error.message().replace('\n', " ")))
+        })?;
         Ok(Self { name: file.name.clone(), sections })
     }
 

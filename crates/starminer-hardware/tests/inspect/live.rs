@@ -36,13 +36,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Extends what the logs say, as firmware and kernel would have.
-fn extend(tpm: &Tpm, log: &File, list: &File) {
+fn extend(machine: &Tpm, log: &File, list: &File) {
     let mut call = "tpm2_pcrextend".to_owned();
     let log = EventLog::parse(&log.bytes).unwrap();
     for event in log.events().filter(|event| event.extends()) {
         write!(call, " {}:", event.register).unwrap();
-        let digests = [Bank::Sha1, Bank::Sha256].map(|bank| (bank, event.digest(bank).unwrap()));
-        call += &digests.map(|(bank, digest)| format!("{}={}", bank.name(), hex(digest))).join(",");
+        let banks = [Bank::Sha1, Bank::Sha256].into_iter();
+        let digests = banks.filter_map(|bank| Some(format!("{}={}", bank.name(), hex(event.digest(bank)?))));
+        call += &digests.collect::<Vec<_>>().join(",");
     }
     let list = MeasurementList::parse(&list.bytes).unwrap();
     for entry in list.entries().take(QUOTED_ENTRIES) {
