@@ -7,8 +7,8 @@ use crate::dcap::{Policy, Quote, TcbStatus, Verified, appraise, roots, verify};
 use crate::event_log::Registers;
 use crate::{Checks, Verdict, Weight};
 
-/// What makes a quote worthless whatever anyone expects: in debug mode the host reads the memory.
-const DECISIVE: [&str; 1] = ["dcap.policy.debug"];
+/// Worth telling whatever anyone expects: in debug mode the host reads the memory.
+const TOLD: [&str; 1] = ["dcap.policy.debug"];
 
 /// Files of a call.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ fn judge(given: &Dcap<'_>, options: &Options<'_>) -> Result<Inspection, Fault> {
     up_to_date(&mut checks, &verified);
     match policy {
         Some(policy) => checks.extend(appraise(&verified, policy)),
-        None => checks.extend(unasked(&appraise(&verified, &Policy::default()), &DECISIVE)),
+        None => checks.extend(unasked(&appraise(&verified, &Policy::default()), &TOLD)),
     }
     let mut claims = verified.claims().to_json();
     claims["provenance"] = verified.provenance().name().into();

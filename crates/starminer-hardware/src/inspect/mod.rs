@@ -3,8 +3,8 @@
 //! One function a command. What is to be judged (evidence, certificates, revocation lists, manifests) and is not what it should be *refuses*: whoever
 //! made it is at fault. An *error* is a call that cannot be made: an option, a policy, or a root of the caller's that cannot be read.
 //!
-//! Without a policy, signatures, chains, dates, replays and consistency decide, and so does what makes evidence worthless whatever anyone expects (a
-//! debugger, a revoked TCB). What only a policy can judge is listed as not checked. With one, everything that it asks for has to be shown.
+//! Without a policy, signatures, chains, dates, replays and consistency decide: that evidence is genuine, not that it is good enough. What only a policy
+//! can judge is listed as not checked; an open debugger, which makes evidence worthless for most, is told all the same. With one, everything that it asks for has to be shown.
 //!
 //! Not here: reading files, the clock, and tables for people.
 
@@ -241,12 +241,12 @@ fn ended(result: Result<Inspection, Fault>) -> Inspection {
     result.unwrap_or_else(Inspection::from)
 }
 
-/// Checks of a policy's where there is none: what nobody asked for is not checked. Those that are named decide all the same.
-fn unasked(appraised: &Checks, decisive: &[&str]) -> Checks {
+/// Checks of a policy's where there is none: what nobody asked for is not checked. Those that are named are told, and decide nothing.
+fn unasked(appraised: &Checks, told: &[&str]) -> Checks {
     let mut checks = Checks::new();
     for check in appraised.as_slice() {
-        if decisive.contains(&&*check.name) {
-            checks.push(check.name.clone(), check.verdict, Weight::Required, check.reason.clone());
+        if told.contains(&&*check.name) {
+            checks.push(check.name.clone(), check.verdict, Weight::Informative, check.reason.clone());
         } else {
             checks.not_checked(check.name.clone(), NO_POLICY);
         }

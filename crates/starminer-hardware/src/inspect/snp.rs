@@ -5,8 +5,8 @@ use super::{Fault, File, Inspection, Options, ended, unappraised, unasked};
 use crate::cert::Certificate;
 use crate::snp::{Policy, Report, appraise, roots, signers, verify};
 
-/// What makes a report worthless whatever anyone expects: with debugging allowed the host reads and writes the guest's memory.
-const DECISIVE: [&str; 1] = ["snp.policy.guest.debug"];
+/// Worth telling whatever anyone expects: with debugging allowed the host reads and writes the guest's memory.
+const TOLD: [&str; 1] = ["snp.policy.guest.debug"];
 
 /// Files of a call.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ fn judge(given: &Snp<'_>, options: &Options<'_>) -> Result<Inspection, Fault> {
     authorities.vouched(&mut checks, "snp.authorities", (&roots, signers()), None, options.now_s);
     match policy {
         Some(policy) => checks.extend(appraise(&verified, policy)),
-        None => checks.extend(unasked(&appraise(&verified, &Policy::default()), &DECISIVE)),
+        None => checks.extend(unasked(&appraise(&verified, &Policy::default()), &TOLD)),
     }
     Ok(Inspection::judged(checks, verified.claims().to_json()))
 }

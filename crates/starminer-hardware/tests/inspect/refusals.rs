@@ -87,7 +87,7 @@ fn a_root_counts_where_the_caller_names_it_and_is_simulated() {
 }
 
 #[test]
-fn debugging_refuses_without_a_policy() {
+fn debugging_is_told_without_a_policy() {
     let lab = Lab::milan();
     let [certificates, ark] = lab_files(&lab);
     const POLICY: usize = 0x08;
@@ -96,8 +96,9 @@ fn debugging_refuses_without_a_policy() {
     let report = file("report", lab.report(|report| put(report, POLICY, &bits.to_le_bytes())));
     let authorities = Authorities { certificates: &[certificates], roots: &[ark], crls: &[] };
     let inspection = snp(&Snp { report: &report, authorities }, &at(NOW));
-    refused(&inspection, "snp.policy.guest.debug", "");
-    assert_eq!(inspection.claims()["policy_bits"]["debug"], true, "it verified, and that is what it says");
+    assert_eq!(verified(&inspection)["policy_bits"]["debug"], true);
+    let told = shown(&inspection, "snp.policy.guest.debug");
+    assert!(told.starts_with("not-checked: not required: "), "{told}");
 }
 
 /// A certificate that was altered refuses even where it would not be needed: authorities are compiled in.
