@@ -53,7 +53,7 @@ pub struct Args {
     pub quiet: bool,
     /// Diagnostics on standard error: error, warn, info, debug, trace, or a filter such as `starminer_agent=debug`.
     #[arg(long, global = true, default_value = "warn", value_name = "FILTER", value_parser = filter, help_heading = OUTPUT)]
-    pub log: String,
+    pub diagnostics: String,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -449,7 +449,7 @@ pub enum CoordinatorCommand {
     #[command(after_help = "\
 Examples:
   starminer coordinator run net/coordinator
-  starminer coordinator run net/coordinator --log info")]
+  starminer coordinator run net/coordinator --diagnostics info")]
     Run(ServiceRunArgs),
 }
 
@@ -506,7 +506,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   starminer broker run net/broker
-  starminer broker run net/broker --log info")]
+  starminer broker run net/broker --diagnostics info")]
     Run(ServiceRunArgs),
 }
 

@@ -38,7 +38,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         _ => false,
     };
     let terminal = Terminal::new(args.json, args.quiet, stdout_is_data);
-    terminal.start_diagnostics(&args.log);
+    terminal.start_diagnostics(&args.diagnostics);
     let outcome = match args.command {
         Command::Demo(args) => crate::demo::run(&terminal, &args),
         Command::Run(args) => run::run(&terminal, args),
