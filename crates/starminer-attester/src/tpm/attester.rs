@@ -13,7 +13,8 @@ use zeroize::Zeroizing;
 
 use super::{Ak, AkSpec, EkCertificates, KnownEk, RawQuote, Tpm, TpmError, TpmSettings};
 
-/// How often a quote is made anew because PCRs changed between reading and quoting them. IMA changes its PCR with every new file.
+/// How often a quote is made anew because PCRs changed between reading and quoting them. IMA changes its PCR with every
+/// new file.
 const ATTEMPTS_MAX: u32 = 8;
 
 /// What an attester quotes, and with what.
@@ -21,7 +22,8 @@ const ATTEMPTS_MAX: u32 = 8;
 pub struct TpmAttesterSettings {
     /// The TPM.
     pub tpm: TpmSettings,
-    /// The attestation key: a primary one ([`super::AkPlace::Endorsement`], [`super::AkPlace::Owner`]), which the TPM makes again after every boot.
+    /// The attestation key: a primary one ([`super::AkPlace::Endorsement`], [`super::AkPlace::Owner`]), which the TPM
+    /// makes again after every boot.
     pub ak: AkSpec,
     /// The PCRs.
     pub pcrs: Vec<PcrSelection>,
@@ -109,7 +111,8 @@ impl Live {
     }
 }
 
-/// Makes the TPM's part of evidence. Calls block, one after the other: a TPM does one thing at a time, so that callers batch.
+/// Makes the TPM's part of evidence. Calls block, one after the other: a TPM does one thing at a time, so that callers
+/// batch.
 pub struct TpmAttester {
     settings: TpmAttesterSettings,
     ek_name: Vec<u8>,
@@ -172,8 +175,8 @@ impl TpmAttester {
         })
     }
 
-    /// Quotes the PCRs over the root of a batch of bindings (`starminer_verify::Batch::report_data`): one quote for all of them. The quote was verified here, with the
-    /// values that go with it.
+    /// Quotes the PCRs over the root of a batch of bindings (`starminer_verify::Batch::report_data`): one quote for all
+    /// of them. The quote was verified here, with the values that go with it.
     ///
     /// # Errors
     /// Where the TPM does not quote; the next call opens it anew.
@@ -203,7 +206,8 @@ impl TpmAttester {
         self.with(|live| live.tpm.activate(&live.ak, credential))
     }
 
-    /// Something else with the TPM: its properties, its clock, a counter. Done once: after an error it may have happened or not.
+    /// Something else with the TPM: its properties, its clock, a counter. Done once: after an error it may have
+    /// happened or not.
     ///
     /// # Errors
     /// Those of what is done.
@@ -212,7 +216,8 @@ impl TpmAttester {
         self.once(&mut place, |live| run(&mut live.tpm))
     }
 
-    /// Something that may be done twice. Where a reset, a new process behind the socket or a forged error took keys and sessions away, the TPM is opened once more.
+    /// Something that may be done twice. Where a reset, a new process behind the socket or a forged error took keys and
+    /// sessions away, the TPM is opened once more.
     fn with<T>(&self, run: impl Fn(&mut Live) -> Result<T, TpmError>) -> Result<T, TpmError> {
         // A panic in a call leaves the place empty.
         let mut place = self.live.lock().unwrap_or_else(PoisonError::into_inner);

@@ -40,7 +40,8 @@ impl EkKind {
         }
     }
 
-    /// Where the key lies if the platform's maker kept it (TCG TPM v2.0 Provisioning Guidance, 7.8; high range as `swtpm_setup` does).
+    /// Where the key lies if the platform's maker kept it (TCG TPM v2.0 Provisioning Guidance, 7.8; high range as
+    /// `swtpm_setup` does).
     const fn persistent_handle(self) -> u32 {
         match self {
             Self::Rsa2048 => 0x8101_0001,
@@ -134,7 +135,8 @@ impl LoadedEk {
 }
 
 impl Tpm {
-    /// Something with the endorsement key, and with a policy session that authorises its use once, where its template wants one.
+    /// Something with the endorsement key, and with a policy session that authorises its use once, where its template
+    /// wants one.
     pub(super) fn with_ek<T>(
         &mut self,
         run: impl FnOnce(&mut Link, &LoadedEk, Option<&Session>) -> Result<T, TpmError>,

@@ -129,8 +129,9 @@ impl TpmError {
         if let Self::Refused { code, .. } = self { code.base() } else { None }
     }
 
-    /// Whether a new connection with new sessions may do better: the old ones are gone, by a reset of the TPM, say. Or they are out of step: errors are not
-    /// authenticated, and behind a forged one, the TPM's nonce has moved on, so that it refuses the next authorisation.
+    /// Whether a new connection with new sessions may do better: the old ones are gone, by a reset of the TPM, say. Or
+    /// they are out of step: errors are not authenticated, and behind a forged one, the TPM's nonce has moved on, so
+    /// that it refuses the next authorisation.
     pub(super) fn asks_for_a_new_start(&self) -> bool {
         match self {
             Self::Connection(_) => true,

@@ -1,4 +1,5 @@
-//! Commands and responses as a whole: tag, size, code, handles, authorisations, parameters (Part 1, 18; Part 3, 4 and 5).
+//! Commands and responses as a whole: tag, size, code, handles, authorisations, parameters (Part 1, 18; Part 3, 4 and
+//! 5).
 
 use tpm2_protocol::data::TpmCc;
 use zeroize::Zeroizing;
@@ -33,7 +34,8 @@ impl Entity {
 pub(super) enum Authority<'a> {
     /// Its authorisation value, under the salted session.
     Value(&'a Authorization),
-    /// An unsalted policy session, for once. Its HMAC is empty, so that the salted session beside it need not cover its nonces.
+    /// An unsalted policy session, for once. Its HMAC is empty, so that the salted session beside it need not cover its
+    /// nonces.
     Policy(&'a Session),
     /// An empty value, where the salted session authorises something else already.
     Empty,

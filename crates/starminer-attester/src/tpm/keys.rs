@@ -45,12 +45,14 @@ pub enum AkKind {
 /// Where an attestation key hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AkPlace {
-    /// A primary key of the endorsement hierarchy: the TPM makes the same again from its seed, after every boot, and nothing has to be kept. Clock
-    /// and firmware version are told plainly.
+    /// A primary key of the endorsement hierarchy: the TPM makes the same again from its seed, after every boot, and
+    /// nothing has to be kept. Clock and firmware version are told plainly.
     Endorsement,
-    /// A primary key of the owner hierarchy: the same until the owner clears the TPM. Counters and firmware version are obfuscated.
+    /// A primary key of the owner hierarchy: the same until the owner clears the TPM. Counters and firmware version are
+    /// obfuscated.
     Owner,
-    /// A child of the endorsement key, as `tpm2_createak` makes it: a new one each time, kept by whoever made it ([`Ak::private`]).
+    /// A child of the endorsement key, as `tpm2_createak` makes it: a new one each time, kept by whoever made it
+    /// ([`Ak::private`]).
     EndorsementKey,
 }
 
@@ -61,7 +63,8 @@ pub struct AkSpec {
     pub kind: AkKind,
     /// Where it hangs.
     pub place: AkPlace,
-    /// Tells primary keys of one TPM apart: a hash over what the key is for. A child of the endorsement key is a new one anyway.
+    /// Tells primary keys of one TPM apart: a hash over what the key is for. A child of the endorsement key is a new
+    /// one anyway.
     pub label: [u8; 32],
 }
 
@@ -130,7 +133,8 @@ impl Ak {
         self.place
     }
 
-    /// Of a child of the endorsement key: the content of `TPM2B_PRIVATE`, encrypted so that this TPM alone can load it again.
+    /// Of a child of the endorsement key: the content of `TPM2B_PRIVATE`, encrypted so that this TPM alone can load it
+    /// again.
     #[must_use]
     pub fn private(&self) -> Option<&[u8]> {
         self.private.as_deref()
@@ -228,8 +232,8 @@ impl Tpm {
         self.link.flush(ak.entity.handle)
     }
 
-    /// Opens a credential: gives the secret that shows that this TPM holds the endorsement key it was made for, and the attestation key. On its way from the TPM the
-    /// secret is encrypted.
+    /// Opens a credential: gives the secret that shows that this TPM holds the endorsement key it was made for, and the
+    /// attestation key. On its way from the TPM the secret is encrypted.
     ///
     /// # Errors
     /// [`TpmError::Refused`] with `TPM_RC_INTEGRITY` or `TPM_RC_VALUE` where it was made for other keys.

@@ -25,7 +25,8 @@ const RH_NULL: u32 = 0x4000_0007;
 pub(super) const RH_OWNER: u32 = 0x4000_0001;
 pub(super) const RH_ENDORSEMENT: u32 = 0x4000_000b;
 
-/// How often a command is sent that the TPM asks for again, and the pauses between: 20 ms and twice as long each time, up to a second.
+/// How often a command is sent that the TPM asks for again, and the pauses between: 20 ms and twice as long each time,
+/// up to a second.
 const RETRIES_MAX: u32 = 12;
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -228,8 +229,8 @@ impl Link {
         }
     }
 
-    /// Sends the command until the TPM does not ask for it again. The bytes are the same each time, so that a TPM that ran it (and whose response was withheld)
-    /// refuses it: its nonce has moved on.
+    /// Sends the command until the TPM does not ask for it again. The bytes are the same each time, so that a TPM that
+    /// ran it (and whose response was withheld) refuses it: its nonce has moved on.
     fn exchange(
         &mut self,
         command: Command,
@@ -259,7 +260,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // As far as it goes: a connection that broke is cleaned by the resource manager, or by the next user of the socket.
+        // As far as it goes: a connection that broke is cleaned by the resource manager, or by the next user of the
+        // socket.
         while let (true, Some(handle)) = (self.transport.is_open(), self.open.last().copied()) {
             if self.flush(handle).is_err() && !self.transport.is_open() {
                 break;

@@ -1,8 +1,9 @@
 //! The TPM as a device: the attester's half of `starminer_hardware::tpm`.
 //!
 //! [`Tpm`] talks to a TPM 2.0 through the kernel's resource manager or an emulator's socket, over a session salted to its endorsement key: what
-//! matters is authenticated in both directions, and secrets are encrypted. [`TpmAttester`] makes a quote over the root of a batch of bindings, and answers an
-//! enrolment. TCG TPM 2.0 Library, Parts 1 to 3; EK Credential Profile 2.5; `specs/hardware.md`, section "TPM: the device".
+//! matters is authenticated in both directions, and secrets are encrypted. [`TpmAttester`] makes a quote over the root
+//! of a batch of bindings, and answers an enrolment. TCG TPM 2.0 Library, Parts 1 to 3; EK Credential Profile 2.5;
+//! `specs/hardware.md`, section "TPM: the device".
 //!
 //! Not here: judging any of it, event logs, and the form in which evidence is sent. Nothing here is asynchronous.
 
@@ -35,11 +36,12 @@ pub use transport::TpmAddress;
 
 /// An open TPM.
 ///
-/// Methods block, each command at most as long as [`Deadlines`] says: not for an asynchronous task's thread. Keys and sessions go when it is dropped. What a
-/// killed process left goes with its file descriptor (`/dev/tpmrm0`), or when the next user opens (a plain socket).
+/// Methods block, each command at most as long as [`Deadlines`] says: not for an asynchronous task's thread. Keys and
+/// sessions go when it is dropped. What a killed process left goes with its file descriptor (`/dev/tpmrm0`), or when
+/// the next user opens (a plain socket).
 ///
-/// Errors of the TPM are not authenticated. Behind a forged one the session may be out of step, and every later command is refused with `TPM_RC_AUTH_FAIL` or
-/// `TPM_RC_BAD_AUTH`: open it anew, as [`TpmAttester`] does.
+/// Errors of the TPM are not authenticated. Behind a forged one the session may be out of step, and every later command
+/// is refused with `TPM_RC_AUTH_FAIL` or `TPM_RC_BAD_AUTH`: open it anew, as [`TpmAttester`] does.
 pub struct Tpm {
     link: link::Link,
     ek: Public,
@@ -60,7 +62,8 @@ impl Tpm {
     /// Where there is no TPM, it does not answer, or has another endorsement key than expected.
     pub fn open(settings: TpmSettings) -> Result<Self, TpmError> {
         let mut link = link::Link::open(settings)?;
-        // The endorsement key is made over an unsalted session: what authorises that is not sent, and what comes back is public.
+        // The endorsement key is made over an unsalted session: what authorises that is not sent, and what comes back
+        // is public.
         link.use_unsalted()?;
         let ek = ek::load_ek(&mut link)?;
         if let KnownEk::Name(name) = &link.settings.known_ek

@@ -108,7 +108,8 @@ impl Tpm {
         Ok(content)
     }
 
-    /// Without a session, since that needs the index's name: whoever alters this makes a name with which no later command on the index succeeds.
+    /// Without a session, since that needs the index's name: whoever alters this makes a name with which no later
+    /// command on the index succeeds.
     fn nv_public(&mut self, index: u32) -> Result<Option<NvPublic>, TpmError> {
         let reply = match self.link.run(Call::new(TpmCc::NvReadPublic).on(Entity::by_handle(index)).bare()) {
             Ok(reply) => reply,
@@ -134,8 +135,9 @@ impl Tpm {
         Ok(Some(public))
     }
 
-    /// Defines a counter, which whoever knows the authorisation can count up and read, and the owner can take away. It has no value before it was counted up
-    /// once; then it begins above every counter that the TPM ever had (Part 1, 37.2.3), so that taking it away and defining it anew never turns it back.
+    /// Defines a counter, which whoever knows the authorisation can count up and read, and the owner can take away. It
+    /// has no value before it was counted up once; then it begins above every counter that the TPM ever had (Part 1,
+    /// 37.2.3), so that taking it away and defining it anew never turns it back.
     ///
     /// # Errors
     /// Where the index is no owner's or is taken, the owner's authorisation is wrong, or there is no room.
@@ -167,7 +169,8 @@ impl Tpm {
     /// The value.
     ///
     /// # Errors
-    /// Where there is no such counter, it was never counted up (`TPM_RC_NV_UNINITIALIZED`), or the authorisation is wrong.
+    /// Where there is no such counter, it was never counted up (`TPM_RC_NV_UNINITIALIZED`), or the authorisation is
+    /// wrong.
     pub fn read_counter(&mut self, index: u32, authorization: &Authorization) -> Result<u64, TpmError> {
         let public = self.counter(index)?;
         let value = self.nv_read_all(&public, authorization)?;

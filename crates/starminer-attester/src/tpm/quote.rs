@@ -80,7 +80,8 @@ fn select(writer: Writer, selections: &[PcrSelection]) -> Writer {
     })
 }
 
-/// Reads a `TPML_PCR_SELECTION`. Banks that are not known are left out, if nothing is selected in them or `others` may be.
+/// Reads a `TPML_PCR_SELECTION`. Banks that are not known are left out, if nothing is selected in them or `others` may
+/// be.
 fn selected(reader: &mut Reader<'_>, others: bool) -> Option<Vec<PcrSelection>> {
     let count = reader.u32().filter(|count| *count <= 16)?;
     let mut selections = Vec::new();
@@ -127,7 +128,8 @@ impl Tpm {
         })
     }
 
-    /// Reads PCRs. The session vouches for each answer; values that change in between may be of different times, which a quote shows.
+    /// Reads PCRs. The session vouches for each answer; values that change in between may be of different times, which
+    /// a quote shows.
     ///
     /// # Errors
     /// Where the TPM has no such PCRs.

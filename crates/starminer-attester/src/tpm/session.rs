@@ -1,8 +1,9 @@
 //! Sessions with a TPM (Part 1, 17 and 19): every command and response authenticated, secrets in them encrypted.
 //!
-//! A session's key comes from a salt that only the TPM with the endorsement key can open. So whoever sits on the way, without that key, can neither
-//! read what is encrypted, nor alter or replay what is authenticated: each HMAC covers the command or response, and nonces of both sides that are used
-//! once. What remains is to say nothing, or to answer with an error, which no session authenticates.
+//! A session's key comes from a salt that only the TPM with the endorsement key can open. So whoever sits on the way,
+//! without that key, can neither read what is encrypted, nor alter or replay what is authenticated: each HMAC covers
+//! the command or response, and nonces of both sides that are used once. What remains is to say nothing, or to answer
+//! with an error, which no session authenticates.
 
 use aws_lc_rs::{cipher, constant_time, digest, hmac, iv::FixedLength};
 use starminer_hardware::tpm::{HashAlg, kdf};

@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use super::{ek::EkKind, transport::TpmAddress};
 
-/// The authorisation value of a hierarchy or index. Zeros at its end do not count (Part 1, 19.6.4.3). Wiped, and never printed.
+/// The authorisation value of a hierarchy or index. Zeros at its end do not count (Part 1, 19.6.4.3). Wiped, and never
+/// printed.
 #[derive(Clone, Default)]
 pub struct Authorization(Zeroizing<Vec<u8>>);
 
@@ -32,8 +33,8 @@ impl fmt::Debug for Authorization {
 /// Which endorsement key is expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownEk {
-    /// Whatever the TPM shows: before it is enrolled. Whoever sits on the way can then show a key of its own, for which it has no maker's certificate: the
-    /// enrolment shows it, and nothing secret should be sent to the TPM before.
+    /// Whatever the TPM shows: before it is enrolled. Whoever sits on the way can then show a key of its own, for which
+    /// it has no maker's certificate: the enrolment shows it, and nothing secret should be sent to the TPM before.
     FirstUse,
     /// The key of this name, as it was enrolled. Nobody else can answer.
     Name(Vec<u8>),
@@ -63,7 +64,8 @@ pub struct TpmSettings {
     pub ek: EkKind,
     /// Which it has to be.
     pub known_ek: KnownEk,
-    /// Of the endorsement hierarchy. A value that can be guessed can be found out from the way, before a session is salted.
+    /// Of the endorsement hierarchy. A value that can be guessed can be found out from the way, before a session is
+    /// salted.
     pub endorsement: Authorization,
     /// Of the owner hierarchy.
     pub owner: Authorization,

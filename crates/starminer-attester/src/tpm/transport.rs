@@ -1,8 +1,10 @@
-//! The way to a TPM: the kernel's resource manager, or the socket of an emulator. Whole commands out, whole responses in.
+//! The way to a TPM: the kernel's resource manager, or the socket of an emulator. Whole commands out, whole responses
+//! in.
 //!
-//! Reads and writes block, on a thread of their own, so that a caller waits no longer than its deadline. A deadline that passed ends the
-//! connection: whatever still came would be the answer to a question nobody waits for. A socket is shut down, which frees the thread; a device's
-//! thread stays in the kernel until the driver gives up, and [`CONNECTIONS_MAX`] bounds how many can.
+//! Reads and writes block, on a thread of their own, so that a caller waits no longer than its deadline. A deadline
+//! that passed ends the connection: whatever still came would be the answer to a question nobody waits for. A socket is
+//! shut down, which frees the thread; a device's thread stays in the kernel until the driver gives up, and
+//! [`CONNECTIONS_MAX`] bounds how many can.
 
 use std::{
     fmt,
@@ -52,7 +54,8 @@ impl Drop for Slot {
 pub enum TpmAddress {
     /// A device of the kernel's resource manager: `/dev/tpmrm0`. It keeps users apart and cleans up after each.
     Device(PathBuf),
-    /// An emulator's data socket (`swtpm socket --server type=unixio,path=…`). It has one user at a time, which cleans up what the last one left.
+    /// An emulator's data socket (`swtpm socket --server type=unixio,path=…`). It has one user at a time, which cleans
+    /// up what the last one left.
     Unix(PathBuf),
     /// The same over TCP.
     Tcp(SocketAddr),

@@ -1,8 +1,9 @@
 //! Bytes of commands and responses: big-endian numbers, and byte strings behind a size of 16 bits.
 //!
-//! `tpm2-protocol` gives the numbers of commands, algorithms and codes, and `starminer-hardware` reads public areas and quotes. Bodies are put together
-//! here, because a session encrypts and authenticates them as bytes, what a TPM signed is kept as the very bytes it sent, and secrets in them
-//! have to be wiped: that crate's buffers are copied freely and print themselves.
+//! `tpm2-protocol` gives the numbers of commands, algorithms and codes, and `starminer-hardware` reads public areas and
+//! quotes. Bodies are put together here, because a session encrypts and authenticates them as bytes, what a TPM signed
+//! is kept as the very bytes it sent, and secrets in them have to be wiped: that crate's buffers are copied freely and
+//! print themselves.
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,5 @@
-//! Somebody sits between, or the TPM dies: nothing altered, replayed or forged is taken, nothing secret is read, nothing is left behind.
+//! Somebody sits between, or the TPM dies: nothing altered, replayed or forged is taken, nothing secret is read,
+//! nothing is left behind.
 
 use std::{
     process::Command,
@@ -197,7 +198,8 @@ fn forged_errors_only_delay() {
         },
     );
     let attester = TpmAttester::open(attester_settings(&way.socket, EkKind::P256)).unwrap();
-    // TPM_RC_FAILURE, TPM_RC_LOCKOUT, one of no meaning: told, and the next quote is good although the session is out of step.
+    // TPM_RC_FAILURE, TPM_RC_LOCKOUT, one of no meaning: told, and the next quote is good although the session is out
+    // of step.
     for forged in [0x101, 0x921, 0x0400_0000] {
         forge.store(forged, Ordering::SeqCst);
         let refused = attester.quote(&[1; 32]).unwrap_err();

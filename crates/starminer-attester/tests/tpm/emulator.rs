@@ -130,7 +130,9 @@ fn spawn(dir: &Path) -> Child {
         .spawn()
         .unwrap();
     let deadline = Instant::now() + START;
-    while UnixStream::connect(dir.join("tpm.sock.ctrl")).is_err() {
+    // Both of its sockets: it opens one after the other.
+    let listens = |name: &str| UnixStream::connect(dir.join(name)).is_ok();
+    while !(listens("tpm.sock.ctrl") && listens("tpm.sock")) {
         assert!(child.try_wait().unwrap().is_none() && Instant::now() < deadline, "swtpm does not start");
         std::thread::sleep(Duration::from_millis(5));
     }

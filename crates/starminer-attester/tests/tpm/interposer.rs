@@ -1,4 +1,5 @@
-//! Somebody on the way between agent and TPM: a socket of its own that passes whole commands and responses on, and may read, alter, replay or keep them.
+//! Somebody on the way between agent and TPM: a socket of its own that passes whole commands and responses on, and may
+//! read, alter, replay or keep them.
 
 use std::{
     io::{self, Read, Write},

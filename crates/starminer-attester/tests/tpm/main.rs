@@ -1,4 +1,5 @@
-//! The TPM as a device, against running emulators: no stand-in for a TPM anywhere. Skipped, with a printed word, where swtpm is not installed.
+//! The TPM as a device, against running emulators: no stand-in for a TPM anywhere. Skipped, with a printed word, where
+//! swtpm is not installed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,8 +1,9 @@
 //! Enrolment of a TPM, the half of whoever admits it: is this attestation key in the TPM that the maker certified?
 //!
-//! The node sends the certificate of its endorsement key, that key and its attestation key, all public. If the certificate chains to a root
-//! ([`super::ek::verify`]) and the keys are what they should be, it gets a credential; whoever sends back the secret in it has both keys in one TPM.
-//! Who asks draws the secret and keeps it with the key's name until the answer comes; it is good for one answer.
+//! The node sends the certificate of its endorsement key, that key and its attestation key, all public. If the
+//! certificate chains to a root ([`super::ek::verify`]) and the keys are what they should be, it gets a credential;
+//! whoever sends back the secret in it has both keys in one TPM. Who asks draws the secret and keeps it with the key's
+//! name until the answer comes; it is good for one answer.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
