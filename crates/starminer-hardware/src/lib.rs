@@ -17,6 +17,7 @@ pub mod dcap;
 pub mod endorsements;
 pub mod event_log;
 pub mod ima;
+pub mod inspect;
 pub mod nvidia;
 pub mod snp;
 pub mod tpm;
