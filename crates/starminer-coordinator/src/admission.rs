@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use starminer_receipt::NetworkTrust;
 use starminer_verify::{
-    Challenge, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, MinimumPosture, MinimumTcb,
-    NodeId, OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey, Tier,
-    TrustAnchors, UnixTime, appraise, verify,
+    Challenge, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, MinimumPosture,
+    MinimumTcb, NodeId, OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey,
+    Tier, TrustAnchors, UnixTime, appraise, verify,
 };
 use starminer_wire::{AdmissionChallenge, ProblemStatus};
 
