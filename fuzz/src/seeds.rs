@@ -228,6 +228,7 @@ fn wire_messages(all: &mut Vec<Seed>) {
         consistency: Some(starminer_log::ConsistencyProof::empty()),
     };
     let view = wire::AttemptView {
+        endorsements: None,
         task,
         attempt,
         state: wire::TaskState::Granted,
@@ -274,7 +275,7 @@ fn wire_messages(all: &mut Vec<Seed>) {
         ("feed", json_of(&wire::FeedResponse { epoch: 1, version: 2, attempts: vec![view] })),
         ("node-feed", json_of(&feed)),
         ("task-view", json_of(&task_view)),
-        ("evidence", json_of(&wire::EvidenceRequest { evidence })),
+        ("evidence", json_of(&wire::EvidenceRequest { evidence, enrolments: Vec::new() })),
         ("release-answer", json_of(&wire::ReleaseResponse { proof })),
         ("grant", json_of(&wire::GrantRequest { grant, attestation_result: Base64Bytes(b"{}".to_vec()) })),
         ("report", json_of(&wire::ReportRequest { report, agent_statement: None, closing_evidence: None })),

@@ -433,7 +433,7 @@ impl World {
     /// What a releaser trusts.
     #[must_use]
     pub fn releaser_trust(&self) -> ReleaserTrust {
-        ReleaserTrust::from_network(&self.trust, Endorsements::none()).expect("one root")
+        ReleaserTrust::from_network(&self.trust).expect("one root")
     }
 
     /// This world's trust without its witness.
@@ -449,7 +449,7 @@ impl World {
             witness_quorum: 1,
         };
         let trust = trust(witnessed);
-        let releaser_trust = ReleaserTrust::from_network(&trust, Endorsements::none()).expect("one root");
+        let releaser_trust = ReleaserTrust::from_network(&trust).expect("one root");
         let mut entries = Vec::new();
         log(&mut entries, EntryKind::Genesis, None, None, Digest([0; 32]));
         // First the statements, then the log over all of them, then the proofs.
@@ -543,6 +543,8 @@ fn spec_of(ending: Ending) -> TaskSpec {
         inputs: vec![object(&input_object_name(0), 60), object(&input_object_name(1), 70)],
         policy: policy(),
         reference_values: reference_values(),
+        enrollers: Vec::new(),
+        facilities: Vec::new(),
         releaser: requester().public_key(),
         result_key: result_key().public_key().to_vec().into(),
         max_attempts: 3,
@@ -575,6 +577,7 @@ fn tell(ending: Ending, entries: &mut Vec<Vec<u8>>, trust: &ReleaserTrust) -> St
         lease: None,
         challenge: None,
         evidence: None,
+        endorsements: None,
         attestation_result: None,
         release: None,
         grant: None,

@@ -7,8 +7,9 @@
 use starminer_receipt::{DEPOSIT_INFO, KemPrivateKey, SealError, SealedSecret, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected, ExpectedPurpose,
-    NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, UnixTime, Verified, appraise, verify,
+    AttestationResult, Challenge, Context, Decision as Appraised, Digest, Endorsements, Enrolments, Evidence, Expect,
+    Expected, ExpectedPurpose, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, UnixTime,
+    Verified, appraise, verify,
 };
 use zeroize::Zeroizing;
 
@@ -77,9 +78,10 @@ pub fn verify_broker_evidence(
     };
     let context = Context {
         expected,
-        endorsements: &trust.endorsements,
+        // Brokers attest with what needs none.
+        endorsements: &Endorsements::none(),
         trust_anchors: &trust.anchors,
-        enrolments: &trust.enrolments,
+        enrolments: &Enrolments::none(),
         now,
     };
     let verified = verify(evidence, &context).map_err(|refusal| vec![refusal])?;

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use starminer_log::{Included, InclusionProof, VerifiedCheckpoint};
 use starminer_receipt::{
-    Base64Bytes, ChallengeStatement, DenyStatement, EntryKind, Envelope, EnvelopeError, GRANT_INFO, Grant, Lease,
-    LogEntry, ReleaseStatement, SealedSecret, Signed, Signer, TaskSpec,
+    Base64Bytes, ChallengeStatement, DenyStatement, EndorsementSet, EntryKind, Envelope, EnvelopeError, GRANT_INFO,
+    Grant, Lease, LogEntry, OpenedSet, ReleaseStatement, SealedSecret, Signed, Signer, TaskSpec,
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{
@@ -269,7 +269,8 @@ impl Ledger {
         Ok((challenge, Some(record)))
     }
 
-    /// Verifies and appraises the evidence of an attempt, and decides. Make the record durable before the decision is sent.
+    /// Verifies and appraises the evidence of an attempt, and decides. Make the record durable before the decision is sent. `endorsements` is
+    /// the [`starminer_receipt::EndorsementSet`] that came along, unread.
     ///
     /// `challenge` is the statement that this ledger issued (a ledger rebuilt after a crash takes it from the coordinator, and believes it
     /// only because its own release names it).
@@ -280,6 +281,7 @@ impl Ledger {
         &mut self,
         context: ReleaseContext<'_>,
         evidence: &[u8],
+        endorsements: Option<&[u8]>,
         trust: &ReleaserTrust,
         signer: &impl Signer,
         now: UnixTime,
@@ -318,7 +320,7 @@ impl Ledger {
             );
             return self.deny(context, Some(evidence_digest), vec![reason], true, signer, now);
         }
-        let appraised = match appraise_attempt(context, challenge, evidence, trust, now) {
+        let appraised = match appraise_attempt(context, challenge, (evidence, endorsements), trust, now) {
             Ok(appraised) => appraised,
             Err(reasons) => return self.deny(context, Some(evidence_digest), reasons, true, signer, now),
         };
@@ -490,12 +492,18 @@ struct Appraisal {
 fn appraise_attempt(
     context: ReleaseContext<'_>,
     (challenge, challenge_issued_at): (Challenge, UnixTime),
-    evidence: &[u8],
+    (evidence, endorsements): (&[u8], Option<&[u8]>),
     trust: &ReleaserTrust,
     now: UnixTime,
 ) -> Result<Appraisal, Vec<Refusal>> {
     let (spec, lease) = (context.spec, context.lease);
     let evidence = Evidence::parse(evidence).map_err(|error| vec![Refusal::from(error)])?;
+    let support = match endorsements {
+        None => OpenedSet::empty(),
+        Some(bytes) => EndorsementSet::parse(bytes)
+            .and_then(|set| set.open(spec.network, spec.counts()))
+            .map_err(|error| vec![Refusal::from(error)])?,
+    };
     let expected = Expected {
         network: spec.network,
         challenge,
@@ -513,9 +521,9 @@ fn appraise_attempt(
         evidence,
         &Context {
             expected,
-            endorsements: &trust.endorsements,
+            endorsements: &support.endorsements,
             trust_anchors: &trust.anchors,
-            enrolments: &trust.enrolments,
+            enrolments: &support.enrolments,
             now,
         },
     )

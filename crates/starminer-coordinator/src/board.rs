@@ -238,7 +238,8 @@ impl State {
 /// About as many bytes as a view has in JSON: its parts that a stranger can make large, in base64, and room for the others.
 fn view_bytes(task: &Task, record: &AttemptRecord) -> usize {
     let evidence = record.evidence.as_ref().and_then(|kept| kept.body.as_ref()).map_or(0, |body| body.len());
-    8 * 1024 + 2 * (task.spec.sealed_manifest.0.len() + evidence) + 512 * task.spec.inputs.len()
+    let endorsements = record.endorsements.as_ref().map_or(0, |body| body.len());
+    8 * 1024 + 2 * (task.spec.sealed_manifest.0.len() + evidence + endorsements) + 512 * task.spec.inputs.len()
 }
 
 fn queue_key(task: &Task) -> (std::cmp::Reverse<starminer_receipt::Sensitivity>, u64, TaskId) {
@@ -281,6 +282,7 @@ fn attempt_view(task: &Task, record: &AttemptRecord, role: FeedRole) -> AttemptV
             .filter(|_| releaser)
             .and_then(|kept| kept.body.as_ref())
             .map(|body| Base64Bytes(body.to_vec())),
+        endorsements: record.endorsements.as_ref().filter(|_| releaser).map(|body| Base64Bytes(body.to_vec())),
         deposit: task.deposit.as_deref().filter(|_| releaser).cloned(),
         release: record
             .release

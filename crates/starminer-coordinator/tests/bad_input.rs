@@ -221,7 +221,11 @@ async fn wrong_statements() {
     assert_eq!(code(ours.receipt(&TaskId([0; 16])).await), "task.unknown");
 
     // Admission: without a challenge, with another's, and twice with one.
-    let evidence = |challenge| AdmissionRequest { evidence: Base64Bytes(node.admission_evidence(challenge)) };
+    let evidence = |challenge| AdmissionRequest {
+        evidence: Base64Bytes(node.admission_evidence(challenge)),
+        enrolments: Vec::new(),
+        activation: None,
+    };
     assert_eq!(code(theirs.admit(&evidence(Challenge([1; 32]))).await), "admission.challenge");
     theirs.admission_challenge().await.unwrap();
     assert_eq!(code(theirs.admit(&evidence(Challenge([1; 32]))).await), "evidence.challenge");
@@ -231,7 +235,7 @@ async fn wrong_statements() {
     theirs.admit(&evidence(challenge)).await.unwrap();
     assert_eq!(code(theirs.admit(&evidence(challenge)).await), "admission.challenge");
     theirs.admission_challenge().await.unwrap();
-    let garbage = AdmissionRequest { evidence: Base64Bytes(b"{}".to_vec()) };
+    let garbage = AdmissionRequest { evidence: Base64Bytes(b"{}".to_vec()), enrolments: Vec::new(), activation: None };
     assert_eq!(code(theirs.admit(&garbage).await), "evidence.malformed");
 
     // Evidence that is none, and steps out of turn or by others.
@@ -241,7 +245,8 @@ async fn wrong_statements() {
     assert_eq!(code(life.attest(&theirs).await), "attempt.wrong-state");
     assert_eq!(code(life.challenge(&others).await), "identity.forbidden");
     life.challenge(&ours).await.unwrap();
-    let request = starminer_wire::EvidenceRequest { evidence: Base64Bytes(b"not evidence".to_vec()) };
+    let request =
+        starminer_wire::EvidenceRequest { evidence: Base64Bytes(b"not evidence".to_vec()), enrolments: Vec::new() };
     assert_eq!(code(theirs.evidence(&life.task(), life.attempt(), &request).await), "evidence.malformed");
     assert_eq!(code(life.attest(&others).await), "identity.forbidden");
     life.attest(&theirs).await.unwrap();

@@ -10,12 +10,12 @@ use std::fmt;
 
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
-    Attempt, AttestationResult, Challenge, Context, Decision, Digest, Endorsements, Enrolments, Evidence, Expect,
-    Expected, ExpectedPurpose, NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise,
-    verify,
+    Attempt, AttestationResult, Challenge, Context, Decision, Digest, Evidence, Expect, Expected, ExpectedPurpose,
+    NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement, VerifiedEnvelopes};
+use crate::endorsement_set::{EndorsementSet, EndorsementSetError, OpenedSet};
 use crate::entry::{EntryKind, LogEntry};
 use crate::network::NetworkTrust;
 use crate::receipt::Receipt;
@@ -66,6 +66,8 @@ pub enum Voucher {
     Agent,
     /// The node's own key, which the lease names, before it had proven itself.
     Node,
+    /// Whoever enrolled the node.
+    Enroller,
     /// The public log.
     Log,
     /// Witnesses of the log.
@@ -90,6 +92,7 @@ impl Voucher {
             Self::TaskProcess => "task process",
             Self::Agent => "agent",
             Self::Node => "node",
+            Self::Enroller => "enroller",
             Self::Log => "log",
             Self::Witnesses => "witnesses",
             Self::Chain => "chain",
@@ -206,6 +209,7 @@ pub fn verify_receipt_remembering(
         now,
         memory,
         evidence_anchored: true,
+        support: OpenedSet::empty(),
         verdict: ReceiptVerdict {
             claims: Vec::new(),
             provenance: None,
@@ -242,6 +246,8 @@ struct Verifier<'a> {
     memory: &'a mut VerifiedEnvelopes,
     /// Whether every root that evidence chained to so far is one that the verifier names.
     evidence_anchored: bool,
+    /// What evidence is verified with, as the receipt brings it along.
+    support: OpenedSet,
     verdict: ReceiptVerdict,
 }
 
@@ -491,6 +497,7 @@ impl Verifier<'_> {
         };
         let evidence_digest = Digest::of(evidence_bytes);
         self.logged("evidence-logged", run.entries, EntryKind::Attested, evidence_digest);
+        self.endorsements(spec)?;
 
         let release =
             self.open::<ReleaseStatement>("release", Voucher::Releaser, receipt.release.as_ref(), |release| {
@@ -514,6 +521,56 @@ impl Verifier<'_> {
             self.grant(run, &verified, release.as_ref());
         }
         Some(verified)
+    }
+
+    /// What the evidence is verified with: it has to be what the releaser used. `None` where it is broken.
+    fn endorsements(&mut self, spec: &TaskSpec) -> Option<()> {
+        const NAME: &str = "endorsements";
+        let receipt = self.receipt;
+        let opened = receipt.endorsements.as_ref().map(|bytes| {
+            let set = EndorsementSet::parse(&bytes.0)?;
+            Ok::<_, EndorsementSetError>((set.open(spec.network, spec.counts())?, set.enrollers()))
+        });
+        let enrollers = match opened.transpose() {
+            Ok(Some((opened, enrollers))) => {
+                self.support = opened;
+                enrollers
+            }
+            Ok(None) => Vec::new(),
+            Err(error) => {
+                self.claim(NAME, ClaimVerdict::Refuted, Voucher::Releaser, error);
+                return None;
+            }
+        };
+        let used = receipt.attestation_result.as_ref().and_then(|result| endorsements_of(&result.0));
+        let digest = self.support.endorsements.digest();
+        match (used, &receipt.endorsements) {
+            (Some(used), _) if used != digest => {
+                let statement = "the releaser's attestation result names other endorsements than these";
+                self.claim(NAME, ClaimVerdict::Refuted, Voucher::Releaser, statement);
+                return None;
+            }
+            (_, None) => self.claim(NAME, ClaimVerdict::NotClaimed, Voucher::Releaser, "the evidence came without any"),
+            (Some(_), Some(_)) => {
+                let statement = format!("the releaser used these very endorsements, digest {digest}");
+                self.check(NAME, Voucher::Releaser, Ok(statement));
+            }
+            (None, Some(_)) => {
+                let statement = "makers' endorsements and enrolments came with the evidence";
+                self.check(NAME, Voucher::Coordinator, Ok(statement.into()));
+            }
+        }
+        let own = self.trust.map_or(&[][..], |trust| &trust.enrollers);
+        let counted: Vec<_> = enrollers.iter().filter(|key| spec.enrollers.contains(key)).collect();
+        if let Some(stranger) = counted.iter().find(|key| !own.contains(key)) {
+            let statement =
+                format!("enrolled by {stranger}, whom the requester's spec names and your trust file does not");
+            self.claim("enrolment", ClaimVerdict::Unanchored, Voucher::Enroller, statement);
+        } else if let Some(enroller) = counted.first() {
+            let statement = format!("enrolled by {enroller}, whom your trust file names");
+            self.claim("enrolment", ClaimVerdict::Proven, Voucher::Enroller, statement);
+        }
+        Some(())
     }
 
     fn evidence(
@@ -560,9 +617,10 @@ impl Verifier<'_> {
         then: UnixTime,
     ) -> Option<Verified> {
         let own = own_anchors(self.trust);
-        let (result, anchored) = match verify_at(bytes, expected, &own, then) {
+        let support = &self.support;
+        let (result, anchored) = match verify_at(bytes, expected, &own, support, then) {
             Err(refusal) if refusal.check() == ROOT_UNKNOWN => {
-                (verify_at(bytes, expected, &own_and_spec_anchors(self.trust, spec), then), false)
+                (verify_at(bytes, expected, &own_and_spec_anchors(self.trust, spec), support, then), false)
             }
             result => (result, true),
         };
@@ -995,19 +1053,31 @@ fn own_and_spec_anchors(trust: Option<&NetworkTrust>, spec: &TaskSpec) -> TrustA
     own.clone().with_simulated_roots(named).unwrap_or(own)
 }
 
-fn verify_at(bytes: &[u8], expected: &Expected, anchors: &TrustAnchors, now: UnixTime) -> Result<Verified, Refusal> {
+fn verify_at(
+    bytes: &[u8],
+    expected: &Expected,
+    anchors: &TrustAnchors,
+    support: &OpenedSet,
+    now: UnixTime,
+) -> Result<Verified, Refusal> {
     let evidence = Evidence::parse(bytes).map_err(Refusal::from)?;
-    let endorsements = Endorsements::none();
     verify(
         evidence,
         &Context {
             expected: expected.clone(),
-            endorsements: &endorsements,
+            endorsements: &support.endorsements,
             trust_anchors: anchors,
-            enrolments: &Enrolments::none(),
+            enrolments: &support.enrolments,
             now,
         },
     )
+}
+
+/// Which endorsements an attestation result (EAR JSON) says were used.
+fn endorsements_of(ear: &[u8]) -> Option<Digest> {
+    let ear: serde_json::Value = serde_json::from_slice(ear).ok()?;
+    let submodule = ear.get("submods")?.as_object()?.values().next()?;
+    serde_json::from_value(submodule.get("ear_starminer_endorsements")?.clone()).ok()
 }
 
 /// When the challenge was issued, on the log's clock: as long before the release was logged as, by the releaser's clock, the decision came

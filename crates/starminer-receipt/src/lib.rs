@@ -9,6 +9,7 @@
 
 mod claims;
 mod dsse;
+mod endorsement_set;
 mod entry;
 mod job;
 mod network;
@@ -24,6 +25,10 @@ pub use claims::{
 pub use dsse::{
     Base64Bytes, Envelope, EnvelopeError, MAX_ENVELOPE_BYTES, Signed, Signer, SigningKey, Statement, VerifiedEnvelopes,
     pre_authentication_encoding, verify_ed25519,
+};
+pub use endorsement_set::{
+    EndorsementSet, EndorsementSetError, Enrollers, EnrolmentStatement, FacilityStatement, MAX_ENDORSEMENT_SET_BYTES,
+    OpenedSet,
 };
 pub use entry::{EntryKind, LogEntry, MAX_ENTRY_BYTES};
 pub use job::{

@@ -9,6 +9,8 @@ use starminer_verify::{NetworkId, PublicKey, ReferenceValues, SimulatedRootId};
 
 /// Most roots or witnesses.
 const MAX_KEYS: usize = 64;
+/// Most enrollers, and most facilities: as many as a spec names.
+const MAX_ENROLLERS: usize = crate::spec::MAX_ENROLLERS;
 
 /// Why a trust file is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,10 @@ struct TrustFile {
     log: LogEntryKeys,
     #[serde(default)]
     simulated_root: Vec<SimulatedRootEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    enrollers: Vec<PublicKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    facilities: Vec<PublicKey>,
     #[serde(default = "ReferenceValues::unset")]
     reference_values: ReferenceValues,
 }
@@ -94,6 +100,10 @@ pub struct NetworkTrust {
     pub log: LogEntryKeys,
     /// Simulated roots that count here.
     pub simulated_roots: Vec<SimulatedRootEntry>,
+    /// Whose word counts that a TPM was enrolled (`EnrolmentStatement`). None: nobody's.
+    pub enrollers: Vec<PublicKey>,
+    /// Whose word counts that a chip stands in a facility (`FacilityStatement`).
+    pub facilities: Vec<PublicKey>,
     /// Measurements of agents that count here.
     pub reference_values: ReferenceValues,
     log_key: LogKey,
@@ -113,7 +123,23 @@ impl NetworkTrust {
             return Err(NetworkTrustError::TooLarge);
         }
         let file: TrustFile = toml::from_str(text).map_err(NetworkTrustError::Malformed)?;
-        Self::new(file.name, file.network, file.coordinator, file.log, file.simulated_root, file.reference_values)
+        Self::new(file.name, file.network, file.coordinator, file.log, file.simulated_root, file.reference_values)?
+            .with_enrollers(file.enrollers, file.facilities)
+    }
+
+    /// The same with those whose statements about nodes count.
+    ///
+    /// # Errors
+    /// [`NetworkTrustError::OutOfBounds`].
+    pub fn with_enrollers(
+        self,
+        enrollers: Vec<PublicKey>,
+        facilities: Vec<PublicKey>,
+    ) -> Result<Self, NetworkTrustError> {
+        if enrollers.len() > MAX_ENROLLERS || facilities.len() > MAX_ENROLLERS {
+            return Err(NetworkTrustError::OutOfBounds);
+        }
+        Ok(Self { enrollers, facilities, ..self })
     }
 
     /// Makes the trust from its parts.
@@ -139,7 +165,19 @@ impl NetworkTrust {
         for (index, key) in log.witnesses.iter().enumerate() {
             witness_keys.push(WitnessKey::parse(key).map_err(|_| NetworkTrustError::BadWitnessKey { index })?);
         }
-        Ok(Self { name, network, coordinator, log, simulated_roots, reference_values, log_key, witness_keys })
+        let (enrollers, facilities) = (Vec::new(), Vec::new());
+        Ok(Self {
+            name,
+            network,
+            coordinator,
+            log,
+            simulated_roots,
+            enrollers,
+            facilities,
+            reference_values,
+            log_key,
+            witness_keys,
+        })
     }
 
     /// The file's text.
@@ -153,6 +191,8 @@ impl NetworkTrust {
             coordinator: self.coordinator.clone(),
             log: self.log.clone(),
             simulated_root: self.simulated_roots.clone(),
+            enrollers: self.enrollers.clone(),
+            facilities: self.facilities.clone(),
             reference_values: self.reference_values.clone(),
         })
     }

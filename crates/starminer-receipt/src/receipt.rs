@@ -9,7 +9,9 @@ use starminer_log::InclusionProof;
 use crate::dsse::{Base64Bytes, Envelope};
 
 /// Largest receipt that is read, in bytes.
-pub const MAX_RECEIPT_BYTES: usize = 4 << 20;
+///
+/// Evidence and closing evidence have up to 2 MiB each where logs are in them, endorsements as much, and base64 adds a third.
+pub const MAX_RECEIPT_BYTES: usize = 12 << 20;
 /// Most log entries in one receipt: twelve kinds over a hundred attempts.
 const MAX_ENTRIES: usize = 1200;
 /// Name and version of the format.
@@ -82,6 +84,9 @@ pub struct Receipt {
     /// Its evidence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Base64Bytes>,
+    /// What that is verified with ([`crate::EndorsementSet`]), where it asks for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsements: Option<Base64Bytes>,
     /// The attestation result that the releaser reached (EAR JSON).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation_result: Option<Base64Bytes>,

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 use starminer_verify::{Digest, NetworkId, Policy, PublicKey, ReferenceValues, TaskId, UnixTime};
 
 use crate::dsse::{Base64Bytes, Statement};
+use crate::endorsement_set::Enrollers;
 use crate::job::MAX_MANIFEST_BYTES;
 use crate::seal::KEM_PUBLIC_KEY_BYTES;
 
 /// Most inputs that one task may have, the workload not counted.
 pub const MAX_INPUTS: usize = 256;
+/// Most enrollers, and most facilities, that a spec may name.
+pub(crate) const MAX_ENROLLERS: usize = 16;
 /// Most attempts that a spec may allow.
 const MAX_ATTEMPTS: u32 = 100;
 /// Longest wall-clock limit: a day.
@@ -151,6 +154,12 @@ pub struct TaskSpec {
     pub policy: Policy,
     /// What the agent's measurement must be.
     pub reference_values: ReferenceValues,
+    /// Whose word counts that a TPM was enrolled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrollers: Vec<PublicKey>,
+    /// Whose word counts that a chip stands in a facility.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facilities: Vec<PublicKey>,
     /// Who may release the task secret: the requester itself, or a broker's signing key.
     pub releaser: PublicKey,
     /// X-Wing public key that results are sealed to.
@@ -167,9 +176,11 @@ impl Statement for TaskSpec {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        let rules: [(bool, &'static str); 9] = [
+        let rules: [(bool, &'static str); 11] = [
             (self.version == 1, "version is not 1"),
             (self.inputs.len() <= MAX_INPUTS, "more than 256 inputs"),
+            (self.enrollers.len() <= MAX_ENROLLERS, "more than 16 enrollers"),
+            (self.facilities.len() <= MAX_ENROLLERS, "more than 16 facilities"),
             (self.sealed_manifest.0.len() <= MAX_MANIFEST_BYTES + 1024, "sealed manifest is too large"),
             (self.result_key.0.len() == KEM_PUBLIC_KEY_BYTES, "result key is not an X-Wing public key"),
             ((1..=MAX_ATTEMPTS).contains(&self.max_attempts), "max_attempts is not between 1 and 100"),
@@ -183,6 +194,12 @@ impl Statement for TaskSpec {
 }
 
 impl TaskSpec {
+    /// Whose statements about nodes count for this task.
+    #[must_use]
+    pub fn counts(&self) -> Enrollers<'_> {
+        Enrollers { enrollers: &self.enrollers, facilities: &self.facilities }
+    }
+
     /// The workload and the inputs: every blob that the node fetches.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
         std::iter::once(&self.workload).chain(&self.inputs)

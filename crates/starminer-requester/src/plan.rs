@@ -70,6 +70,10 @@ pub struct JobPlan {
     pub policy: Policy,
     /// Measurements that count.
     pub reference_values: ReferenceValues,
+    /// Whose word counts that a TPM was enrolled.
+    pub enrollers: Vec<PublicKey>,
+    /// Whose word counts that a chip stands in a facility.
+    pub facilities: Vec<PublicKey>,
     /// How often it may be leased.
     pub max_attempts: u32,
     /// How long after submission keys may be released for it.
@@ -299,6 +303,8 @@ impl JobPlan {
             inputs,
             policy: self.policy.clone(),
             reference_values: self.reference_values.clone(),
+            enrollers: self.enrollers.clone(),
+            facilities: self.facilities.clone(),
             releaser: parties.releaser,
             result_key: Base64Bytes(result_key.public_key().to_vec()),
             max_attempts: self.max_attempts,

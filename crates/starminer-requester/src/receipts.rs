@@ -23,6 +23,7 @@ pub fn receipt_from_parts(
         lease: parts.lease,
         challenge: parts.challenge,
         evidence: parts.evidence,
+        endorsements: parts.endorsements,
         attestation_result: parts.attestation_result,
         release: parts.release,
         grant: parts.grant,

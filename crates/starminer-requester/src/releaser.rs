@@ -389,9 +389,12 @@ impl<H: ReleaserHost> Releaser<H> {
         if let Err(refusal) = self.host.secret(view, context.spec) {
             return self.deny(context, refusal).await;
         }
+        let endorsements = view.endorsements.as_ref().map(|bytes| bytes.0.as_slice());
         let (decision, record) = {
             let now = self.host.now();
-            self.ledger().decide(context, evidence, &trust, &self.signer, now).map_err(StepError::Refused)?
+            self.ledger()
+                .decide(context, evidence, endorsements, &trust, &self.signer, now)
+                .map_err(StepError::Refused)?
         };
         // The release may be announced while the approval is on its way to the disk: a release that is forgotten costs the attempt, since
         // the coordinator takes one for each. The grant may not go before both are done.

@@ -253,7 +253,7 @@ impl Requester {
         let journal_key = JournalKey::from_identity_seed(identity_seed);
         let remembered = home.remembered(&network)?;
         let memory = Arc::new(LogMemory::new(network.log_key().clone(), remembered));
-        let trust = ReleaserTrust::from_network(&network, Endorsements::none()).map_err(|error| {
+        let trust = ReleaserTrust::from_network(&network).map_err(|error| {
             let remedy = "name fewer simulated roots in network.toml";
             RequesterError::Refused(Refusal::new(Party::Requester, "network.too-many-roots", error.to_string(), remedy))
         })?;

@@ -45,6 +45,24 @@ pub enum EndorsementKind {
 }
 
 impl EndorsementKind {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::AmdCertificates,
+        Self::AmdCrl,
+        Self::Intel,
+        Self::TpmCertificates,
+        Self::TpmCrl,
+        Self::NvidiaRim,
+        Self::NvidiaCrl,
+        Self::NvidiaRevoked,
+    ];
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The name in digests and files.
     pub const fn name(self) -> &'static str {
         match self {

@@ -87,4 +87,4 @@ pub use types::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, ParseIdError, PublicKey, TaggedHasher, TaskId, UnixTime,
     tagged_hash,
 };
-pub use verify::{Context, DeviceClaims, Expect, Expected, ExpectedPurpose, Verified, verify};
+pub use verify::{Context, DeviceClaims, Expect, Expected, ExpectedPurpose, Verified, is_bound_to, verify};

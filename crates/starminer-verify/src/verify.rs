@@ -276,6 +276,15 @@ impl Verified {
     }
 }
 
+/// Whether evidence is bound to what is expected, and nothing more: no signature is looked at, and no claim can be read. For a task process,
+/// which asks whether the evidence that its releaser verified names its own keys.
+///
+/// # Errors
+/// The first field that is another one.
+pub fn is_bound_to(evidence: &Evidence, expected: &Expected) -> Result<(), Refusal> {
+    binding_checks(&evidence.binding, expected).map(drop)
+}
+
 const REMEDY_BINDING: &str = "make new evidence for this very network, challenge, task and attempt";
 
 /// Checks evidence against what is expected of it, down to a trusted root. The first thing that does not hold refuses.

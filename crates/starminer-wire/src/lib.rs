@@ -10,16 +10,21 @@ mod problem;
 
 pub use messages::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus,
-    BrokerEvidenceRequest, BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit, EvidenceRequest,
-    FeedResponse, FeedRole, GrantRequest, LogChain, LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest,
-    NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskState, TaskView,
+    BrokerEvidenceRequest, BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit,
+    EnrolmentChallenge, EnrolmentRequest, EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogChain, LogProof,
+    LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeForecast, NodeSummary, ReceiptParts, ReleaseRequest,
+    ReleaseResponse, ReportRequest, SubmitRequest, TaskState, TaskView,
 };
 pub use problem::{Problem, ProblemStatus};
 
 /// Header of every request: the connection's channel-binding proof, 128 lowercase hexadecimal digits (`specs/tls.md`).
 pub const CHANNEL_BINDING_HEADER: &str = "starminer-channel-binding";
-/// Largest JSON body that any endpoint takes, in bytes.
+/// Largest JSON body that an endpoint takes, in bytes, where it takes no evidence.
 pub const MAX_JSON_BODY_BYTES: usize = 512 * 1024;
+/// The same of one that does: evidence with logs has up to 2 MiB, and a third more as base64.
+pub const MAX_EVIDENCE_BODY_BYTES: usize = 4 << 20;
+/// Most enrolments that come along with evidence.
+pub const MAX_ENROLMENTS: usize = 4;
 /// Longest that a long poll may wait.
 pub const MAX_POLL_WAIT_MS: u64 = 30_000;
 /// Largest blob, in bytes of ciphertext.

@@ -148,6 +148,9 @@ pub struct AttemptView {
     pub challenge: Option<Envelope>,
     /// The evidence; for the releaser.
     pub evidence: Option<Base64Bytes>,
+    /// What it is verified with (`starminer_receipt::EndorsementSet`), where it asks for any; for the releaser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsements: Option<Base64Bytes>,
     /// The deposit; for a broker.
     pub deposit: Option<Deposit>,
     /// The release entry; for the releaser, so that it can go on after a restart.
@@ -208,6 +211,9 @@ pub struct ChallengeRequest {
 pub struct EvidenceRequest {
     /// The evidence, as its exact bytes.
     pub evidence: Base64Bytes,
+    /// The node's enrolments that it rests on, at most [`crate::MAX_ENROLMENTS`]; each a signed `EnrolmentStatement` or `FacilityStatement`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolments: Vec<Envelope>,
 }
 
 /// A release that shall go into the log.
@@ -324,6 +330,36 @@ pub struct AdmissionChallenge {
 pub struct AdmissionRequest {
     /// Evidence with purpose `admission`.
     pub evidence: Base64Bytes,
+    /// As in [`EvidenceRequest`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enrolments: Vec<Envelope>,
+    /// The secret of the credential ([`EnrolmentChallenge`]), where a TPM's key is to be enrolled with this evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Base64Bytes>,
+}
+
+/// A node has a TPM to enrol. Nothing in it is secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentRequest {
+    /// Certificates in DER: the endorsement key's, then authorities where the TPM holds any; 1 to 5.
+    pub certificates: Vec<Base64Bytes>,
+    /// The endorsement key: `TPM2B_PUBLIC`.
+    pub ek_public: Base64Bytes,
+    /// The attestation key: `TPM2B_PUBLIC`.
+    pub ak_public: Base64Bytes,
+}
+
+/// A credential that only that endorsement key opens, and only beside that attestation key (TPM 2.0 Library Part 1, 24). Good for one answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnrolmentChallenge {
+    /// The content of `TPM2B_ID_OBJECT`.
+    pub credential_blob: Base64Bytes,
+    /// The content of `TPM2B_ENCRYPTED_SECRET`.
+    pub encrypted_secret: Base64Bytes,
+    /// Until when the answer is taken.
+    pub expires_at: UnixTime,
 }
 
 /// The coordinator's view of the node. Decides routing alone; no key is released for it.
@@ -334,8 +370,26 @@ pub struct AdmissionResponse {
     pub tier: String,
     /// `genuine` or `simulated`.
     pub provenance: String,
-    /// Until when it counts.
+    /// Until when it counts: without newer evidence by then, the node's leases end.
     pub valid_until: UnixTime,
+    /// After how many milliseconds the node is asked to prove itself again.
+    pub renew_after_ms: u64,
+    /// The enrolment that came of it, to be sent along with evidence from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrolment: Option<Envelope>,
+    /// The first day on which this very evidence will not be enough any more, and why; absent where nothing of it ages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<NodeForecast>,
+}
+
+/// When today's evidence will stop to meet policy, unless something is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeForecast {
+    /// When.
+    pub at: UnixTime,
+    /// What ends then, and what to do.
+    pub reason: String,
 }
 
 /// A node, in the list.
@@ -386,6 +440,9 @@ pub struct ReceiptParts {
     pub challenge: Option<Envelope>,
     /// Its evidence.
     pub evidence: Option<Base64Bytes>,
+    /// What that was verified with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsements: Option<Base64Bytes>,
     /// The attestation result.
     pub attestation_result: Option<Base64Bytes>,
     /// The release.

@@ -12,6 +12,8 @@ pub const FEED: &str = "/v1/feed";
 pub const NODE_FEED: &str = "/v1/node/feed";
 /// `POST` (empty) → [`AdmissionChallenge`](crate::AdmissionChallenge).
 pub const NODE_CHALLENGE: &str = "/v1/node/challenge";
+/// `POST` [`EnrolmentRequest`](crate::EnrolmentRequest) → [`EnrolmentChallenge`](crate::EnrolmentChallenge).
+pub const NODE_ENROLMENT: &str = "/v1/node/enrolment";
 /// `POST` [`AdmissionRequest`](crate::AdmissionRequest) → [`AdmissionResponse`](crate::AdmissionResponse).
 pub const NODE_ADMISSION: &str = "/v1/node/admission";
 /// `GET` → `[NodeSummary]`.

@@ -56,7 +56,10 @@ async fn try_admit<U: Upstream>(shared: &Shared<U>) -> Result<AdmissionResponse,
         .make(binding(shared, challenge), sandbox)
         .await
         .map_err(|error| AdmissionError::Evidence(error.to_string()))?;
-    Ok(shared.upstream.admit(AdmissionRequest { evidence: Base64Bytes(evidence) }).await?)
+    Ok(shared
+        .upstream
+        .admit(AdmissionRequest { evidence: Base64Bytes(evidence), enrolments: Vec::new(), activation: None })
+        .await?)
 }
 
 fn binding<U: Upstream>(shared: &Shared<U>, challenge: Challenge) -> Binding {

@@ -518,7 +518,7 @@ impl<U: Upstream> Driver<U> {
         let (shared, task, attempt) = (Arc::clone(&self.shared), self.spec.task, self.lease.attempt);
         let ends = self.ends;
         self.beside.spawn(async move {
-            let request = EvidenceRequest { evidence: Base64Bytes(bound.evidence.to_vec()) };
+            let request = EvidenceRequest { evidence: Base64Bytes(bound.evidence.to_vec()), enrolments: Vec::new() };
             let sent = repeat(ends, || shared.upstream.evidence(task, attempt, request.clone())).await;
             match sent {
                 Ok(_) => Done::EvidenceTaken,

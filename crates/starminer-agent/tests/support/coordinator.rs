@@ -399,6 +399,9 @@ impl Coordinator {
                     tier: "confidential".into(),
                     provenance: "simulated".into(),
                     valid_until: UnixTime(u64::MAX),
+                    renew_after_ms: 3_600_000,
+                    enrolment: None,
+                    forecast: None,
                 })
             }
             Call::Upload(content_id, bytes) => {
@@ -477,6 +480,7 @@ mod erased {
 impl Entry {
     fn view(&self) -> AttemptView {
         AttemptView {
+            endorsements: None,
             task: self.lease.task,
             attempt: self.lease.attempt,
             state: self.state,

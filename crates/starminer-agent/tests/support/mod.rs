@@ -149,6 +149,8 @@ impl World {
             inputs,
             policy: self.policy(),
             reference_values: ReferenceValues::unset(),
+            enrollers: Vec::new(),
+            facilities: Vec::new(),
             releaser: self.releaser.public_key(),
             result_key: Base64Bytes(result_key.public_key().to_vec()),
             max_attempts: 3,

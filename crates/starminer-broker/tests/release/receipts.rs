@@ -235,6 +235,7 @@ fn given_up(world: &mut World, signer: &SigningKey, change: impl FnOnce(&mut Rep
         lease: Some(world.lease.envelope().clone()),
         challenge: None,
         evidence: None,
+        endorsements: None,
         attestation_result: None,
         release: None,
         grant: None,

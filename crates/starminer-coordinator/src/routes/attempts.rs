@@ -12,7 +12,7 @@ use starminer_wire::{
 
 use super::open;
 use crate::refused::Refused;
-use crate::server::{Identity, Json, Params};
+use crate::server::{Identity, Json, JsonWithEvidence, Params};
 use crate::shared::Shared;
 use crate::tasks::{Command, Step, Task, Tasks};
 
@@ -59,12 +59,12 @@ pub(super) async fn evidence(
     State(shared): State<Arc<Shared>>,
     Identity(peer): Identity,
     Params(path): Path,
-    Json(request): Json<EvidenceRequest>,
+    JsonWithEvidence(request): JsonWithEvidence<EvidenceRequest>,
 ) -> Result<Json<Accepted>, Refused> {
     // Form alone: what it claims is for the releaser.
     Evidence::parse(&request.evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?;
     let digest = Digest::of(&request.evidence.0);
-    let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest };
+    let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest, endorsements: None };
     Ok(accepted(&*take(&shared, peer, path, step).await?))
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn report(
     State(shared): State<Arc<Shared>>,
     Identity(peer): Identity,
     Params(path): Path,
-    Json(request): Json<ReportRequest>,
+    JsonWithEvidence(request): JsonWithEvidence<ReportRequest>,
 ) -> Result<Json<Accepted>, Refused> {
     let report = open::<Report>(&shared, request.report, |report| report.predicate.network)?;
     let agent_statement = request

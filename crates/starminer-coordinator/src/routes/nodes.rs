@@ -7,7 +7,7 @@ use starminer_receipt::LogEntry;
 use starminer_wire::{AdmissionChallenge, AdmissionRequest, AdmissionResponse, NodeSummary};
 
 use crate::refused::Refused;
-use crate::server::{Identity, Json};
+use crate::server::{Identity, Json, JsonWithEvidence};
 use crate::shared::{Shared, node_of};
 use crate::tasks::Command;
 
@@ -25,13 +25,16 @@ pub(super) async fn challenge(
 pub(super) async fn admission(
     State(shared): State<Arc<Shared>>,
     Identity(peer): Identity,
-    Json(request): Json<AdmissionRequest>,
+    JsonWithEvidence(request): JsonWithEvidence<AdmissionRequest>,
 ) -> Result<Json<AdmissionResponse>, Refused> {
     let (evidence, standing) = shared.admission.appraise(peer, &request.evidence.0, shared.clock.now().wall)?;
     let response = AdmissionResponse {
         tier: standing.tier.name().into(),
         provenance: standing.provenance().name().into(),
         valid_until: standing.valid_until,
+        renew_after_ms: shared.config.keep.admission_seconds.saturating_mul(500),
+        enrolment: None,
+        forecast: None,
     };
     shared.writer.execute(Command::Admit { node: node_of(peer), evidence, standing }).await?;
     Ok(Json(response))

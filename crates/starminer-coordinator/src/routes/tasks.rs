@@ -210,6 +210,7 @@ pub(super) async fn receipt(
         lease: None,
         challenge: None,
         evidence: None,
+        endorsements: None,
         attestation_result: None,
         release: None,
         grant: None,
@@ -241,6 +242,7 @@ fn put(parts: &mut ReceiptParts, stored: StoredParts) -> Result<(), EnvelopeErro
             parts.lease = Some(stored.envelope()?);
             parts.challenge = None;
             parts.evidence = None;
+            parts.endorsements = None;
             parts.attestation_result = None;
             parts.release = None;
             parts.grant = None;
@@ -250,7 +252,10 @@ fn put(parts: &mut ReceiptParts, stored: StoredParts) -> Result<(), EnvelopeErro
             parts.closing_evidence = None;
         }
         EntryKind::Challenged => parts.challenge = Some(stored.envelope()?),
-        EntryKind::Attested => parts.evidence = Some(Base64Bytes(stored.statement)),
+        EntryKind::Attested => {
+            parts.evidence = Some(Base64Bytes(stored.statement));
+            parts.endorsements = stored.endorsements;
+        }
         EntryKind::Released => parts.release = Some(stored.envelope()?),
         EntryKind::Granted => {
             parts.grant = Some(stored.envelope()?);

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starminer_verify::Party;
-use starminer_wire::{MAX_JSON_BODY_BYTES, ProblemStatus};
+use starminer_wire::{MAX_EVIDENCE_BODY_BYTES, MAX_JSON_BODY_BYTES, ProblemStatus};
 
 use crate::refused::Refused;
 use crate::shared::Shared;
@@ -26,19 +26,34 @@ const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
+/// A JSON body with evidence in it.
+#[derive(Debug)]
+pub(crate) struct JsonWithEvidence<T>(pub(crate) T);
+
 impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request<Body>, shared: &Arc<Shared>) -> Result<Self, Refused> {
-        let bytes = read_body(shared, request.into_body(), MAX_JSON_BODY_BYTES, JSON_BODY_TIMEOUT).await?;
-        let malformed = |error: serde_json::Error| {
-            // Only where it breaks: serde's own text may quote what was sent.
-            let reason =
-                format!("not the JSON that this endpoint takes, at line {} column {}", error.line(), error.column());
-            Refused::malformed("body.malformed", reason)
-        };
-        serde_json::from_slice(&bytes).map(Self).map_err(malformed)
+        read_json(request, shared, MAX_JSON_BODY_BYTES).await.map(Self)
     }
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for JsonWithEvidence<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request<Body>, shared: &Arc<Shared>) -> Result<Self, Refused> {
+        read_json(request, shared, MAX_EVIDENCE_BODY_BYTES).await.map(Self)
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request<Body>, shared: &Shared, most: usize) -> Result<T, Refused> {
+    let bytes = read_body(shared, request.into_body(), most, JSON_BODY_TIMEOUT).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        // Only where it breaks: serde's own text may quote what was sent.
+        let reason =
+            format!("not the JSON that this endpoint takes, at line {} column {}", error.line(), error.column());
+        Refused::malformed("body.malformed", reason)
+    })
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

@@ -77,6 +77,8 @@ pub enum EventBody {
         evidence: Arc<Vec<u8>>,
         /// SHA-256 of it.
         digest: Digest,
+        /// What it is verified with (`EndorsementSet`).
+        endorsements: Option<Arc<Vec<u8>>>,
     },
     /// A releaser decided to release.
     Released(Arc<Signed<ReleaseStatement>>),
@@ -169,6 +171,15 @@ struct LeasedExtra {
 struct AttemptExtra {
     attempt: Attempt,
     node: NodeId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttestedExtra {
+    attempt: Attempt,
+    node: NodeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endorsements: Option<Base64Bytes>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -309,7 +320,11 @@ impl Event {
             EventBody::Challenged(challenge) => {
                 (Some(challenge.envelope().encode()), extra(serde_json::to_vec(&of_attempt())))
             }
-            EventBody::Attested { evidence, .. } => (Some(evidence.to_vec()), extra(serde_json::to_vec(&of_attempt()))),
+            EventBody::Attested { evidence, endorsements, .. } => {
+                let AttemptExtra { attempt, node } = of_attempt();
+                let endorsements = endorsements.as_ref().map(base64);
+                (Some(evidence.to_vec()), extra(serde_json::to_vec(&AttestedExtra { attempt, node, endorsements })))
+            }
             EventBody::Released(release) => {
                 (Some(release.envelope().encode()), extra(serde_json::to_vec(&of_attempt())))
             }
@@ -385,10 +400,15 @@ impl Event {
                 EventBody::Challenged(reader.signed()?)
             }
             EntryKind::Attested => {
-                reader.of_attempt(&mut event)?;
+                let extra: AttestedExtra = reader.extra()?;
+                (event.attempt, event.node) = (Some(extra.attempt), Some(extra.node));
                 let evidence = Arc::new(reader.statement()?.to_vec());
                 let digest = Digest::of(&evidence);
-                EventBody::Attested { evidence, digest }
+                EventBody::Attested {
+                    evidence,
+                    digest,
+                    endorsements: extra.endorsements.map(|bytes| Arc::new(bytes.0)),
+                }
             }
             EntryKind::Released => {
                 reader.of_attempt(&mut event)?;
@@ -433,6 +453,8 @@ pub struct StoredParts {
     pub kind: EntryKind,
     /// The statement's bytes: an envelope, evidence, or a digest.
     pub statement: Vec<u8>,
+    /// What evidence is verified with.
+    pub endorsements: Option<Base64Bytes>,
     /// The attestation result that goes with a grant.
     pub attestation_result: Option<Base64Bytes>,
     /// The agent's statement that goes with a report.
@@ -452,10 +474,15 @@ impl StoredParts {
         let mut parts = Self {
             kind,
             statement: reader.statement()?.to_vec(),
+            endorsements: None,
             attestation_result: None,
             agent_statement: None,
             closing_evidence: None,
         };
+        if kind == EntryKind::Attested {
+            let extra: AttestedExtra = reader.extra()?;
+            parts.endorsements = extra.endorsements;
+        }
         if kind == EntryKind::Granted {
             let extra: GrantedExtra = reader.extra()?;
             parts.attestation_result = Some(extra.attestation_result);

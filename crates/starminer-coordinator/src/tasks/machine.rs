@@ -116,6 +116,8 @@ pub enum Step {
         evidence: Arc<Vec<u8>>,
         /// SHA-256 of it.
         digest: Digest,
+        /// What it is verified with (`EndorsementSet`).
+        endorsements: Option<Arc<Vec<u8>>>,
     },
     /// The releaser is about to release.
     Release(Arc<Signed<ReleaseStatement>>),
@@ -332,7 +334,9 @@ impl Tasks {
         }
         let event = match step {
             Step::Challenge(challenge) => steps::challenge(task, record, challenge)?,
-            Step::Evidence { evidence, digest } => steps::evidence(task, record, evidence, digest)?,
+            Step::Evidence { evidence, digest, endorsements } => {
+                steps::evidence(task, record, evidence, digest, endorsements)?
+            }
             Step::Release(release) => {
                 let event = steps::release(task, record, release)?;
                 if event.is_some() && now.wall >= task.spec.expires_at {

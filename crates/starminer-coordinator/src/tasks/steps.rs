@@ -86,12 +86,18 @@ pub(super) fn challenge(task: &Task, record: &AttemptRecord, challenge: Arc<Sign
     Ok(Some(EventBody::Challenged(challenge)))
 }
 
-pub(super) fn evidence(task: &Task, record: &AttemptRecord, evidence: Arc<Vec<u8>>, digest: Digest) -> Step {
+pub(super) fn evidence(
+    task: &Task,
+    record: &AttemptRecord,
+    evidence: Arc<Vec<u8>>,
+    digest: Digest,
+    endorsements: Option<Arc<Vec<u8>>>,
+) -> Step {
     if taken("evidence", record.evidence.as_ref().map(|kept| kept.digest), digest)? {
         return Ok(None);
     }
     live(task, record, TaskState::Challenged)?;
-    Ok(Some(EventBody::Attested { evidence, digest }))
+    Ok(Some(EventBody::Attested { evidence, digest, endorsements }))
 }
 
 pub(super) fn release(task: &Task, record: &AttemptRecord, release: Arc<Signed<ReleaseStatement>>) -> Step {

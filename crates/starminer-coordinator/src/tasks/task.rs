@@ -51,6 +51,8 @@ pub struct AttemptRecord {
     pub challenge: Option<Kept<Signed<ChallengeStatement>>>,
     /// The evidence's bytes.
     pub evidence: Option<Kept<Vec<u8>>>,
+    /// What it is verified with; dropped with it.
+    pub endorsements: Option<Arc<Vec<u8>>>,
     /// The release.
     pub release: Option<Kept<Signed<ReleaseStatement>>>,
     /// Index of the release in the log.
@@ -94,6 +96,7 @@ impl AttemptRecord {
         self.ended = true;
         strip(&mut self.challenge);
         strip(&mut self.evidence);
+        self.endorsements = None;
         strip(&mut self.release);
         strip(&mut self.grant);
     }
@@ -186,6 +189,7 @@ impl Task {
                     lease: lease.clone(),
                     challenge: None,
                     evidence: None,
+                    endorsements: None,
                     release: None,
                     release_index: None,
                     grant: None,
@@ -287,8 +291,9 @@ impl AttemptRecord {
     fn step(&mut self, step: &EventBody, index: u64) {
         match step {
             EventBody::Challenged(challenge) => self.challenge = Some(Kept::whole(challenge)),
-            EventBody::Attested { evidence, digest } => {
-                self.evidence = Some(Kept { digest: *digest, body: Some(evidence.clone()) })
+            EventBody::Attested { evidence, digest, endorsements } => {
+                self.evidence = Some(Kept { digest: *digest, body: Some(evidence.clone()) });
+                self.endorsements.clone_from(endorsements);
             }
             EventBody::Released(release) => {
                 self.release = Some(Kept::whole(release));

@@ -223,6 +223,8 @@ fn spec(task: u8, requester: u8, change: impl FnOnce(&mut TaskSpec)) -> Arc<Sign
         inputs: Vec::new(),
         policy: Policy::confidential(),
         reference_values: ReferenceValues::unset(),
+        enrollers: Vec::new(),
+        facilities: Vec::new(),
         releaser: requester.public_key(),
         result_key: Base64Bytes(vec![1; 1216]),
         max_attempts: 3,

@@ -202,6 +202,8 @@ impl World {
             inputs: Vec::new(),
             policy: Policy::new(fields).unwrap(),
             reference_values: reference_values(),
+            enrollers: Vec::new(),
+            facilities: Vec::new(),
             releaser: requester.key(),
             result_key: Base64Bytes(vec![9; 1216]),
             max_attempts: 3,
@@ -310,7 +312,10 @@ impl Node {
     pub async fn admit(&self, client: &CoordinatorClient) {
         let challenge = client.admission_challenge().await.unwrap().challenge;
         let evidence = self.admission_evidence(challenge);
-        let response = client.admit(&AdmissionRequest { evidence: Base64Bytes(evidence) }).await.unwrap();
+        let response = client
+            .admit(&AdmissionRequest { evidence: Base64Bytes(evidence), enrolments: Vec::new(), activation: None })
+            .await
+            .unwrap();
         assert_eq!((response.tier.as_str(), response.provenance.as_str()), ("confidential", "simulated"));
     }
 
@@ -437,7 +442,7 @@ impl<'w> Life<'w> {
             let challenge = self.challenge.as_ref().unwrap().challenge;
             self.evidence = self.node.evidence(self.spec.digest(), self.attempt(), challenge);
         }
-        let request = EvidenceRequest { evidence: Base64Bytes(self.evidence.clone()) };
+        let request = EvidenceRequest { evidence: Base64Bytes(self.evidence.clone()), enrolments: Vec::new() };
         client.evidence(&self.task(), self.attempt(), &request).await.map(|_| ())
     }
 

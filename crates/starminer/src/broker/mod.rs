@@ -86,7 +86,7 @@ impl ReleaserHost for BrokerHost {
     }
 
     fn trust(&self, spec: &TaskSpec) -> Result<ReleaserTrust, Refusal> {
-        ReleaserTrust::from_spec(spec, Endorsements::none()).map_err(|error| {
+        ReleaserTrust::from_spec(spec).map_err(|error| {
             let remedy = "name fewer simulated roots in the policy";
             Refusal::new(starminer_verify::Party::Requester, "policy.too-many-roots", error.to_string(), remedy)
         })

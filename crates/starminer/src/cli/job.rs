@@ -120,6 +120,8 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
             .map_or_else(|| file.sensitivity.unwrap_or(Sensitivity::Confidential), sensitivity),
         policy: policy(args, &file.policy, network)?,
         reference_values: network.reference_values.clone(),
+        enrollers: network.enrollers.clone(),
+        facilities: network.facilities.clone(),
         max_attempts: file.max_attempts.unwrap_or(MAX_ATTEMPTS),
         valid_for_ms: VALID_FOR_MS,
     };

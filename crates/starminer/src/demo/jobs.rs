@@ -116,6 +116,8 @@ impl DemoJob {
             sensitivity: Sensitivity::Confidential,
             policy,
             reference_values: trust.reference_values.clone(),
+            enrollers: trust.enrollers.clone(),
+            facilities: trust.facilities.clone(),
             max_attempts: 3,
             valid_for_ms: VALID_FOR_MS,
         })

@@ -318,6 +318,7 @@ impl Evil {
         let changed =
             state.tasks.iter().filter(|(_, task)| task.changed > after && !task.granted && task.denied.is_empty());
         let attempts = changed.map(|(id, task)| AttemptView {
+            endorsements: None,
             task: *id,
             attempt: Attempt(1),
             state: if task.evidence.is_some() { TaskState::Attested } else { TaskState::Leased },
@@ -457,6 +458,7 @@ impl Evil {
         let annex = LogEntry::annex_of(Some(statement.digest()), Some(Digest::of(&closing)));
         log.append_report(id, Attempt(1), logged, annex, now());
         task.parts = Some(ReceiptParts {
+            endorsements: None,
             spec: granted.spec.envelope().clone(),
             lease: Some(granted.lease.into_envelope()),
             challenge: Some(granted.challenge.into_envelope()),

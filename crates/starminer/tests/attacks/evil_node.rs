@@ -70,7 +70,10 @@ impl EvilNode {
         };
         let challenge = node.client.admission_challenge().await.unwrap().challenge;
         let evidence = node.attest(node.binding(Purpose::Admission, challenge));
-        node.client.admit(&AdmissionRequest { evidence: evidence.into() }).await.unwrap();
+        node.client
+            .admit(&AdmissionRequest { evidence: evidence.into(), enrolments: Vec::new(), activation: None })
+            .await
+            .unwrap();
         node
     }
 
@@ -144,7 +147,7 @@ impl EvilNode {
         let (spec, lease) = (spec.open::<TaskSpec>().unwrap(), lease.open::<Lease>().unwrap());
         let challenge = self.until(task, |view| view.challenge.clone()).await.open::<ChallengeStatement>().unwrap();
         let evidence = self.attest(self.task_binding(&spec, &lease, challenge.challenge, Purpose::Task));
-        let request = EvidenceRequest { evidence: evidence.clone().into() };
+        let request = EvidenceRequest { evidence: evidence.clone().into(), enrolments: Vec::new() };
         self.client.evidence(&task, lease.attempt, &request).await.unwrap();
         (spec, lease, challenge, evidence)
     }

@@ -34,7 +34,7 @@ fn replayed_statements_change_nothing() {
                 grant: receipt.grant.clone().unwrap(),
                 attestation_result: receipt.attestation_result.clone().unwrap(),
             };
-            let evidence = EvidenceRequest { evidence: receipt.evidence.clone().unwrap() };
+            let evidence = EvidenceRequest { evidence: receipt.evidence.clone().unwrap(), enrolments: Vec::new() };
             let report = ReportRequest {
                 report: receipt.report.clone().unwrap(),
                 agent_statement: receipt.agent_statement.clone(),

@@ -319,6 +319,8 @@ impl Network {
             sensitivity: Sensitivity::Confidential,
             policy: Policy::new(fields).unwrap(),
             reference_values: trust.reference_values.clone(),
+            enrollers: trust.enrollers.clone(),
+            facilities: trust.facilities.clone(),
             max_attempts: 5,
             valid_for_ms: 3_600_000,
         }
