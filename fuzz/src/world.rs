@@ -509,7 +509,8 @@ fn log_with(
     let step = task.map(|_| entries.iter().filter(of_task).count() as u32);
     // In these stories a report or a cancellation is the end.
     let ends = matches!(kind, EntryKind::Reported | EntryKind::Cancelled);
-    entries.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement, annex, ends }.encode());
+    entries
+        .push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement, annex, why: None, ends }.encode());
 }
 
 fn spec_of(ending: Ending) -> TaskSpec {
@@ -621,7 +622,8 @@ fn tell(ending: Ending, entries: &mut Vec<Vec<u8>>, trust: &ReleaserTrust) -> St
     receipt.challenge = Some(challenge.envelope().clone());
     receipt.evidence = Some(evidence.clone().into());
 
-    let (decision, record) = ledger.decide(context, &evidence, trust, &requester(), NOW).expect("an open attempt");
+    let (decision, record) =
+        ledger.decide(context, &evidence, None, trust, &requester(), NOW).expect("an open attempt");
     records.extend(record);
     let grant = match decision {
         Decision::Deny(denial) => {

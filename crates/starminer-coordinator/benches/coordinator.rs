@@ -117,6 +117,7 @@ async fn writer() {
     let standing = Standing {
         tier: Tier::Confidential,
         simulated_root: world.trust.simulated_roots.first().map(|root| root.root),
+        admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
     };
     writer.execute(Command::Admit { node: node.id(), evidence: Digest([0; 32]), standing }).await.unwrap();
@@ -169,7 +170,7 @@ async fn writer_life(world: &World, writer: &WriterHandle, requester: &Party, no
     run(requester, Step::Challenge(Arc::new(challenge))).await;
     life.evidence = node.evidence(life.spec.digest(), attempt, nonce);
     let evidence = Arc::new(life.evidence.clone());
-    run(&node.party, Step::Evidence { digest: Digest::of(&evidence), evidence }).await;
+    run(&node.party, Step::Evidence { digest: Digest::of(&evidence), evidence, endorsements: None }).await;
     let release = life.make_release();
     let released = run(requester, Step::Release(Arc::new(release))).await;
     life.release_index = released.attempt(attempt).and_then(|record| record.release_index).unwrap();

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use starminer_store::PartialLimits;
+use starminer_verify::HardwarePolicy;
 
+use crate::nodes::EndorsementConfig;
 use crate::tasks::Waits;
 
 /// Settings of a coordinator (TOML). Absent ones have their defaults; unknown ones are refused.
@@ -17,6 +19,12 @@ pub struct Config {
     pub total: TotalLimits,
     /// How long things are kept.
     pub keep: KeepConfig,
+    /// Rules for hardware that decide what tier a node reaches here, and so which tasks it is offered; the strict defaults where absent. Chips
+    /// that it denies are not admitted at all. Its digest goes into the log at each start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<HardwarePolicy>,
+    /// Endorsements of hardware makers.
+    pub endorsements: EndorsementConfig,
 }
 
 /// How long each step of a task is waited for.
@@ -31,6 +39,8 @@ pub struct WaitConfig {
     pub report_margin_ms: u64,
     /// Without a poll of a node; then its attempts end.
     pub node_silence_ms: u64,
+    /// For newer evidence of a node; then its attempts end and it gets no more. Nodes are asked to send it after half of this.
+    pub attestation_ms: u64,
     /// For a broker's answer to a requester.
     pub broker_answer_ms: u64,
     /// For brokers to come back after a start; until then one that is not there is not called absent. A broker that lost its connection
@@ -49,6 +59,7 @@ impl Default for WaitConfig {
             node_ms: 30_000,
             report_margin_ms: 30_000,
             node_silence_ms: 15_000,
+            attestation_ms: 60_000,
             broker_answer_ms: 20_000,
             broker_return_ms: 30_000,
             body_idle_ms: 30_000,
@@ -138,7 +149,7 @@ pub struct KeepConfig {
     pub unused_blobs_seconds: u64,
     /// Uploads that nobody continued.
     pub partial_uploads_seconds: u64,
-    /// An admission.
+    /// An admission in which nothing changes, before it stands in the log anew.
     pub admission_seconds: u64,
     /// How often expired things are looked for.
     pub sweep_every_seconds: u64,
@@ -173,6 +184,7 @@ impl Config {
             open_tasks_per_requester: self.identity.open_tasks,
             open_tasks: self.total.open_tasks,
             nodes: self.total.nodes,
+            unchanged_ms: self.keep.admission_seconds.saturating_mul(1000),
         }
     }
 

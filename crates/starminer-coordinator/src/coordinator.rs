@@ -18,7 +18,6 @@ use starminer_verify::{Digest, NodeId, TaskId, UnixTime};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::admission::{Admission, AdmissionSetupError};
 use crate::board::Board;
 use crate::brokers::Brokers;
 use crate::clock::{Clock, NoRandomness, Randomness, SystemClock, SystemRandomness};
@@ -27,6 +26,7 @@ use crate::known_blobs::KnownBlobs;
 use crate::ledger::{Ledger, LedgerError};
 use crate::limits::{Buckets, Quotas};
 use crate::log_reader::{Head, LogReader};
+use crate::nodes::{Admission, AdmissionSetupError, Endorsing, EndorsingError};
 use crate::pins::Pins;
 use crate::presence::Presence;
 use crate::routes::router;
@@ -40,6 +40,8 @@ use crate::writer::{Fatal, Writer, WriterHandle};
 const DATABASE_FILE: &str = "coordinator.db";
 /// Name of the directory of blobs.
 const BLOB_DIRECTORY: &str = "blobs";
+/// Name of the directory of endorsements.
+const ENDORSEMENT_DIRECTORY: &str = "endorsements";
 /// Name of the file that is locked for as long as a process has the directory.
 const LOCK_FILE: &str = "lock";
 /// For people who find the marker. That it is there is all that counts.
@@ -96,6 +98,9 @@ pub enum CoordinatorError {
     /// The trust file cannot be used.
     #[error("the network's trust file cannot be used")]
     Trust(#[from] AdmissionSetupError),
+    /// The endorsements cannot be kept.
+    #[error("the endorsements cannot be kept")]
+    Endorsements(#[from] EndorsingError),
     /// The trust cannot be written, so its digest is not known.
     #[error("the network's trust cannot be written as a file")]
     TrustForm,
@@ -125,6 +130,7 @@ impl CoordinatorError {
             Self::Read(error) | Self::Ledger(LedgerError::Read(error)) => error.code(),
             Self::Ledger(_) | Self::Task { .. } | Self::Node { .. } => "storage.damaged",
             Self::Trust(_) | Self::TrustForm => "network.unusable",
+            Self::Endorsements(_) => "endorsements.unusable",
             Self::Randomness(_) | Self::Certificate(_) | Self::Tls(_) | Self::Genesis(_) => "coordinator.failed",
         }
     }
@@ -133,7 +139,7 @@ impl CoordinatorError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Directory { .. } => "check free space and permissions",
+            Self::Directory { .. } | Self::Endorsements(_) => "check free space and permissions",
             Self::InUse { .. } => "stop the one that runs there, or leave it to it",
             Self::Lost { .. } => {
                 "restore the whole data directory from where it went; where it is gone, make a new network with `coordinator init`"
@@ -312,6 +318,18 @@ impl Coordinator {
         }
         // The first entry is durable, and nobody hears of it before this is, too: connections are taken by `serve` alone.
         mark(&marker)?;
+        if let Some(rules) = config.hardware.as_ref().map(starminer_verify::HardwarePolicy::digest) {
+            let logged = handle.execute(Command::Rules { policy: rules }).await;
+            logged.map_err(|refused| CoordinatorError::Genesis(refused.refusal.to_string()))?;
+        }
+        let endorsing = Endorsing::open(&config.endorsements, &directory.join(ENDORSEMENT_DIRECTORY), now.wall)?;
+        let admission = Admission::new(
+            trust,
+            config.hardware.clone(),
+            config.waits.attestation_ms,
+            IdentitySigner(identity.clone()),
+            endorsing,
+        )?;
         let (stop, stopping) = watch::channel(false);
         let certificate =
             Arc::new(RotatingCertificate::new(identity, Side::Server, rotation, tls_clock.unix_seconds())?);
@@ -330,7 +348,7 @@ impl Coordinator {
             broker_presence: Arc::new(Presence::new(config.waits.node_silence_ms, now)),
             brokers: Arc::new(Brokers::default()),
             started_ms: now.mono_ms,
-            admission: Admission::new(trust, config.keep.admission_seconds.saturating_mul(1000))?,
+            admission,
             requests: Buckets::new(config.identity.requests_per_second.into(), config.identity.request_burst.into()),
             blob_bytes: Buckets::new(config.identity.blob_bytes_per_second, config.identity.blob_bytes_per_second),
             quotas,
@@ -362,6 +380,7 @@ impl Coordinator {
         let serving =
             Serving { shared: shared.clone(), router: router(shared.clone()), acceptor, stopping: stop.subscribe() };
         let server = tokio::spawn(serve(serving, listener));
+        let prefetching = shared.admission.prefetcher().map(|prefetcher| tokio::spawn(prefetcher.run()));
         let drain = Duration::from_millis(shared.config.waits.drain_ms);
         let ended = tokio::select! {
             () = shutdown => None,
@@ -372,6 +391,9 @@ impl Coordinator {
             tracing::warn!("the server did not stop in time");
         }
         let _ = sweeper.await;
+        if let Some(prefetching) = prefetching {
+            prefetching.abort();
+        }
         // The last handles: the writer does what waits, and ends.
         let database = shared.database.clone();
         drop(shared);

@@ -11,7 +11,6 @@
 //! Not here: decisions about keys (releasers), appraisal of evidence (`starminer-verify`; admission calls it for routing), formats of
 //! statements (`starminer-receipt`) and of the log (`starminer-log`), SQL (`starminer-store`).
 
-mod admission;
 mod board;
 mod brokers;
 mod clock;
@@ -21,6 +20,7 @@ mod known_blobs;
 mod ledger;
 mod limits;
 mod log_reader;
+mod nodes;
 mod pins;
 mod presence;
 mod refused;
@@ -31,11 +31,11 @@ mod sweeper;
 pub mod tasks;
 pub mod writer;
 
-pub use admission::AdmissionSetupError;
 pub use clock::{Clock, NoRandomness, Now, Randomness, SystemClock, SystemRandomness};
 pub use config::{Config, IdentityLimits, KeepConfig, TotalLimits, WaitConfig};
 pub use coordinator::{Coordinator, CoordinatorError, Environment, Options, WrapJournal};
 pub use ledger::{Ledger, LedgerError};
+pub use nodes::{AdmissionSetupError, EndorsementConfig, EndorsingError};
 pub use refused::Refused;
 pub use server::ServeError;
 pub use writer::Fatal;

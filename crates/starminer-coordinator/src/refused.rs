@@ -43,6 +43,13 @@ impl Refused {
         self.refusal.check()
     }
 
+    /// Whether a node's own evidence is at fault, and not what somebody else had to bring.
+    #[must_use]
+    pub fn is_of_the_node(&self) -> bool {
+        self.refusal.party() == Party::Node
+            && !["admission.challenge", "enrolment.unknown", "enrolment.no-credential"].contains(&self.code())
+    }
+
     /// Says when to come again.
     #[must_use]
     pub fn retry_after(mut self, milliseconds: u64) -> Self {

@@ -10,7 +10,6 @@ use starminer_verify::{Digest, NetworkId, NodeId, Party, PublicKey, TaskId};
 use starminer_wire::ProblemStatus;
 use tokio::sync::{Semaphore, watch};
 
-use crate::admission::Admission;
 use crate::board::Board;
 use crate::brokers::Brokers;
 use crate::clock::{Clock, Randomness};
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::known_blobs::KnownBlobs;
 use crate::limits::{Buckets, Quotas};
 use crate::log_reader::{LogReader, storage};
+use crate::nodes::Admission;
 use crate::pins::{Pin, Pins};
 use crate::presence::Presence;
 use crate::refused::Refused;

@@ -939,7 +939,13 @@ impl Verifier<'_> {
                     EntryKind::Denied => ("denial", receipt.denial.is_some()),
                     EntryKind::Reported => ("report", receipt.report.is_some()),
                     EntryKind::Cancelled => ("cancellation", receipt.cancel.is_some()),
-                    EntryKind::Genesis | EntryKind::Admitted | EntryKind::Submitted | EntryKind::Expired => {
+                    EntryKind::Genesis
+                    | EntryKind::Admitted
+                    | EntryKind::Enrolled
+                    | EntryKind::Suspended
+                    | EntryKind::Rules
+                    | EntryKind::Submitted
+                    | EntryKind::Expired => {
                         return None;
                     }
                 };

@@ -4,7 +4,7 @@
 //! ciphertexts, so their digests tell nothing), nodes by a pseudonym of the network. Specification: `specs/entries.md`.
 
 use serde::{Deserialize, Serialize};
-use starminer_verify::{Attempt, Digest, NetworkId, NodeId, TaskId, UnixTime, tagged_hash};
+use starminer_verify::{Attempt, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime, tagged_hash};
 
 /// Longest entry in bytes; the log itself takes 65,535.
 pub const MAX_ENTRY_BYTES: usize = 1024;
@@ -37,6 +37,12 @@ pub enum EntryKind {
     Expired,
     /// A requester cancelled; statement: the cancellation.
     Cancelled,
+    /// A node's TPM was enrolled; statement: the enrolment.
+    Enrolled,
+    /// A node was taken out until it proves itself again; statement: the refusal.
+    Suspended,
+    /// Rules for hardware count from here on; statement: the section of the coordinator's policy.
+    Rules,
 }
 
 /// One entry.
@@ -66,6 +72,9 @@ pub struct LogEntry {
     /// What came with a report ([`Self::annex_of`]); absent where nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annex: Option<Digest>,
+    /// The code of the refusal by which the coordinator ended a lease or took a node out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// Whether the task ends with this: no entry of it follows.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ends: bool,
@@ -107,6 +116,9 @@ impl LogEntry {
             return Err("entry is over 1024 bytes");
         }
         let entry: Self = serde_json::from_slice(bytes).map_err(|_| "not a log entry")?;
+        if entry.why.as_ref().is_some_and(|code| !Refusal::is_code(code)) {
+            return Err("why is no code");
+        }
         if entry.v != 1 {
             return Err("entry version is not 1");
         }

@@ -14,7 +14,7 @@ use starminer_receipt::{
     Signed, Signer as _, SigningKey, TaskSpec, VerifiedEnvelopes,
 };
 use starminer_vault::TaskSecret;
-use starminer_verify::{Challenge, Endorsements, Party, Policy, PublicKey, Refusal, SandboxMeasure, TaskId, UnixTime};
+use starminer_verify::{Challenge, Party, Policy, PublicKey, Refusal, SandboxMeasure, TaskId, UnixTime};
 use starminer_wire::{
     AttemptView, BrokerEvidenceRequest, CancelRequest, Deposit, MAX_ATTACHED_BYTES, MAX_POLL_WAIT_MS, SubmitRequest,
     TaskView,

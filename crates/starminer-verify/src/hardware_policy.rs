@@ -16,7 +16,7 @@ use starminer_hardware::tpm::{Demand, HashAlg, PcrIndex};
 use starminer_hardware::{dcap, event_log, nvidia, snp, tpm};
 
 use crate::policy::PolicyError;
-use crate::types::Digest;
+use crate::types::{Digest, tagged_hash};
 
 /// Most chips that a policy denies.
 pub const MAX_DENIED_CHIPS: usize = 128;
@@ -191,6 +191,15 @@ pub struct HardwarePolicy {
 }
 
 impl HardwarePolicy {
+    /// The tagged hash `"starminer/hardware-policy/v1"` over its one JSON form.
+    ///
+    /// # Panics
+    /// Never: it is numbers, names and lists.
+    pub fn digest(&self) -> Digest {
+        let json = serde_json::to_vec(self).expect("rules are numbers, names and lists");
+        tagged_hash("hardware-policy", &[&json])
+    }
+
     /// What holds where a policy has no such section: each kind's own strict default. No SEV-SNP product has a TCB floor, so that none is
     /// taken before somebody writes one.
     pub fn strict() -> Self {

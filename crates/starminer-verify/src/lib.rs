@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod activation;
 mod appraise;
 mod ar4si;
 mod batch;
@@ -45,6 +46,9 @@ mod trust;
 mod types;
 mod verify;
 
+pub use activation::{
+    ACTIVATION_SECRET_BYTES, Credential, CredentialRandomness, OfferedTpm, TpmOffer, is_activated, offer_credential,
+};
 pub use appraise::{AttestationResult, Decision, appraise};
 pub use ar4si::{TrustClaim, TrustStatus, TrustVector};
 pub use batch::{Batch, BatchError, MAX_BATCH_LEN, MAX_PATH_LEN, PathStep, Side, report_data_for};
@@ -80,7 +84,7 @@ pub use reference::{
     ReferenceValue, ReferenceValues, ReferenceValuesError,
 };
 pub use refusal::{MAX_CHECK_BYTES, MAX_REASON_BYTES, MAX_REMEDY_BYTES, Party, Refusal, RefusalFormError};
-pub use selection::Selection;
+pub use selection::{Selection, select_for_tpm};
 pub use tier::Tier;
 pub use trust::{MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors};
 pub use types::{

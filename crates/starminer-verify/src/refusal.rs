@@ -11,6 +11,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::types::{Digest, tagged_hash};
+
 /// Longest stable code, in bytes.
 pub const MAX_CHECK_BYTES: usize = 64;
 /// Longest reason, in bytes of UTF-8.
@@ -99,6 +101,17 @@ impl Refusal {
             reason: printable(reason.into(), MAX_REASON_BYTES),
             remedy: printable(remedy.into(), MAX_REMEDY_BYTES),
         }
+    }
+
+    /// Whether a text can be the code of a refusal.
+    pub fn is_code(text: &str) -> bool {
+        is_code(text)
+    }
+
+    /// The tagged hash `"starminer/refusal/v1"` over party, code, reason and remedy: what the log commits to.
+    pub fn digest(&self) -> Digest {
+        let (check, reason, remedy) = (self.check.as_bytes(), self.reason.as_bytes(), self.remedy.as_bytes());
+        tagged_hash("refusal", &[self.party.name().as_bytes(), check, reason, remedy])
     }
 
     /// The party at fault.

@@ -20,6 +20,8 @@ use crate::types::UnixTime;
 pub struct Selection {
     /// To verify it with.
     pub endorsements: Endorsements,
+    /// The same as files, to be handed on.
+    pub files: Vec<(EndorsementKind, Vec<u8>)>,
     /// What the evidence asks for and the snapshot does not have, or has too old. Most of it refuses; some is not asked for by any policy.
     pub missing: Vec<Missing>,
 }
@@ -31,6 +33,11 @@ struct Files {
 }
 
 impl Files {
+    fn select(self) -> Result<Selection, EndorsementsError> {
+        let endorsements = Endorsements::new(self.files.iter().map(|(kind, bytes)| (*kind, bytes)))?;
+        Ok(Selection { endorsements, files: self.files, missing: self.missing })
+    }
+
     fn certificates(&mut self, kind: EndorsementKind, certificates: &[Certificate]) {
         self.files.extend(certificates.iter().map(|certificate| (kind, certificate.der().to_vec())));
     }
@@ -63,7 +70,7 @@ impl Evidence {
                 EvidenceKind::SoftwareTee | EvidenceKind::UefiLog | EvidenceKind::CcLog | EvidenceKind::ImaLog => {}
             }
         }
-        Ok(Selection { endorsements: Endorsements::new(files.files)?, missing: files.missing })
+        files.select()
     }
 }
 
@@ -101,10 +108,35 @@ fn intel(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut
     files.missing.extend(found.missing);
 }
 
+/// The same for the certificates of a TPM that is to be enrolled: its endorsement key's first, in DER.
+///
+/// # Errors
+/// They are more than [`Endorsements`] hold.
+pub fn select_for_tpm(
+    certificates: &[&[u8]],
+    snapshot: &Snapshot,
+    ages: &Ages,
+    now: UnixTime,
+) -> Result<Selection, EndorsementsError> {
+    let mut files = Files::default();
+    tpm_certificates(certificates.iter().copied(), snapshot, ages, now.as_seconds(), &mut files);
+    files.select()
+}
+
 fn tpm(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut Files) {
     let Ok(part) = TpmPart::parse(bytes) else { return };
+    tpm_certificates(part.ek_certificates.iter().map(Vec::as_slice), snapshot, ages, now_s, files);
+}
+
+fn tpm_certificates<'c>(
+    certificates: impl Iterator<Item = &'c [u8]>,
+    snapshot: &Snapshot,
+    ages: &Ages,
+    now_s: u64,
+    files: &mut Files,
+) {
     let certificates: Vec<Certificate> =
-        part.ek_certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
+        certificates.filter_map(|der| Some(Certificate::from_der_prefix(der).ok()?.0)).collect();
     let Some((key, above)) = certificates.split_first() else { return };
     // Up to what the part brings along, and from the last of it upwards.
     for certificate in [key].into_iter().chain(above) {

@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("starminer-store", &["log"]),
     ("starminer-client", &["log", "receipt", "tls", "verify", "wire"]),
     ("starminer-requester", &["broker", "client", "log", "receipt", "tls", "vault", "verify", "wire"]),
-    ("starminer-coordinator", &["log", "receipt", "store", "tls", "verify", "wire"]),
+    ("starminer-coordinator", &["endorsements", "hardware", "log", "receipt", "store", "tls", "verify", "wire"]),
     (
         "starminer-agent",
         &["attester", "client", "log", "receipt", "runtime", "sandbox", "tls", "vault", "verify", "wire"],

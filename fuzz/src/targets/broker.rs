@@ -38,7 +38,7 @@ pub fn evidence(data: &[u8]) -> Outcome {
     }
     let mut ledger = challenged();
     let (decision, record) = ledger
-        .decide(context(), data, &trust, &world::requester(), NOW)
+        .decide(context(), data, None, &trust, &world::requester(), NOW)
         .expect("an attempt that is open for a decision");
     assert!(record.is_some(), "what was decided is made durable");
     let released = match decision {
@@ -61,7 +61,7 @@ pub fn logged(data: &[u8]) -> Outcome {
     let Some(logged) = json_round_trip::<LoggedEntry>(data) else { return Outcome::refused("form") };
     let evidence = &story().receipt.evidence.as_ref().expect("it completed").0;
     let trust = world().releaser_trust();
-    let decision = challenged().decide(context(), evidence, &trust, &world::requester(), NOW);
+    let decision = challenged().decide(context(), evidence, None, &trust, &world::requester(), NOW);
     let Ok((Decision::Release(approved), _)) = decision else { panic!("honest evidence is approved") };
     let release = approved.release().digest();
     let result = approved.logged(world::checkpoint(), &logged.entry.0, &logged.inclusion);
@@ -96,7 +96,7 @@ pub fn ledger(data: &[u8]) -> Outcome {
     let evidence = &story().receipt.evidence.as_ref().expect("it completed").0;
     let (trust, signer) = (world().releaser_trust(), world::requester());
     let challenge = ledger.challenge(context(), &signer, [7; 32], NOW);
-    let decision = ledger.decide(context(), evidence, &trust, &signer, UnixTime(NOW.0 + 1));
+    let decision = ledger.decide(context(), evidence, None, &trust, &signer, UnixTime(NOW.0 + 1));
     if granted.is_some() {
         assert!(challenge.is_err() && decision.is_err(), "an attempt that was granted is asked or decided again");
         assert_eq!(ledger.granted(&task, attempt), granted.as_ref());

@@ -68,7 +68,7 @@ impl Log {
         let step = self.next_step(task);
         // In these stories a report or a cancellation is the end.
         let ends = matches!(kind, EntryKind::Reported | EntryKind::Cancelled);
-        self.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement, annex: None, ends })
+        self.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement, annex: None, why: None, ends })
     }
 
     /// Appends the report that ends a task, with what came with it.
@@ -82,7 +82,19 @@ impl Log {
     ) -> u64 {
         let (task, attempt) = (Some(task), Some(attempt));
         let (kind, step) = (EntryKind::Reported, self.next_step(task));
-        self.push(LogEntry { v: 1, kind, at, task, step, attempt, node: None, statement: report, annex, ends: true })
+        self.push(LogEntry {
+            v: 1,
+            kind,
+            at,
+            task,
+            step,
+            attempt,
+            node: None,
+            statement: report,
+            annex,
+            why: None,
+            ends: true,
+        })
     }
 
     fn next_step(&self, task: Option<TaskId>) -> Option<u32> {

@@ -62,9 +62,11 @@ pub(super) async fn evidence(
     JsonWithEvidence(request): JsonWithEvidence<EvidenceRequest>,
 ) -> Result<Json<Accepted>, Refused> {
     // Form alone: what it claims is for the releaser.
-    Evidence::parse(&request.evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?;
+    let evidence =
+        Evidence::parse(&request.evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?;
     let digest = Digest::of(&request.evidence.0);
-    let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest, endorsements: None };
+    let endorsements = shared.admission.beside(&evidence, request.enrolments, shared.clock.now().wall)?.map(Arc::new);
+    let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest, endorsements };
     Ok(accepted(&*take(&shared, peer, path, step).await?))
 }
 

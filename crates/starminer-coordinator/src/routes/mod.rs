@@ -42,6 +42,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(wire::FEED, get(feeds::feed))
         .route(wire::NODE_FEED, post(feeds::node_feed))
         .route(wire::NODE_CHALLENGE, post(nodes::challenge))
+        .route(wire::NODE_ENROLMENT, post(nodes::enrolment))
         .route(wire::NODE_ADMISSION, post(nodes::admission))
         .route(wire::NODES, get(nodes::list))
         .route(wire::BROKERS, get(brokers::list))

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use starminer_receipt::LogEntry;
-use starminer_wire::{AdmissionChallenge, AdmissionRequest, AdmissionResponse, NodeSummary};
+use starminer_wire::{
+    AdmissionChallenge, AdmissionRequest, AdmissionResponse, EnrolmentChallenge, EnrolmentRequest, NodeSummary,
+};
 
+use crate::nodes::Outcome;
 use crate::refused::Refused;
 use crate::server::{Identity, Json, JsonWithEvidence};
 use crate::shared::{Shared, node_of};
@@ -22,21 +25,48 @@ pub(super) async fn challenge(
     Ok(Json(shared.admission.challenge(peer, random, shared.clock.now().wall)))
 }
 
+pub(super) async fn enrolment(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Json(request): Json<EnrolmentRequest>,
+) -> Result<Json<EnrolmentChallenge>, Refused> {
+    let now = shared.clock.now().wall;
+    shared.admission.enrol(peer, &request, &*shared.randomness, now).map(Json)
+}
+
 pub(super) async fn admission(
     State(shared): State<Arc<Shared>>,
     Identity(peer): Identity,
     JsonWithEvidence(request): JsonWithEvidence<AdmissionRequest>,
 ) -> Result<Json<AdmissionResponse>, Refused> {
-    let (evidence, standing) = shared.admission.appraise(peer, &request.evidence.0, shared.clock.now().wall)?;
+    let node = node_of(peer);
+    let outcome = match shared.admission.appraise(peer, request, shared.clock.now().wall) {
+        Ok(outcome) => outcome,
+        Err(refused) => {
+            // It signed this itself: whatever it was admitted for, it is not that any more.
+            if refused.is_of_the_node() {
+                shared.writer.execute(Command::Suspend { node, refusal: refused.refusal.clone() }).await?;
+            }
+            return Err(refused);
+        }
+    };
+    let Outcome { evidence, standing, change, enrolment, state } = outcome;
+    if let Some(refusal) = change {
+        shared.writer.execute(Command::Suspend { node, refusal }).await?;
+    }
     let response = AdmissionResponse {
         tier: standing.tier.name().into(),
         provenance: standing.provenance().name().into(),
         valid_until: standing.valid_until,
-        renew_after_ms: shared.config.keep.admission_seconds.saturating_mul(500),
-        enrolment: None,
+        renew_after_ms: shared.config.waits.attestation_ms / 2,
+        enrolment: enrolment.as_ref().map(|signed| signed.envelope().clone()),
         forecast: None,
     };
-    shared.writer.execute(Command::Admit { node: node_of(peer), evidence, standing }).await?;
+    if let Some(statement) = enrolment {
+        shared.writer.execute(Command::Enrol { node, statement: Arc::new(statement) }).await?;
+    }
+    shared.writer.execute(Command::Admit { node, evidence, standing }).await?;
+    shared.admission.keep(node, state);
     Ok(Json(response))
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EntryKind, Envelope,
-    EnvelopeError, Grant, Lease, LogEntry, ReleaseStatement, Report, Signed, Statement, TaskSpec,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, EntryKind,
+    Envelope, EnvelopeError, Grant, Lease, LogEntry, ReleaseStatement, Report, Signed, Statement, TaskSpec,
 };
 use starminer_store::EventRow;
 use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};
@@ -54,6 +54,18 @@ pub enum EventBody {
         evidence: Digest,
         /// What the coordinator's appraisal reached.
         standing: Standing,
+    },
+    /// A node's TPM was enrolled.
+    Enrolled(Arc<Signed<EnrolmentStatement>>),
+    /// A node was taken out.
+    Suspended {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The rules for hardware that count from then on.
+    Rules {
+        /// Digest of them.
+        policy: Digest,
     },
     /// A task was taken.
     Submitted {
@@ -198,13 +210,20 @@ struct ReportedExtra {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct SuspendedExtra {
+    node: NodeId,
+    refusal: Refusal,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ExpiredExtra {
     attempt: Attempt,
     node: NodeId,
     refusal: Refusal,
 }
 
-const KINDS: [EntryKind; 12] = [
+const KINDS: [EntryKind; 15] = [
     EntryKind::Genesis,
     EntryKind::Admitted,
     EntryKind::Submitted,
@@ -217,6 +236,9 @@ const KINDS: [EntryKind; 12] = [
     EntryKind::Reported,
     EntryKind::Expired,
     EntryKind::Cancelled,
+    EntryKind::Enrolled,
+    EntryKind::Suspended,
+    EntryKind::Rules,
 ];
 
 impl Event {
@@ -236,6 +258,9 @@ impl Event {
             EventBody::Reported { .. } => EntryKind::Reported,
             EventBody::Expired { .. } => EntryKind::Expired,
             EventBody::Cancelled(_) => EntryKind::Cancelled,
+            EventBody::Enrolled(_) => EntryKind::Enrolled,
+            EventBody::Suspended { .. } => EntryKind::Suspended,
+            EventBody::Rules { .. } => EntryKind::Rules,
         }
     }
 
@@ -255,6 +280,9 @@ impl Event {
             EventBody::Reported { report, .. } => report.digest(),
             EventBody::Expired { lease, .. } => *lease,
             EventBody::Cancelled(cancel) => cancel.digest(),
+            EventBody::Enrolled(statement) => statement.digest(),
+            EventBody::Suspended { refusal } => refusal.digest(),
+            EventBody::Rules { policy } => *policy,
         }
     }
 
@@ -273,6 +301,14 @@ impl Event {
         )
     }
 
+    /// The code by which the coordinator ended something.
+    fn why(&self) -> Option<String> {
+        match &self.body {
+            EventBody::Expired { refusal, .. } | EventBody::Suspended { refusal } => Some(refusal.check().to_owned()),
+            _ => None,
+        }
+    }
+
     /// Its log entry.
     #[must_use]
     pub fn entry(&self, network: &NetworkId) -> LogEntry {
@@ -286,6 +322,7 @@ impl Event {
             node: self.node.map(|node| LogEntry::node_pseudonym(network, &node)),
             statement: self.statement(),
             annex: self.annex(),
+            why: self.why(),
             ends: self.ends(),
         }
     }
@@ -349,6 +386,13 @@ impl Event {
                 )
             }
             EventBody::Cancelled(cancel) => (Some(cancel.envelope().encode()), None),
+            EventBody::Enrolled(statement) => (Some(statement.envelope().encode()), None),
+            EventBody::Suspended { refusal } => {
+                let node = self.node.unwrap_or(NO_NODE);
+                let statement = refusal.digest().as_bytes().to_vec();
+                (Some(statement), extra(serde_json::to_vec(&SuspendedExtra { node, refusal: refusal.clone() })))
+            }
+            EventBody::Rules { policy } => (Some(policy.as_bytes().to_vec()), None),
         };
         let kind = KINDS.iter().position(|kind| *kind == self.kind()).unwrap_or(0);
         EventRow {
@@ -441,6 +485,17 @@ impl Event {
                 EventBody::Expired { lease: reader.digest()?, refusal: extra.refusal }
             }
             EntryKind::Cancelled => EventBody::Cancelled(reader.signed()?),
+            EntryKind::Enrolled => {
+                let statement: Arc<Signed<EnrolmentStatement>> = reader.signed()?;
+                event.node = Some(statement.node);
+                EventBody::Enrolled(statement)
+            }
+            EntryKind::Suspended => {
+                let extra: SuspendedExtra = reader.extra()?;
+                event.node = Some(extra.node);
+                EventBody::Suspended { refusal: extra.refusal }
+            }
+            EntryKind::Rules => EventBody::Rules { policy: reader.digest()? },
         };
         Ok(event)
     }

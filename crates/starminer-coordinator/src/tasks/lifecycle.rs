@@ -9,7 +9,7 @@ use starminer_wire::TaskState;
 
 use super::event::{EventBody, Settles};
 use super::machine::Tasks;
-use super::queue::{Offer, QueueKey};
+use super::queue::{Offer, QueueKey, Standing};
 use super::steps::because;
 use super::task::Task;
 use crate::clock::Now;
@@ -103,12 +103,32 @@ impl Tasks {
                 }
             }
         }
+        let silent: Vec<NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, standing)| standing.counts() && standing.valid_until <= now.wall)
+            .map(|(node, _)| *node)
+            .collect();
+        for node in silent {
+            self.suspend(node, because::attestation_missed(), now);
+        }
         let expired: Vec<TaskId> =
             self.expiring.iter().take_while(|(at, _)| *at <= now.wall).take(TICK_BOUND).map(|(_, id)| *id).collect();
         for id in expired {
             let Some(task) = self.tasks.get(&id).cloned() else { continue };
             self.expire_lease(&task, &because::spec_expired(), now);
             self.fail(id, because::spec_expired(), now);
+        }
+    }
+
+    /// Ends what a node runs and would not be given any more as it stands.
+    pub(super) fn end_unsuited_attempts(&mut self, node: NodeId, standing: &Standing, now: Now) {
+        let ids: Vec<TaskId> = self.by_node.get(&node).map(|tasks| tasks.iter().copied().collect()).unwrap_or_default();
+        for id in ids {
+            let Some(task) = self.tasks.get(&id).cloned() else { continue };
+            if !standing.suits(&task.spec.policy, now.wall) {
+                self.end_attempt(&task, &because::standing_fell(), now);
+            }
         }
     }
 

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, Grant, ReleaseStatement, Report, Signed,
-    Signer, TaskSpec,
+    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, Grant, ReleaseStatement,
+    Report, Signed, Signer, TaskSpec,
 };
-use starminer_verify::{Attempt, Digest, NetworkId, NodeId, Party, PublicKey, TaskId, UnixTime};
+use starminer_verify::{Attempt, Digest, NetworkId, NodeId, Party, PublicKey, Refusal, TaskId, UnixTime};
 use starminer_wire::{Deposit, ProblemStatus, TaskState};
 
 use super::event::{Event, EventBody, ReplayError};
@@ -34,6 +34,8 @@ pub struct Waits {
     pub open_tasks: usize,
     /// Most admitted nodes.
     pub nodes: usize,
+    /// How long an admission in which nothing changes stands in the log before it is written anew.
+    pub unchanged_ms: u64,
 }
 
 /// What somebody wants. Signatures were verified and identities authenticated before.
@@ -52,6 +54,25 @@ pub enum Command {
         evidence: Digest,
         /// What the appraisal reached.
         standing: Standing,
+    },
+    /// A node's TPM was enrolled.
+    Enrol {
+        /// The node.
+        node: NodeId,
+        /// The statement about it.
+        statement: Arc<Signed<EnrolmentStatement>>,
+    },
+    /// A node is not what it was: its attempts end, and it gets no more until it is admitted again.
+    Suspend {
+        /// The node.
+        node: NodeId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The rules for hardware that count from now on.
+    Rules {
+        /// Digest of them.
+        policy: Digest,
     },
     /// A requester submits.
     Submit {
@@ -265,6 +286,18 @@ impl Tasks {
                 Ok(Answer { task: None })
             }
             Command::Admit { node, evidence, standing } => self.admit(node, evidence, standing, now),
+            Command::Enrol { node, statement } => {
+                self.record(None, None, Some(node), EventBody::Enrolled(statement), now);
+                Ok(Answer { task: None })
+            }
+            Command::Suspend { node, refusal } => {
+                self.suspend(node, refusal, now);
+                Ok(Answer { task: None })
+            }
+            Command::Rules { policy } => {
+                self.record(None, None, None, EventBody::Rules { policy }, now);
+                Ok(Answer { task: None })
+            }
             Command::Submit { spec, deposit } => self.submit(spec, deposit, now),
             Command::Offer { node, offer, seen } => {
                 self.take_offer(node, offer, seen, now);
@@ -379,10 +412,38 @@ impl Tasks {
                 ));
             }
         }
-        self.undo.nodes.entry(node).or_insert_with(|| self.nodes.get(&node).cloned());
-        self.nodes.insert(node, standing.clone());
-        self.record(None, None, Some(node), EventBody::Admitted { evidence, standing }, now);
+        let unchanged = self.nodes.get(&node).filter(|before| {
+            before.valid_until > now.wall
+                && (before.tier, before.simulated_root) == (standing.tier, standing.simulated_root)
+                && now.wall < before.admitted_at.saturating_add_millis(self.waits.unchanged_ms)
+        });
+        // The log says what changed; that a node goes on proving the same is no news.
+        let standing = match unchanged.map(|before| before.admitted_at) {
+            Some(admitted_at) => Standing { admitted_at, ..standing },
+            None => {
+                let standing = Standing { admitted_at: now.wall, ..standing };
+                let body = EventBody::Admitted { evidence, standing: standing.clone() };
+                self.record(None, None, Some(node), body, now);
+                standing
+            }
+        };
+        self.set_standing(node, standing.clone());
+        self.end_unsuited_attempts(node, &standing, now);
         Ok(Answer { task: None })
+    }
+
+    fn set_standing(&mut self, node: NodeId, standing: Standing) {
+        let before = self.nodes.insert(node, standing);
+        self.undo.nodes.entry(node).or_insert(before);
+    }
+
+    /// Takes a node out. What is out already stays so, without another word in the log.
+    pub(super) fn suspend(&mut self, node: NodeId, refusal: Refusal, now: Now) {
+        let Some(standing) = self.nodes.get(&node).filter(|standing| standing.counts()).cloned() else { return };
+        self.set_standing(node, Standing { valid_until: UnixTime(0), ..standing });
+        self.set_offer(node, None);
+        self.record(None, None, Some(node), EventBody::Suspended { refusal: refusal.clone() }, now);
+        self.end_attempts_of(node, None, &refusal, now);
     }
 
     fn submit(

@@ -22,8 +22,15 @@ pub struct Standing {
     pub tier: Tier,
     /// The simulated root that its evidence ended in; absent for genuine evidence.
     pub simulated_root: Option<SimulatedRootId>,
-    /// Until when the admission counts.
+    /// When the admission went into the log.
+    #[serde(default = "never")]
+    pub admitted_at: UnixTime,
+    /// Until when it counts; 0 where it was ended.
     pub valid_until: UnixTime,
+}
+
+const fn never() -> UnixTime {
+    UnixTime(0)
 }
 
 impl Standing {
@@ -31,6 +38,12 @@ impl Standing {
     #[must_use]
     pub fn provenance(&self) -> Provenance {
         self.simulated_root.map_or(Provenance::Genuine, |root| Provenance::Simulated { root })
+    }
+
+    /// Whether it was not ended; time may still have.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.valid_until > UnixTime(0)
     }
 
     /// Whether a task with this policy may be routed to such a node.

@@ -323,6 +323,24 @@ pub(super) mod because {
         )
     }
 
+    pub fn attestation_missed() -> Refusal {
+        Refusal::new(
+            Party::Node,
+            "node.attestation-missed",
+            "the node did not prove itself again in time",
+            "look at the node's log for what its devices or the network said",
+        )
+    }
+
+    pub fn standing_fell() -> Refusal {
+        Refusal::new(
+            Party::Node,
+            "node.standing-fell",
+            "by its newest evidence the node does not suit the task's policy any more",
+            "submit again; another node will take it",
+        )
+    }
+
     pub fn spec_expired() -> Refusal {
         Refusal::new(
             Party::Requester,

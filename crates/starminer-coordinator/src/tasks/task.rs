@@ -174,7 +174,12 @@ impl Task {
             return Err(out_of_order);
         }
         match &event.body {
-            EventBody::Genesis { .. } | EventBody::Admitted { .. } | EventBody::Submitted { .. } => {
+            EventBody::Genesis { .. }
+            | EventBody::Admitted { .. }
+            | EventBody::Enrolled(_)
+            | EventBody::Suspended { .. }
+            | EventBody::Rules { .. }
+            | EventBody::Submitted { .. } => {
                 return Err(out_of_order);
             }
             EventBody::Leased { lease, boot } => {
@@ -319,6 +324,9 @@ impl AttemptRecord {
             // These are not steps of an attempt and were dealt with before.
             EventBody::Genesis { .. }
             | EventBody::Admitted { .. }
+            | EventBody::Enrolled(_)
+            | EventBody::Suspended { .. }
+            | EventBody::Rules { .. }
             | EventBody::Submitted { .. }
             | EventBody::Leased { .. }
             | EventBody::Cancelled(_) => {}

@@ -29,6 +29,7 @@ const WAITS: Waits = Waits {
     open_tasks_per_requester: 3,
     open_tasks: 5,
     nodes: 3,
+    unchanged_ms: 60_000,
 };
 
 fn key(seed: u8) -> SigningKey {
@@ -201,7 +202,12 @@ fn node_id(seed: u8) -> NodeId {
 }
 
 fn standing() -> Standing {
-    Standing { tier: Tier::Confidential, simulated_root: None, valid_until: UnixTime(u64::MAX) }
+    Standing {
+        tier: Tier::Confidential,
+        simulated_root: None,
+        admitted_at: UnixTime(0),
+        valid_until: UnixTime(u64::MAX),
+    }
 }
 
 fn spec(task: u8, requester: u8, change: impl FnOnce(&mut TaskSpec)) -> Arc<Signed<TaskSpec>> {
@@ -274,7 +280,7 @@ impl Hand<'_> {
     fn evidence(&self) -> Command {
         let evidence = Arc::new(vec![self.salt; 20]);
         let digest = Digest::of(&evidence);
-        self.step(&self.node(), Step::Evidence { evidence, digest })
+        self.step(&self.node(), Step::Evidence { evidence, digest, endorsements: None })
     }
 
     fn release(&self, change: impl FnOnce(&mut ReleaseStatement)) -> Command {

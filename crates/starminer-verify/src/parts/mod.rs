@@ -20,6 +20,7 @@ pub use encoding::{GpuArchitecture, GpuPart, PartError, SevSnpPart, TpmPart};
 pub use gpu::GpuClaims;
 pub use intel::{SgxClaims, TdxClaims};
 pub use sev_snp::SevSnpClaims;
+pub(crate) use tpm::endorsement_key;
 pub use tpm::{BootLog, ImaClaims, TpmClaims, pcr_measurement};
 
 use crate::binding::Binding;
@@ -259,7 +260,7 @@ fn report_data_passes(kind: EvidenceKind, checks: &mut Vec<Check>) {
     checks.push(Check::pass("evidence.report-data", reason));
 }
 
-fn malformed(kind: EvidenceKind, error: impl std::fmt::Display) -> Refusal {
+pub(crate) fn malformed(kind: EvidenceKind, error: impl std::fmt::Display) -> Refusal {
     let remedy = "send the part as the node's device made it (specs/evidence.md)";
     Refusal::new(Party::Node, "evidence.report-format", format!("{kind}: {error}"), remedy)
 }
@@ -297,7 +298,7 @@ fn refuse_unknown_roots<'c>(
 }
 
 /// Provenance as the spine knows it.
-fn provenance_of(provenance: cert::Provenance, sort: fn(Digest) -> SimulatedRootId) -> Provenance {
+pub(crate) fn provenance_of(provenance: cert::Provenance, sort: fn(Digest) -> SimulatedRootId) -> Provenance {
     match provenance {
         cert::Provenance::Genuine => Provenance::Genuine,
         cert::Provenance::Simulated { root } => Provenance::Simulated { root: sort(Digest(root)) },
@@ -344,7 +345,7 @@ const fn party_of(verdict: hardware::Verdict) -> Party {
 }
 
 /// Of a verification that came to nothing: the first required check that failed, else the first that could not be made.
-fn refuse(kind: EvidenceKind, checks: &Checks) -> Refusal {
+pub(crate) fn refuse(kind: EvidenceKind, checks: &Checks) -> Refusal {
     let required = || checks.as_slice().iter().filter(|check| check.weight == hardware::Weight::Required);
     let first = |verdict| required().find(move |check| check.verdict == verdict);
     match first(hardware::Verdict::Fail).or_else(|| first(hardware::Verdict::NotChecked)) {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use starminer_hardware::cert::Certificate;
+use starminer_hardware::cert::{Certificate, Roots};
 use starminer_hardware::event_log::{self, Bank, EventLog, PcrValues as LogValues, Registers};
 use starminer_hardware::ima::{self, BootAggregate, Form, IMA_REGISTER, MeasurementList};
 use starminer_hardware::tpm::ek::{self, EkCertificate};
@@ -19,11 +19,12 @@ use super::{
 };
 use crate::binding::{AkName, Binding};
 use crate::check::Check;
+use crate::endorsements::Snapshot;
 use crate::enrolment::Enrolment;
 use crate::evidence::EvidenceKind;
 use crate::refusal::{Party, Refusal};
-use crate::trust::{Provenance, SimulatedRootId};
-use crate::types::{Digest, TaggedHasher};
+use crate::trust::{Provenance, SimulatedRootId, TrustAnchors};
+use crate::types::{Digest, TaggedHasher, UnixTime};
 use crate::verify::Context;
 
 const KIND: EvidenceKind = EvidenceKind::Tpm;
@@ -176,20 +177,10 @@ impl Parsed {
         windows: &mut Vec<Window>,
     ) -> Result<TpmClaims, Refusal> {
         let given = context.endorsements.snapshot();
-        let candidates = self.certificates.iter().chain(&given.tpm_certificates);
-        let roots = named_roots(ek::roots(), candidates.clone(), context.trust_anchors, SimulatedRootId::Tpm);
-        refuse_unknown_roots(&self.certificates, &roots, SimulatedRootId::Tpm)?;
+        let certificates = &self.certificates;
+        let named = check_ek_root(certificates, given, context.trust_anchors)?;
         checks.push(Check::pass("evidence.ak-name", "the binding names the TPM's key"));
-
-        // What issues itself would count as a root of the caller's: only those that are named go on.
-        let authorities: Vec<Certificate> = candidates
-            .filter(|certificate| !issues_itself(certificate) || roots.iter().any(|(root, _)| root == *certificate))
-            .cloned()
-            .collect();
-        let now_s = seconds(context.now);
-        let ek_context = ek::Context { authorities: &authorities, crls: &given.tpm_crls, now_s };
-        let ek_verification = ek::verify(&self.ek, &ek_context);
-        let ek = verified(KIND, ek_verification.verified, &ek_verification.checks, checks)?;
+        let ek = verify_ek(&self.ek, certificates, &named, given, context.now, checks)?;
         let quote_context = tpm::Context {
             nonce: report_data.as_bytes(),
             ak: &self.ak,
@@ -238,6 +229,51 @@ impl Parsed {
             .cloned()
             .ok_or("the key was enrolled for another network, node or time, or with another endorsement key or root")
     }
+}
+
+/// The certificate of an endorsement key, down to a root that is a maker's or named; `certificates` is it and its authorities, in DER.
+pub(crate) fn endorsement_key(
+    certificates: &[&[u8]],
+    given: &Snapshot,
+    anchors: &TrustAnchors,
+    now: UnixTime,
+    checks: &mut Vec<Check>,
+) -> Result<ek::Verified, Refusal> {
+    let first = certificates.first().copied().unwrap_or_default();
+    let ek = EkCertificate::parse(first).map_err(|error| malformed(KIND, error))?;
+    let mut parsed = Vec::with_capacity(certificates.len());
+    for der in certificates {
+        parsed.push(Certificate::from_der_prefix(der).map_err(|error| malformed(KIND, error))?.0);
+    }
+    let roots = check_ek_root(&parsed, given, anchors)?;
+    verify_ek(&ek, &parsed, &roots, given, now, checks)
+}
+
+fn check_ek_root(certificates: &[Certificate], given: &Snapshot, anchors: &TrustAnchors) -> Result<Roots, Refusal> {
+    let candidates = certificates.iter().chain(&given.tpm_certificates);
+    let roots = named_roots(ek::roots(), candidates, anchors, SimulatedRootId::Tpm);
+    refuse_unknown_roots(certificates, &roots, SimulatedRootId::Tpm)?;
+    Ok(roots)
+}
+
+fn verify_ek(
+    ek: &EkCertificate,
+    certificates: &[Certificate],
+    roots: &Roots,
+    given: &Snapshot,
+    now: UnixTime,
+    checks: &mut Vec<Check>,
+) -> Result<ek::Verified, Refusal> {
+    // What issues itself would count as a root of the caller's: only those that are named go on.
+    let authorities: Vec<Certificate> = certificates
+        .iter()
+        .chain(&given.tpm_certificates)
+        .filter(|certificate| !issues_itself(certificate) || roots.iter().any(|(root, _)| root == *certificate))
+        .cloned()
+        .collect();
+    let context = ek::Context { authorities: &authorities, crls: &given.tpm_crls, now_s: seconds(now) };
+    let verification = ek::verify(ek, &context);
+    verified(KIND, verification.verified, &verification.checks, checks)
 }
 
 /// Whether each field is in the one of its forms that is taken here; the parsers know others, which tools write.
