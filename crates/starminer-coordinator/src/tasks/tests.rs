@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, Determinism, EngineKind, Envelope,
-    ExitStatus, Grant, Limits, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate,
-    SealedSecret, Sensitivity, Signed, Signer as _, SigningKey, TaskSpec, WasmGrants,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, Determinism, EngineKind,
+    EntryKind, Envelope, ExitStatus, Grant, Limits, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor,
+    ReportPredicate, SealedSecret, Sensitivity, Signed, Signer as _, SigningKey, TaskSpec, WasmGrants,
 };
 use starminer_verify::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, TaskId,
@@ -811,4 +811,121 @@ proptest! {
         bench.check();
         prop_assert!(bench.tasks.known().all(|task| task.ending.is_some()));
     }
+}
+
+impl Bench {
+    fn kinds_after(&self, index: usize) -> Vec<(EntryKind, Option<String>)> {
+        let entries = self.events[index..].iter().map(|(_, event)| event.entry(&NETWORK));
+        entries.map(|entry| (entry.kind, entry.why)).collect()
+    }
+
+    fn admit(&mut self, node: u8, standing: Standing) {
+        self.ok(Command::Admit { node: node_id(node), evidence: Digest([node; 32]), standing });
+    }
+}
+
+#[test]
+fn a_node_that_is_suspended_loses_its_leases_and_its_place_and_the_log_says_why() {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |_| {});
+    bench.offer(10, 3);
+    assert_eq!(bench.task(1).live().unwrap().node, node_id(10));
+    let from = bench.events.len();
+    let refusal = starminer_verify::Refusal::new(Party::Node, "node.pcr-changed", "PCR 7", "start anew");
+    bench.ok(Command::Suspend { node: node_id(10), refusal: refusal.clone() });
+    assert_eq!(
+        bench.kinds_after(from),
+        [
+            (EntryKind::Suspended, Some("node.pcr-changed".into())),
+            (EntryKind::Expired, Some("node.pcr-changed".into()))
+        ]
+    );
+    assert_eq!(bench.events[from].1.statement(), refusal.digest());
+    let rows: Vec<_> = bench.events[from..]
+        .iter()
+        .map(|(index, event)| event.to_row(*index, event.entry(&NETWORK).encode()))
+        .collect();
+    let back = Event::from_row(&rows[0]).unwrap();
+    assert_eq!((back.node, back.statement()), (Some(node_id(10)), refusal.digest()));
+    assert_eq!(bench.task(1).state(), TaskState::Queued);
+
+    // Said once; and its offers count for nothing until it is admitted again.
+    bench.ok(Command::Suspend { node: node_id(10), refusal });
+    bench.offer(10, 3);
+    assert_eq!((bench.events.len(), bench.task(1).state()), (from + 2, TaskState::Queued));
+    bench.admit(10, standing());
+    bench.offer(10, 3);
+    assert_eq!(bench.task(1).live().unwrap().node, node_id(10));
+    bench.check();
+}
+
+#[test]
+fn a_node_that_is_silent_about_itself_is_taken_out() {
+    let mut bench = Bench::new();
+    let until = |bench: &Bench, ms| Standing { valid_until: bench.now.wall.saturating_add_millis(ms), ..standing() };
+    bench.submit(1, 1, |_| {});
+    bench.admit(10, until(&bench, 300));
+    bench.offer(10, 1);
+    bench.pass(299);
+    assert_eq!(bench.task(1).state(), TaskState::Leased);
+    let renewed = until(&bench, 300);
+    bench.admit(10, renewed);
+    bench.pass(299);
+    assert_eq!(bench.task(1).state(), TaskState::Leased);
+    let from = bench.events.len();
+    bench.pass(1);
+    let why = Some("node.attestation-missed".to_owned());
+    assert_eq!(bench.kinds_after(from), [(EntryKind::Suspended, why.clone()), (EntryKind::Expired, why)]);
+    assert_eq!(bench.task(1).state(), TaskState::Queued);
+    bench.pass(1_000);
+    assert_eq!(bench.kinds_after(from).iter().filter(|(kind, _)| *kind == EntryKind::Suspended).count(), 1);
+    bench.check();
+}
+
+#[test]
+fn the_log_has_an_admission_when_something_changes_and_once_in_a_while() {
+    let mut bench = Bench::new();
+    let from = bench.events.len();
+    for _ in 0..3 {
+        bench.pass(10);
+        bench.admit(10, standing());
+    }
+    assert_eq!(bench.events.len(), from);
+    bench.pass(WAITS.unchanged_ms);
+    bench.admit(10, standing());
+    assert_eq!(bench.events.len(), from + 1);
+    bench.admit(10, Standing { tier: Tier::Identified, ..standing() });
+    assert_eq!(bench.events.len(), from + 2);
+    // Not durable: what was said before it counts again.
+    bench.try_run(Command::Suspend { node: node_id(10), refusal: steps_refusal() }).unwrap();
+    bench.tasks.rollback();
+    bench.admit(10, Standing { tier: Tier::Identified, ..standing() });
+    assert_eq!(bench.events.len(), from + 2);
+    bench.check();
+}
+
+fn steps_refusal() -> starminer_verify::Refusal {
+    super::steps::because::attestation_missed()
+}
+
+#[test]
+fn a_node_whose_tier_falls_loses_what_it_would_not_be_given_any_more() {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |_| {});
+    bench.submit(2, 2, |spec| {
+        let mut fields = spec.policy.fields().clone();
+        fields.minimum_tier = Tier::Identified;
+        fields.operator_may_read_memory = starminer_verify::OperatorMayReadMemory::Yes;
+        spec.policy = Policy::new(fields).unwrap();
+    });
+    bench.offer(10, 2);
+    assert_eq!((bench.task(1).state(), bench.task(2).state()), (TaskState::Leased, TaskState::Leased));
+    let from = bench.events.len();
+    bench.admit(10, Standing { tier: Tier::Measured, ..standing() });
+    assert_eq!(
+        bench.kinds_after(from),
+        [(EntryKind::Admitted, None), (EntryKind::Expired, Some("node.standing-fell".into()))]
+    );
+    assert_eq!((bench.task(1).state(), bench.task(2).state()), (TaskState::Queued, TaskState::Leased));
+    bench.check();
 }
