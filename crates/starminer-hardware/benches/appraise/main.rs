@@ -85,18 +85,28 @@ impl Table {
 }
 
 fn main() {
+    // Words after `--` choose sections: `cargo bench -p starminer-hardware -- snp garbage`.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let chosen = |section: &str| words.is_empty() || words.iter().any(|word| word == section);
     let mut table = Table::default();
-    let snp = Snp::new();
-    snp.rows(&mut table);
+    let (snp, node) = (Snp::new(), Node::new());
+    if chosen("snp") {
+        snp.rows(&mut table);
+    }
     for name in ["sgx_quote", "tdx_quote", "tdx_quote_td15ex"] {
-        if let Some(sample) = Sample::read(name) {
+        if chosen("dcap")
+            && let Some(sample) = Sample::read(name)
+        {
             dcap_rows(name, &sample, &mut table);
         }
     }
-    let node = Node::new();
-    tpm_rows(&node, &mut table);
-    composite_rows(&node, &snp, &mut table);
-    let garbage = garbage::rows(&node);
+    if chosen("tpm") {
+        tpm_rows(&node, &mut table);
+    }
+    if chosen("composite") {
+        composite_rows(&node, &snp, &mut table);
+    }
+    let garbage = if chosen("garbage") { garbage::rows(&node) } else { Value::Null };
     println!("{}", json!({"bench": "hardware-appraise", "rows": table.0, "garbage": garbage}));
 }
 
