@@ -23,6 +23,9 @@ const TOOLS: &[(&str, &str, &str)] = &[
     ("llvm-strip", "llvm", "strips them"),
     ("openssl", "openssl", "a TLS 1.2 client, to see it refused"),
     ("age", "age", "the rival that `vault seal` is measured against"),
+    ("swtpm", "swtpm", "a TPM 2.0 in software, which quotes and activates credentials for real"),
+    ("swtpm_setup", "swtpm-tools", "gives it a certificate of its endorsement key"),
+    ("tpm2_quote", "tpm2-tools", "a second opinion on quotes, logs and credentials"),
 ];
 
 /// Files that some test needs, likewise.

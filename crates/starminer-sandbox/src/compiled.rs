@@ -195,7 +195,7 @@ mod tests {
 
         for seals in [0, libc::F_SEAL_WRITE, SEALS & !libc::F_SEAL_SEAL, SEALS & !libc::F_SEAL_WRITE] {
             let memory = memory_file().expect("memory file");
-            let mut file = std::fs::File::from(memory.try_clone().expect("duplicates"));
+            let mut file = memory.try_clone().expect("duplicates");
             file.write_all(&serialized(&engine)).expect("written");
             // SAFETY: F_ADD_SEALS touches no memory.
             unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_ADD_SEALS, seals) };
@@ -211,9 +211,7 @@ mod tests {
         assert_eq!(code(empty.as_fd()), "compiled.size");
 
         let huge = memory_file().expect("memory file");
-        std::fs::File::from(huge.try_clone().expect("duplicates"))
-            .set_len(MAX_COMPILED_BYTES as u64 + 1)
-            .expect("sparse");
+        huge.try_clone().expect("duplicates").set_len(MAX_COMPILED_BYTES as u64 + 1).expect("sparse");
         // SAFETY: F_ADD_SEALS touches no memory.
         unsafe { libc::fcntl(huge.as_raw_fd(), libc::F_ADD_SEALS, SEALS) };
         assert_eq!(code(huge.as_fd()), "compiled.size");

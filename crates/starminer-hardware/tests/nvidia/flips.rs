@@ -64,7 +64,14 @@ const REGIONS: [(usize, &str, &[&str]); 7] = [
     (
         45 + 64 * 55 + 32,
         "opaque data",
-        &["evidence-report", "evidence-opaque-data", "evidence-too-large", "nvidia.fwid", "nvidia.report-signature"],
+        &[
+            "evidence-report",
+            "evidence-opaque-data",
+            "evidence-too-large",
+            "nvidia.architecture",
+            "nvidia.fwid",
+            "nvidia.report-signature",
+        ],
     ),
     (usize::MAX, "signature", &["nvidia.report-signature"]),
 ];
