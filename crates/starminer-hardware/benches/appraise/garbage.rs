@@ -422,7 +422,7 @@ fn endorsements() -> Parser {
         &info[info.find("[{").unwrap()..],
         &format!(
             r#"[{{"tcb":{{"sgxtcbcomponents":[],"pcesvn":0}},"tcbDate":"2024-01-01T00:00:00Z","tcbStatus":"UpToDate","advisoryIDs":[{}]}}]}}"#,
-            vec![r#""""#; 21_000].join(",")
+            vec![r#""""#; 8_100].join(",")
         ),
     );
     let chain = String::from_utf8(pem(&deep_chain(2))).unwrap();

@@ -15,6 +15,8 @@ use super::time::seconds;
 pub const MAX_ENDORSEMENTS_LEN: usize = 262_144;
 /// Longest JSON that is signed. The real ones have less than 8 KiB.
 const MAX_SIGNED_LEN: usize = 65_536;
+/// Most quotation marks in it, and so twice the most texts. The real ones have less than 2,000.
+const MAX_QUOTATION_MARKS: usize = 16_384;
 /// Most TCB levels, and most identities of TDX modules: Intel publishes less than twenty.
 const MAX_LEVELS: usize = 256;
 
@@ -201,6 +203,9 @@ fn signed<T: for<'a> Deserialize<'a>>(
     // Before it is read: a level takes many times the memory that its text does.
     if text.len() > MAX_SIGNED_LEN {
         return Err(fault(member, format!("longer than {MAX_SIGNED_LEN} bytes")));
+    }
+    if text.bytes().filter(|&byte| byte == b'"').count() > MAX_QUOTATION_MARKS {
+        return Err(fault(member, format!("more than {MAX_QUOTATION_MARKS} quotation marks")));
     }
     let mut content: T = serde_json::from_str(text).map_err(|error| fault(member, error))?;
     let (issued, next_update, levels) = dates_and_levels(&mut content);
