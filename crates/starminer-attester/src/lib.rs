@@ -1,26 +1,50 @@
 //! Evidence and posture from devices: the attester of RFC 9334.
 //!
-//! An [`Attester`] signs a batch of bindings with one device signature and returns evidence ready to send. Today there is
-//! one, [`SoftwareTee`], for demo and test networks; hardware kinds become further implementations. The crate also
-//! measures executables and reads posture from `/proc`, through a root path, so that a test can serve a tree of its
-//! own. It does not decide what a binding says and does not judge evidence: that is `starminer-verify`.
+//! An [`Attester`] signs a batch of bindings with one device signature and returns evidence ready to send; [`SoftwareTee`]
+//! is the one for demo and test networks. Reports of real silicon come from [`Tsm`] (SEV-SNP and TDX through configfs),
+//! [`SevGuest`] (SEV-SNP through its driver) and [`Gramine`] (SGX), and [`Logs`] reads what firmware and kernel
+//! measured. [`HostTree`] reads posture. The crate also measures executables. Each of them starts from a root path or a
+//! narrow trait, so that a test serves a tree or a device of its own. It does not decide what a binding says and does not
+//! verify or judge anything: that is `starminer-verify`.
 //!
-//! Collecting from devices will need `unsafe`; nothing of today does, so it is forbidden until then.
+//! Devices can hang, so that each request to one has a deadline. `unsafe` is in one file, that of the SEV driver's ioctls.
 
-#![forbid(unsafe_code)]
-
+mod certificate_table;
+mod gate;
+mod gramine;
 mod host;
 mod keyfile;
+mod logs;
 mod measure;
+mod report_data;
+mod sev_guest;
 mod software_tee;
+pub mod tpm;
+mod tree;
+mod tsm;
 
 use starminer_verify::{Binding, BootId, BuildEvidenceError, EvidenceKind, Posture};
 use thiserror::Error;
 
+pub use certificate_table::{
+    CertificateTableError, MAX_TABLE_BYTES, MAX_TABLE_ENTRIES, SnpCertificate, SnpCertificateKind,
+    parse_certificate_table,
+};
+pub use gramine::{GRAMINE_PATIENCE, Gramine, GramineAttestation, GramineError, GramineQuote, MAX_QUOTE_BYTES};
 pub use host::HostTree;
 pub use keyfile::{KeyFileError, MAX_KEY_FILE_BYTES};
+pub use logs::{LogError, Logs, MAX_EVENT_LOG_BYTES, MAX_IMA_BYTES};
 pub use measure::{MAX_EXECUTABLE_BYTES, MeasureError, SELF_EXECUTABLE, measure_executable};
+pub use report_data::REPORT_DATA_BYTES;
+pub use sev_guest::{
+    DeviceAnswer, ExitInfo, HostCertificates, MAX_THROTTLED_ATTEMPTS, RESPONSE_BYTES, SEV_GUEST_PATIENCE, SevGuest,
+    SevGuestError, SevGuestFile, SnpDevice, SnpReport, firmware_status,
+};
 pub use software_tee::{CertifyError, DeviceRequest, SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
+pub use tsm::{
+    ConfigFs, MAX_PRIVILEGE_LEVEL, MAX_TSM_BLOB_BYTES, ReportTree, SvsmService, TSM_PATIENCE, Tsm, TsmError,
+    TsmProvider, TsmReport, TsmRequest, TsmStep,
+};
 
 /// Most bindings in one batch: far below what a path can reach, so that signing never takes long.
 pub const MAX_ATTEST_BATCH: usize = 4096;

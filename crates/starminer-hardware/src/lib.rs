@@ -16,6 +16,7 @@ mod check;
 pub mod dcap;
 pub mod event_log;
 pub mod ima;
+pub mod inspect;
 pub mod nvidia;
 pub mod snp;
 pub mod tpm;

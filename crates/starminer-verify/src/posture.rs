@@ -133,6 +133,34 @@ measures! {
         SwapOff => "swap_off",
         /// Yama restricts ptrace (`kernel.yama.ptrace_scope` of 1 or more).
         PtraceRestricted => "ptrace_restricted",
+        /// No swap is active, or all of it is encrypted or in memory.
+        SwapEncrypted => "swap_encrypted",
+        /// Job storage is in memory, or on dm-crypt through the whole stack of devices.
+        JobStorageEncrypted => "job_storage_encrypted",
+        /// Job storage is mounted `nodev`, `nosuid` and `noexec`.
+        JobStorageLocked => "job_storage_locked",
+        /// Nothing else is mounted over job storage or beneath it.
+        JobStorageUnshadowed => "job_storage_unshadowed",
+        /// The kernel is locked down against its own root user (integrity or confidentiality).
+        KernelLockdown => "kernel_lockdown",
+        /// UEFI Secure Boot is on, and shim verifies.
+        SecureBoot => "secure_boot",
+        /// The kernel loads signed modules alone, or none any more, and has loaded no unsigned one.
+        ModulesSigned => "modules_signed",
+        /// No vulnerability of the processor that the kernel knows is open.
+        CpuMitigated => "cpu_mitigated",
+        /// No two threads share a processor core.
+        SmtOff => "smt_off",
+        /// The kernel knows no newer microcode.
+        MicrocodeCurrent => "microcode_current",
+        /// Memory is encrypted (SME, TSME, a confidential VM).
+        MemoryEncrypted => "memory_encrypted",
+        /// An IOMMU is in use.
+        Iommu => "iommu",
+        /// No device reaches memory past the IOMMU.
+        DmaProtected => "dma_protected",
+        /// No library is preloaded into the agent.
+        NoPreloads => "no_preloads",
     ]
 }
 

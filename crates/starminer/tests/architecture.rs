@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("starminer-receipt", &["log", "vault", "verify"]),
     ("starminer-broker", &["log", "receipt", "vault", "verify"]),
     ("starminer-wire", &["log", "receipt", "verify"]),
-    ("starminer-attester", &["verify"]),
+    ("starminer-attester", &["hardware", "verify"]),
     ("starminer-runtime", &["vault"]),
     ("starminer-store", &["log"]),
     ("starminer-client", &["log", "receipt", "tls", "verify", "wire"]),
@@ -78,9 +78,10 @@ fn pure_crates_are_pure() {
     }
 }
 
-/// `unsafe` has one home; every other crate leaves the workspace's lint in force.
+/// `unsafe` has two homes: the sandbox, and the one file that calls a device's ioctls. Everything else leaves the
+/// workspace's lint in force.
 #[test]
-fn unsafe_has_one_home() {
+fn unsafe_has_two_homes() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap();
     let mut homes = BTreeSet::new();
     let mut open = vec![root.join("fuzz/src"), root.join("xtask/src")];
@@ -95,7 +96,8 @@ fn unsafe_has_one_home() {
             }
         }
     }
-    assert_eq!(homes, BTreeSet::from(["crates/starminer-sandbox/src/lib.rs".to_string()]));
+    let allowed = ["crates/starminer-attester/src/sev_guest/ioctl.rs", "crates/starminer-sandbox/src/lib.rs"];
+    assert_eq!(homes, BTreeSet::from(allowed.map(str::to_string)));
 }
 
 /// The enclave's program links no server, database or chain.

@@ -17,6 +17,12 @@ impl Verified {
         &self.replayed
     }
 
+    /// Register 0 as a TPM holds it that was started from the locality that the log names, where [`Self::pcrs`] has the other reading.
+    #[must_use]
+    pub const fn pcrs_with_startup_locality(&self) -> &PcrValues {
+        &self.profile_register_0
+    }
+
     /// Whether registers were given that the log leads to; else it is its own word.
     #[must_use]
     pub const fn anchored(&self) -> bool {

@@ -47,9 +47,9 @@ pub enum Nvdec0 {
 
 /// What is asked of GPUs. The default is strict: genuine, fresh, revocation checked, driver and VBIOS measured against manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    /// Whether every root has to be NVIDIA's, or one of `simulated-roots`.
+    /// Whether every root has to be NVIDIA's, or one of `simulated_roots`.
     pub genuine: Requirement,
     /// Whether the nonce has to be one that the verifier expected.
     pub nonce: Requirement,

@@ -54,7 +54,7 @@ pub fn roots() -> Roots {
 }
 
 /// AMD's ASKs and ASVKs, which count because AMD's roots signed them.
-fn signers() -> &'static [Certificate] {
+pub(crate) fn signers() -> &'static [Certificate] {
     static CERTIFICATES: OnceLock<Vec<Certificate>> = OnceLock::new();
     CERTIFICATES.get_or_init(|| SIGNERS.into_iter().map(read).collect())
 }

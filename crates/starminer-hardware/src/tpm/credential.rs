@@ -1,5 +1,7 @@
 //! Credential activation, the half of whoever enrols a TPM (Part 1, 24): a secret that only the TPM with this endorsement key opens, and only
 //! while it holds the key of this name. `TPM2_ActivateCredential` on the other side gives the secret back.
+//!
+//! The seed beneath it is shared in the same way ([`share_seed`]) as the salt of a session with a TPM.
 
 use aws_lc_rs::{
     agreement, cipher, hmac,
@@ -97,10 +99,7 @@ pub fn make_credential(
     if ![34, 50, 66].contains(&ak_name.len()) {
         return Err(CredentialError::NameSize);
     }
-    let (seed, encrypted_secret) = match &ek.algorithm {
-        Algorithm::Rsa { .. } => rsa_seed(ek, &randomness)?,
-        Algorithm::Ecc { curve, x, y } => ecc_seed(hash, *curve, x, y, &randomness)?,
-    };
+    let Seed { seed, encrypted: encrypted_secret } = share_seed(ek, "IDENTITY", &randomness)?;
     let key = kdf::kdfa(hash, &seed, "STORAGE", ak_name, &[], symmetric.bits / 8);
     let mut encrypted = sized(secret);
     encrypt(&key, &mut encrypted)?;
@@ -122,10 +121,28 @@ fn sized(bytes: &[u8]) -> Zeroizing<Vec<u8>> {
     out
 }
 
-type Seed = (Zeroizing<Vec<u8>>, Vec<u8>);
+/// A secret shared with a TPM, of the size of the key's name hash.
+pub struct Seed {
+    /// The secret.
+    pub seed: Zeroizing<Vec<u8>>,
+    /// The content of `TPM2B_ENCRYPTED_SECRET`: what its TPM takes it from.
+    pub encrypted: Vec<u8>,
+}
 
-/// Part 1, B.10.4: OAEP with the label IDENTITY and its closing zero, over the name's hash.
-fn rsa_seed(ek: &Public, randomness: &Randomness) -> Result<Seed, CredentialError> {
+/// Shares a seed with the TPM that holds a decryption key (Part 1, B.10 and C.6). The label says what for: `IDENTITY` for a credential, `SECRET` for
+/// a session's salt; without its closing zero.
+///
+/// # Errors
+/// [`CredentialError::Key`] where the key cannot be encrypted to, or the ephemeral key is out of range.
+pub fn share_seed(key: &Public, label: &str, randomness: &Randomness) -> Result<Seed, CredentialError> {
+    match &key.algorithm {
+        Algorithm::Rsa { .. } => rsa_seed(key, label, randomness),
+        Algorithm::Ecc { curve, x, y } => ecc_seed(key.name_alg, *curve, (x, y), label, randomness),
+    }
+}
+
+/// Part 1, B.10.4: OAEP with the label and its closing zero, over the name's hash.
+fn rsa_seed(ek: &Public, label: &str, randomness: &Randomness) -> Result<Seed, CredentialError> {
     let algorithm = match ek.name_alg {
         HashAlg::Sha256 => &OAEP_SHA256_MGF1SHA256,
         HashAlg::Sha384 => &OAEP_SHA384_MGF1SHA384,
@@ -137,10 +154,10 @@ fn rsa_seed(ek: &Public, randomness: &Randomness) -> Result<Seed, CredentialErro
     let key = PublicEncryptingKey::from_der(&rsa_spki(ek)?).map_err(|_| CredentialError::Key)?;
     let key = OaepPublicEncryptingKey::new(key).map_err(|_| CredentialError::Key)?;
     let mut encrypted = vec![0; key.ciphertext_size()];
-    let written =
-        key.encrypt(algorithm, &seed, &mut encrypted, Some(b"IDENTITY\0")).map_err(|_| CredentialError::Key)?.len();
+    let label = [label.as_bytes(), &[0]].concat();
+    let written = key.encrypt(algorithm, &seed, &mut encrypted, Some(&label)).map_err(|_| CredentialError::Key)?.len();
     encrypted.truncate(written);
-    Ok((seed, encrypted))
+    Ok(Seed { seed, encrypted })
 }
 
 /// The key as a `SubjectPublicKeyInfo`, which is what aws-lc-rs reads.
@@ -154,8 +171,14 @@ fn rsa_spki(ek: &Public) -> Result<Vec<u8>, CredentialError> {
     Ok(der::encode(der::tag::SEQUENCE, &fields))
 }
 
-/// Part 1, C.6.4: one-pass Diffie-Hellman with an ephemeral key, and KDFe over IDENTITY.
-fn ecc_seed(hash: HashAlg, curve: Curve, x: &[u8], y: &[u8], randomness: &Randomness) -> Result<Seed, CredentialError> {
+/// Part 1, C.6.4: one-pass Diffie-Hellman with an ephemeral key, and KDFe over the label.
+fn ecc_seed(
+    hash: HashAlg,
+    curve: Curve,
+    (x, y): (&[u8], &[u8]),
+    label: &str,
+    randomness: &Randomness,
+) -> Result<Seed, CredentialError> {
     let algorithm = match curve {
         Curve::P256 => &agreement::ECDH_P256,
         Curve::P384 => &agreement::ECDH_P384,
@@ -173,11 +196,11 @@ fn ecc_seed(hash: HashAlg, curve: Curve, x: &[u8], y: &[u8], randomness: &Random
     let peer = agreement::UnparsedPublicKey::new(algorithm, [&[4][..], x, y].concat());
     let size = u16::try_from(hash.len_bytes()).expect("a digest has at most 64 bytes");
     let seed = agreement::agree(&private, peer, CredentialError::Key, |z| {
-        Ok(kdf::kdfe(hash, z, "IDENTITY", ephemeral_x, x, size))
+        Ok(kdf::kdfe(hash, z, label, ephemeral_x, x, size))
     })?;
     let mut point = sized(ephemeral_x).to_vec();
     point.extend_from_slice(&sized(ephemeral_y));
-    Ok((seed, point))
+    Ok(Seed { seed, encrypted: point })
 }
 
 /// AES in CFB mode from a zero IV: the key is derived for this one message.

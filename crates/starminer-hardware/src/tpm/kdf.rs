@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 use super::HashAlg;
 
 /// The HMAC of a hash algorithm.
-pub(super) const fn hmac_algorithm(hash: HashAlg) -> hmac::Algorithm {
+#[must_use]
+pub const fn hmac_algorithm(hash: HashAlg) -> hmac::Algorithm {
     match hash {
         HashAlg::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
         HashAlg::Sha256 => hmac::HMAC_SHA256,
@@ -16,7 +17,8 @@ pub(super) const fn hmac_algorithm(hash: HashAlg) -> hmac::Algorithm {
 }
 
 /// KDFa: SP 800-108 in counter mode with HMAC; `label` without its closing zero. Whole bytes only.
-pub(super) fn kdfa(hash: HashAlg, key: &[u8], label: &str, u: &[u8], v: &[u8], bytes: u16) -> Zeroizing<Vec<u8>> {
+#[must_use]
+pub fn kdfa(hash: HashAlg, key: &[u8], label: &str, u: &[u8], v: &[u8], bytes: u16) -> Zeroizing<Vec<u8>> {
     let key = hmac::Key::new(hmac_algorithm(hash), key);
     blocks(hash, bytes, |counter| {
         let mut context = hmac::Context::with_key(&key);
@@ -28,7 +30,8 @@ pub(super) fn kdfa(hash: HashAlg, key: &[u8], label: &str, u: &[u8], v: &[u8], b
 }
 
 /// KDFe: SP 800-56A's concatenation, from the x coordinate of an agreed point and those of both public keys.
-pub(super) fn kdfe(hash: HashAlg, z: &[u8], label: &str, u: &[u8], v: &[u8], bytes: u16) -> Zeroizing<Vec<u8>> {
+#[must_use]
+pub fn kdfe(hash: HashAlg, z: &[u8], label: &str, u: &[u8], v: &[u8], bytes: u16) -> Zeroizing<Vec<u8>> {
     blocks(hash, bytes, |counter| {
         hash.digest(&[&counter.to_be_bytes(), z, label.as_bytes(), &[0], u, v]).as_ref().to_vec()
     })

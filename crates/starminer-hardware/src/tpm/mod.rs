@@ -13,7 +13,8 @@ mod attest;
 pub mod clock;
 pub mod credential;
 pub mod ek;
-mod kdf;
+pub mod enrolment;
+pub mod kdf;
 mod makers;
 mod pcrs;
 mod policy;
@@ -76,6 +77,12 @@ impl HashAlg {
         [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512].into_iter().find(|alg| alg.name() == name)
     }
 
+    /// The algorithm of a `TPM_ALG_ID`; `None` for what is none of these.
+    #[must_use]
+    pub fn from_id(id: u16) -> Option<Self> {
+        [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512].into_iter().find(|alg| alg.id() == id)
+    }
+
     const fn from_tpm(alg: TpmAlgId) -> Option<Self> {
         match alg {
             TpmAlgId::Sha1 => Some(Self::Sha1),
@@ -87,7 +94,8 @@ impl HashAlg {
     }
 
     /// The `TPM_ALG_ID`.
-    const fn id(self) -> u16 {
+    #[must_use]
+    pub const fn id(self) -> u16 {
         match self {
             Self::Sha1 => 0x0004,
             Self::Sha256 => 0x000b,

@@ -211,6 +211,23 @@ fn key_checks(checks: &mut Checks, quote: &Quote, ak: &AttestationKey) -> Option
         ));
         return said;
     };
+    ak_attributes(checks, public);
+    let scheme = match (public.scheme, said) {
+        (None, _) => Err("the key has no fixed scheme of RSASSA, RSAPSS or ECDSA over SHA-256 or SHA-384"),
+        (Some(fixed), Some(said)) if fixed != said => Err("the signature is of another scheme than the key's"),
+        (Some(fixed), _) => Ok(fixed),
+    };
+    let fits = scheme.and_then(|scheme| match (public.algorithm(), scheme.kind) {
+        (Algorithm::Rsa { .. }, super::SchemeKind::Rsassa | super::SchemeKind::Rsapss)
+        | (Algorithm::Ecc { .. }, super::SchemeKind::Ecdsa) => Ok(scheme),
+        _ => Err("the key's scheme is of another kind than the key"),
+    });
+    checks.require("tpm.ak-scheme", fits.map(|_| "fixed, and the signature's"));
+    fits.ok()
+}
+
+/// Whether the key signs nothing in the form of a quote that its TPM did not make.
+pub(super) fn ak_attributes(checks: &mut Checks, public: &Public) {
     let attributes = public.attributes();
     checks.require(
         "tpm.ak-attributes",
@@ -225,18 +242,6 @@ fn key_checks(checks: &mut Checks, quote: &Quote, ak: &AttestationKey) -> Option
             Ok("a restricted signing key that the TPM made and keeps".to_owned())
         },
     );
-    let scheme = match (public.scheme, said) {
-        (None, _) => Err("the key has no fixed scheme of RSASSA, RSAPSS or ECDSA over SHA-256 or SHA-384"),
-        (Some(fixed), Some(said)) if fixed != said => Err("the signature is of another scheme than the key's"),
-        (Some(fixed), _) => Ok(fixed),
-    };
-    let fits = scheme.and_then(|scheme| match (public.algorithm(), scheme.kind) {
-        (Algorithm::Rsa { .. }, super::SchemeKind::Rsassa | super::SchemeKind::Rsapss)
-        | (Algorithm::Ecc { .. }, super::SchemeKind::Ecdsa) => Ok(scheme),
-        _ => Err("the key's scheme is of another kind than the key"),
-    });
-    checks.require("tpm.ak-scheme", fits.map(|_| "fixed, and the signature's"));
-    fits.ok()
 }
 
 /// Whether the quote names the key as its signer. Gives the hierarchy that this shows.

@@ -33,13 +33,6 @@ impl Template {
     /// The template that a public area follows in everything but its unique part.
     #[must_use]
     pub fn of(public: &Public) -> Option<Self> {
-        const LOW: Attributes = Attributes::FIXED_TPM
-            .and(Attributes::FIXED_PARENT)
-            .and(Attributes::SENSITIVE_DATA_ORIGIN)
-            .and(Attributes::ADMIN_WITH_POLICY)
-            .and(Attributes::RESTRICTED)
-            .and(Attributes::DECRYPT);
-        const HIGH: Attributes = LOW.and(Attributes::USER_WITH_AUTH);
         let (name_alg, symmetric_bits) = match &public.algorithm {
             Algorithm::Rsa { modulus, exponent: 65537 } if modulus.len() == 256 => (HashAlg::Sha256, 128),
             Algorithm::Rsa { exponent: 65537, .. } => (HashAlg::Sha384, 256),
@@ -51,10 +44,34 @@ impl Template {
         if !public.scheme_open || public.name_alg != name_alg || !symmetric {
             return None;
         }
-        match (name_alg, public.attributes, public.auth_policy.as_slice()) {
-            (HashAlg::Sha256, LOW, policy) if policy == POLICY_A_SHA256 => Some(Self::Low),
-            (HashAlg::Sha256, HIGH, policy) if policy == POLICY_B_SHA256 => Some(Self::High),
-            (HashAlg::Sha384, HIGH, policy) if policy == POLICY_B_SHA384 => Some(Self::High),
+        [Self::Low, Self::High].into_iter().find(|template| {
+            public.attributes == template.attributes()
+                && template.auth_policy(name_alg) == Some(public.auth_policy.as_slice())
+        })
+    }
+
+    /// The attributes of its keys.
+    #[must_use]
+    pub const fn attributes(self) -> Attributes {
+        const LOW: Attributes = Attributes::FIXED_TPM
+            .and(Attributes::FIXED_PARENT)
+            .and(Attributes::SENSITIVE_DATA_ORIGIN)
+            .and(Attributes::ADMIN_WITH_POLICY)
+            .and(Attributes::RESTRICTED)
+            .and(Attributes::DECRYPT);
+        match self {
+            Self::Low => LOW,
+            Self::High => LOW.and(Attributes::USER_WITH_AUTH),
+        }
+    }
+
+    /// The policy of its keys that are named with this hash; `None` where there are none.
+    #[must_use]
+    pub const fn auth_policy(self, name_alg: HashAlg) -> Option<&'static [u8]> {
+        match (self, name_alg) {
+            (Self::Low, HashAlg::Sha256) => Some(&POLICY_A_SHA256),
+            (Self::High, HashAlg::Sha256) => Some(&POLICY_B_SHA256),
+            (Self::High, HashAlg::Sha384) => Some(&POLICY_B_SHA384),
             _ => None,
         }
     }

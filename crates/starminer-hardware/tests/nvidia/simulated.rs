@@ -356,7 +356,7 @@ fn several_gpus_are_several() {
 #[test]
 fn policies_are_written_out() {
     let policy: Policy = serde_json::from_value(serde_json::json!({
-        "nonce": "where-possible", "modes": ["multi-passthrough"], "minimum-driver": "550.90.07", "nvdec0": "always",
+        "nonce": "where-possible", "modes": ["multi-passthrough"], "minimum_driver": "550.90.07", "nvdec0": "always",
     }))
     .unwrap();
     assert_eq!((policy.nonce, policy.revocation), (Requirement::WherePossible, Requirement::Required));

@@ -1,9 +1,13 @@
 //! Arguments of every command. Help teaches by example.
 
+mod appraise;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
 
 /// Heading of the options that every command has.
 const OUTPUT: &str = "Output";
@@ -29,10 +33,11 @@ Examples:
   starminer demo                  watch three real jobs go through a network of five processes
   starminer run --wasm app.wasm -i data.csv -o out/ --accept-simulated 'demo software TEE'
   starminer verify out/*.receipt --network network.toml
+  starminer appraise snp --report report.bin --cert vcek.pem
 
 Exit codes:
-  0  done; verify: every claim proven
-  1  refused or failed: a task failed, a claim is refuted
+  0  done; verify: every claim proven; appraise: verified
+  1  refused or failed: a task failed, a claim is refuted, evidence is refused
   2  the call or a file is unusable
   3  verify: something is unanchored
   4  the other side does not answer, or is not who it should be
@@ -48,7 +53,7 @@ pub struct Args {
     pub quiet: bool,
     /// Diagnostics on standard error: error, warn, info, debug, trace, or a filter such as `starminer_agent=debug`.
     #[arg(long, global = true, default_value = "warn", value_name = "FILTER", value_parser = filter, help_heading = OUTPUT)]
-    pub log: String,
+    pub diagnostics: String,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -94,6 +99,20 @@ Examples:
     Cancel(TaskArgs),
     /// Verify a receipt offline, by your own trust.
     Verify(VerifyArgs),
+    /// Judge hardware evidence in files, offline: SEV-SNP, SGX, TDX, TPM, event logs, IMA, NVIDIA.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer appraise snp --report report.bin --cert vcek.pem
+  starminer appraise dcap --quote quote.dat --endorsements collateral.json --policy policy.toml
+  starminer appraise eventlog --log binary_bios_measurements --json
+
+Exit codes: 0 verified, 1 refused, 2 the call cannot be made. Without --policy signatures, chains,
+dates and consistency decide, and what was not given is listed as not checked. With one, everything
+that it asks for has to be shown; examples/policy/hardware.toml has every option."
+    )]
+    Appraise(AppraiseCommand),
     /// Seal and open files.
     #[command(
         subcommand,
@@ -430,7 +449,7 @@ pub enum CoordinatorCommand {
     #[command(after_help = "\
 Examples:
   starminer coordinator run net/coordinator
-  starminer coordinator run net/coordinator --log info")]
+  starminer coordinator run net/coordinator --diagnostics info")]
     Run(ServiceRunArgs),
 }
 
@@ -487,7 +506,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   starminer broker run net/broker
-  starminer broker run net/broker --log info")]
+  starminer broker run net/broker --diagnostics info")]
     Run(ServiceRunArgs),
 }
 

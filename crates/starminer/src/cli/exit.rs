@@ -2,8 +2,8 @@
 //!
 //! | code | meaning |
 //! |---|---|
-//! | 0 | done; for `verify`: every claim proven |
-//! | 1 | refused or failed: a task failed, a claim is refuted |
+//! | 0 | done; for `verify`: every claim proven; for `appraise`: verified |
+//! | 1 | refused or failed: a task failed, a claim is refuted, evidence is refused |
 //! | 2 | the call or a file is unusable |
 //! | 3 | `verify`: something is unanchored |
 //! | 4 | the other side could not be reached or did not answer |

@@ -1,5 +1,6 @@
 //! The command line: arguments, dispatch, output, exit codes.
 
+mod appraise;
 mod args;
 mod broker;
 mod collected;
@@ -37,7 +38,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         _ => false,
     };
     let terminal = Terminal::new(args.json, args.quiet, stdout_is_data);
-    terminal.start_diagnostics(&args.log);
+    terminal.start_diagnostics(&args.diagnostics);
     let outcome = match args.command {
         Command::Demo(args) => crate::demo::run(&terminal, &args),
         Command::Run(args) => run::run(&terminal, args),
@@ -47,6 +48,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Result(args) => task::result(&terminal, &args),
         Command::Cancel(args) => task::cancel(&terminal, &args),
         Command::Verify(args) => verify::verify(&terminal, &args),
+        Command::Appraise(command) => appraise::appraise(&terminal, &command),
         Command::Vault(VaultCommand::Seal(args)) => vault::seal(&terminal, &args),
         Command::Vault(VaultCommand::Open(args)) => vault::open(&terminal, &args),
         Command::Key(KeyCommand::New(args)) => key::new(&terminal, &args),

@@ -14,7 +14,7 @@ fn a_call_that_cannot_be_used_says_so_in_both_forms() {
         (&["run", "--max", "2"], "--max"),
         (&["run", "--wasm", "a", "--onnx", "b"], "--onnx"),
         (&["logs"], "<TASK>"),
-        (&["key", "new", "k", "--log", "a=b=c"], "--log"),
+        (&["key", "new", "k", "--diagnostics", "a=b=c"], "--diagnostics"),
         (&["node", "run", "n", "--places", "many"], "many"),
     ] {
         let said = cli.run(args);

@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod appraise;
 mod call;
 mod demo;
 mod help;

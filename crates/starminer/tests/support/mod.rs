@@ -163,7 +163,7 @@ impl Network {
         let _ = fs::remove_file(dir.join("ready"));
         let log = File::options().create(true).append(true).open(dir.join("log.txt")).unwrap();
         let child = Command::new(program())
-            .args([kind, "run", &text(&dir), "--log", "info"])
+            .args([kind, "run", &text(&dir), "--diagnostics", "info"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
