@@ -9,6 +9,7 @@ use starminer_log::{ForkProof, Hash, TilePath, leaf_hash};
 use starminer_receipt::{Base64Bytes, Resources};
 use starminer_verify::{
     Attempt, Digest, HostMeasure, NodeId, Party, Posture, PostureItem, PostureState, Refusal, SandboxMeasure, UnixTime,
+    parts,
 };
 use starminer_wire as wire;
 
@@ -132,6 +133,23 @@ fn verify(all: &mut Vec<Seed>) {
     add(all, "verify-policy", "confidential", starminer_verify::Policy::confidential().to_json());
     add(all, "verify-reference-values", "one", world::reference_values().to_json());
     add(all, "verify-reference-values", "none", starminer_verify::ReferenceValues::unset().to_json());
+    let certificate = || vec![0x30, 0x03, 0x02, 0x01, 0x05];
+    let sev_snp = parts::SevSnpPart { report: vec![7; 1184], certificates: vec![certificate(); 3] };
+    add(all, "verify-parts", "sev-snp", sev_snp.encode());
+    let tpm = parts::TpmPart {
+        attest: b"\xffTCG\x80\x18".to_vec(),
+        signature: vec![0x00, 0x18, 0x00, 0x0b],
+        ak_public: vec![0x00, 0x23],
+        pcr_values: vec![9; 64],
+        ek_certificates: vec![certificate(); 2],
+    };
+    add(all, "verify-parts", "tpm", tpm.encode());
+    let gpu = parts::GpuPart {
+        architecture: parts::GpuArchitecture::Hopper,
+        report: vec![0x11, 0xe0, 0x01, 0xff],
+        certificates: vec![certificate(); 5],
+    };
+    add(all, "verify-parts", "gpu", gpu.encode());
     add(all, "verify-posture", "sandbox", posture.to_json());
     add(all, "verify-posture", "full", full.to_json());
     add(all, "verify-posture", "unstated", Posture::unstated().to_json());

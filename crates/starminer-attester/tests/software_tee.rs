@@ -12,10 +12,10 @@ use starminer_attester::{
 };
 use starminer_verify::software_tee::{ChipId, DebugMode, MemoryEncryption};
 use starminer_verify::{
-    Attempt, Binding, BootId, BuildEvidenceError, Challenge, Context, Decision, Digest, Endorsements, Evidence,
-    EvidenceKind, Expect, Expected, ExpectedPurpose, NetworkId, NodeId, Policy, Posture, PostureItem, PostureState,
-    PublicKey, Purpose, ReferenceValue, ReferenceValues, SandboxMeasure, Suite, TaskKey, Tier, TrustAnchors, UnixTime,
-    X_WING_PUBLIC_KEY_LEN, appraise, verify,
+    Attempt, Binding, BootId, BuildEvidenceError, Challenge, Context, Decision, Digest, Endorsements, Enrolments,
+    Evidence, EvidenceKind, Expect, Expected, ExpectedPurpose, NetworkId, NodeId, Policy, Posture, PostureItem,
+    PostureState, PublicKey, Purpose, ReferenceValue, ReferenceValues, SandboxMeasure, Suite, TaskKey, Tier,
+    TrustAnchors, UnixTime, X_WING_PUBLIC_KEY_LEN, appraise, verify,
 };
 
 const NOW: UnixTime = UnixTime(1_780_000_000_000);
@@ -86,8 +86,13 @@ fn expected(attempt: u32) -> Expected {
 fn judge(evidence: &[u8], attempt: u32) -> (Tier, Decision) {
     let anchors = TrustAnchors::makers().with_simulated_roots([root().id()]).unwrap();
     let endorsements = Endorsements::none();
-    let context =
-        Context { expected: expected(attempt), endorsements: &endorsements, trust_anchors: &anchors, now: NOW };
+    let context = Context {
+        expected: expected(attempt),
+        endorsements: &endorsements,
+        trust_anchors: &anchors,
+        enrolments: &Enrolments::none(),
+        now: NOW,
+    };
     let verified = verify(Evidence::parse(evidence).unwrap(), &context).unwrap();
     let reference_values = ReferenceValues::new(vec![ReferenceValue {
         kind: EvidenceKind::SoftwareTee,
@@ -113,8 +118,13 @@ fn each_evidence_of_a_batch_is_accepted_for_its_attempt_and_no_other() {
         if let [first, .., _] = batch.as_slice() {
             let anchors = TrustAnchors::makers().with_simulated_roots([root().id()]).unwrap();
             let endorsements = Endorsements::none();
-            let context =
-                Context { expected: expected(2), endorsements: &endorsements, trust_anchors: &anchors, now: NOW };
+            let context = Context {
+                expected: expected(2),
+                endorsements: &endorsements,
+                trust_anchors: &anchors,
+                enrolments: &Enrolments::none(),
+                now: NOW,
+            };
             let refusal = verify(Evidence::parse(first).unwrap(), &context).unwrap_err();
             assert_eq!(refusal.check(), "evidence.attempt");
         }

@@ -75,7 +75,13 @@ pub fn verify_broker_evidence(
         tls_key: Expect::Any,
         posture: Expect::Any,
     };
-    let context = Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now };
+    let context = Context {
+        expected,
+        endorsements: &trust.endorsements,
+        trust_anchors: &trust.anchors,
+        enrolments: &trust.enrolments,
+        now,
+    };
     let verified = verify(evidence, &context).map_err(|refusal| vec![refusal])?;
     let result = appraise(&verified, reference_values, policy);
     match result.decision() {

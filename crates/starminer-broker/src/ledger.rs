@@ -509,9 +509,17 @@ fn appraise_attempt(
         tls_key: Expect::Any,
         posture: Expect::Any,
     };
-    let verified =
-        verify(evidence, &Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now })
-            .map_err(|refusal| vec![refusal])?;
+    let verified = verify(
+        evidence,
+        &Context {
+            expected,
+            endorsements: &trust.endorsements,
+            trust_anchors: &trust.anchors,
+            enrolments: &trust.enrolments,
+            now,
+        },
+    )
+    .map_err(|refusal| vec![refusal])?;
     let result = appraise(&verified, &spec.reference_values, &spec.policy);
     match result.decision() {
         Appraised::Meets => {}

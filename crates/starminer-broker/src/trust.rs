@@ -1,7 +1,7 @@
 //! What a releaser trusts, put together from the spec that the requester signed and the network's trust file.
 
 use starminer_receipt::{NetworkTrust, TaskSpec};
-use starminer_verify::{Endorsements, TooManyRoots, TrustAnchors};
+use starminer_verify::{Endorsements, Enrolments, TooManyRoots, TrustAnchors};
 
 /// Anchors and endorsements for one decision.
 #[derive(Debug, Clone)]
@@ -10,6 +10,8 @@ pub struct ReleaserTrust {
     pub anchors: TrustAnchors,
     /// Certificates and revocation lists of the makers.
     pub endorsements: Endorsements,
+    /// What was found out about nodes when they joined, as the releaser verified it. None until it sets them.
+    pub enrolments: Enrolments,
 }
 
 impl ReleaserTrust {
@@ -18,7 +20,8 @@ impl ReleaserTrust {
     /// # Errors
     /// More simulated roots than can be named.
     pub fn from_network(network: &NetworkTrust, endorsements: Endorsements) -> Result<Self, TooManyRoots> {
-        Ok(Self { anchors: TrustAnchors::makers().with_simulated_roots(network.simulated_root_ids())?, endorsements })
+        let anchors = TrustAnchors::makers().with_simulated_roots(network.simulated_root_ids())?;
+        Ok(Self { anchors, endorsements, enrolments: Enrolments::none() })
     }
 
     /// For a broker: it has no opinion of its own on simulated roots, the spec's signed policy has. What the policy does not name is refused.
@@ -27,6 +30,7 @@ impl ReleaserTrust {
     /// More simulated roots than can be named.
     pub fn from_spec(spec: &TaskSpec, endorsements: Endorsements) -> Result<Self, TooManyRoots> {
         let roots = spec.policy.fields().accepted_simulated_roots.iter().copied();
-        Ok(Self { anchors: TrustAnchors::makers().with_simulated_roots(roots)?, endorsements })
+        let anchors = TrustAnchors::makers().with_simulated_roots(roots)?;
+        Ok(Self { anchors, endorsements, enrolments: Enrolments::none() })
     }
 }

@@ -8,9 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use starminer_receipt::NetworkTrust;
 use starminer_verify::{
-    Challenge, Context, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, MinimumPosture, MinimumTcb,
-    NodeId, OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey, Tier,
-    TrustAnchors, UnixTime, appraise, verify,
+    Challenge, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, MinimumPosture,
+    MinimumTcb, NodeId, OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey,
+    Tier, TrustAnchors, UnixTime, appraise, verify,
 };
 use starminer_wire::{AdmissionChallenge, ProblemStatus};
 
@@ -68,6 +68,7 @@ impl Admission {
             evidence_max_age_ms: CHALLENGE_MS,
             minimum_tcb: MinimumTcb { software_tee: 0 },
             minimum_posture: MinimumPosture::default(),
+            hardware: None,
         })?;
         Ok(Self { trust, anchors, policy, valid_ms, waiting: Mutex::default() })
     }
@@ -122,6 +123,7 @@ impl Admission {
             },
             endorsements: &endorsements,
             trust_anchors: &self.anchors,
+            enrolments: &Enrolments::none(),
             now,
         };
         let verified = verify(evidence, &context).map_err(refused)?;

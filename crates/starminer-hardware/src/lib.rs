@@ -14,6 +14,7 @@
 pub mod cert;
 mod check;
 pub mod dcap;
+pub mod endorsements;
 pub mod event_log;
 pub mod ima;
 pub mod inspect;

@@ -10,8 +10,9 @@ use std::fmt;
 
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
-    Attempt, AttestationResult, Challenge, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected,
-    ExpectedPurpose, NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
+    Attempt, AttestationResult, Challenge, Context, Decision, Digest, Endorsements, Enrolments, Evidence, Expect,
+    Expected, ExpectedPurpose, NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise,
+    verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement, VerifiedEnvelopes};
@@ -997,7 +998,16 @@ fn own_and_spec_anchors(trust: Option<&NetworkTrust>, spec: &TaskSpec) -> TrustA
 fn verify_at(bytes: &[u8], expected: &Expected, anchors: &TrustAnchors, now: UnixTime) -> Result<Verified, Refusal> {
     let evidence = Evidence::parse(bytes).map_err(Refusal::from)?;
     let endorsements = Endorsements::none();
-    verify(evidence, &Context { expected: expected.clone(), endorsements: &endorsements, trust_anchors: anchors, now })
+    verify(
+        evidence,
+        &Context {
+            expected: expected.clone(),
+            endorsements: &endorsements,
+            trust_anchors: anchors,
+            enrolments: &Enrolments::none(),
+            now,
+        },
+    )
 }
 
 /// When the challenge was issued, on the log's clock: as long before the release was logged as, by the releaser's clock, the decision came

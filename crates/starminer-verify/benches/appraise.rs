@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
-use starminer_verify::{Context, Decision, Digest, Endorsements, Evidence, appraise, verify};
+use starminer_verify::{Context, Decision, Digest, Endorsements, Enrolments, Evidence, appraise, verify};
 
 use fixture::{Key, NOW, Node, Verifier};
 
@@ -41,6 +41,7 @@ fn main() {
         expected: verifier.expected.clone(),
         endorsements: &endorsements,
         trust_anchors: &verifier.anchors,
+        enrolments: &Enrolments::none(),
         now: NOW,
     };
     let key = Key::new(9);

@@ -10,36 +10,16 @@ use crate::ar4si::{TrustClaim, TrustStatus, TrustVector};
 use crate::binding::{Binding, Purpose};
 use crate::check::{Check, Verdict, Weight};
 use crate::evidence::EvidenceKind;
+use crate::judge::{DeviceVerdicts, Question, TpmPlace, co_enrolled_check, judge_device, judge_more, judge_tpm};
 use crate::policy::Policy;
 use crate::posture::{Measure, Posture, PostureItem, PostureState};
 use crate::reference::ReferenceValues;
 use crate::refusal::{Party, Refusal};
-use crate::software_tee::{DebugMode, MemoryEncryption, SoftwareTeeClaims};
+use crate::software_tee::MemoryEncryption;
 use crate::tier::Tier;
 use crate::trust::Provenance;
 use crate::types::{Digest, UnixTime};
-use crate::verify::{DeviceClaims, Verified};
-
-/// What is common to every CPU TEE, whatever its maker: what the tier `confidential` is made of.
-struct CpuTee<'a> {
-    kind: EvidenceKind,
-    measurement: &'a [u8],
-    debug: DebugMode,
-    memory_encryption: MemoryEncryption,
-    tcb_version: u64,
-}
-
-impl SoftwareTeeClaims {
-    fn as_cpu_tee(&self) -> CpuTee<'_> {
-        CpuTee {
-            kind: EvidenceKind::SoftwareTee,
-            measurement: self.measurement.as_bytes(),
-            debug: self.debug,
-            memory_encryption: self.memory_encryption,
-            tcb_version: self.tcb_version,
-        }
-    }
-}
+use crate::verify::Verified;
 
 /// What comes of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,26 +128,42 @@ impl AttestationResult {
 
 /// Judges verified evidence by reference values and a policy.
 pub fn appraise(verified: &Verified, reference_values: &ReferenceValues, policy: &Policy) -> AttestationResult {
-    let DeviceClaims::SoftwareTee(claims) = &verified.device;
-    let device = claims.as_cpu_tee();
+    let question = Question { verified, reference_values, policy, hardware: &policy.hardware() };
+    let device = judge_device(&question);
+    let beside = verified.tpm_beside.as_deref().map(|claims| judge_tpm(&question, claims, TpmPlace::BesideTee));
+    let co_enrolled = co_enrolled_check(&question);
+    let more = judge_more(&question);
 
+    let mut roots = vec![device.root.verdict];
     let mut checks = verified.checks.clone();
-    let root = root_check(&verified.provenance, policy);
-    let debug = debug_check(&device, policy);
-    let memory = memory_check(&device, policy);
-    let tcb = tcb_check(&device, policy);
-    let measurement = measurement_check(&device, reference_values);
-
-    let tier = tier_of(&root, [&debug, &memory, &tcb, &measurement]);
-    let device_verdicts =
-        DeviceVerdicts { root: root.verdict, debug: debug.verdict, tcb: tcb.verdict, measurement: measurement.verdict };
-    checks.extend([root, debug, memory, tcb, measurement, tpm_check(policy), age_check(verified, policy)]);
+    checks.extend([device.root, device.debug, device.memory, device.tcb, device.measurement]);
+    checks.extend(device.rules);
+    let tpm = device.tpm.or_else(|| beside.as_ref().map(|beside| beside.standing));
+    if let Some(beside) = beside {
+        roots.push(beside.root.verdict);
+        checks.push(beside.root);
+        checks.extend(beside.checks);
+    }
+    let joined = co_enrolled.verdict == Verdict::Pass;
+    checks.push(co_enrolled);
+    roots.extend(more.roots.iter().map(|root| root.verdict));
+    checks.extend(more.roots);
+    checks.extend(more.checks);
+    let tier = tier_of(&TierGrounds {
+        roots: &roots,
+        device: device.standing.min(more.cap),
+        tpm,
+        joined,
+        facility: more.facility,
+        side_channels: more.side_channels,
+    });
+    checks.push(age_check(verified, policy));
 
     let minimum = &policy.fields().minimum_posture;
     let posture_from = checks.len();
     posture_checks(&mut checks, verified.posture.sandbox(), &minimum.sandbox);
     posture_checks(&mut checks, verified.posture.host(), &minimum.host);
-    let vector = vector_of(&device, &device_verdicts, &verified.provenance, &checks[posture_from..]);
+    let vector = vector_of(&device.verdicts, &verified.provenance, &checks[posture_from..]);
     checks.push(tier_check(tier, &verified.provenance, policy));
 
     AttestationResult {
@@ -177,7 +173,7 @@ pub fn appraise(verified: &Verified, reference_values: &ReferenceValues, policy:
         endorsements_digest: verified.endorsements_digest,
         reference_values_digest: reference_values.digest(),
         policy_digest: policy.digest(),
-        kind: device.kind,
+        kind: verified.device.kind(),
         tier,
         provenance: verified.provenance,
         vector,
@@ -187,7 +183,7 @@ pub fn appraise(verified: &Verified, reference_values: &ReferenceValues, policy:
 }
 
 /// A check that decides for itself how it came out.
-fn check(
+pub(crate) fn check(
     name: &'static str,
     verdict: Verdict,
     weight: Weight,
@@ -198,7 +194,7 @@ fn check(
 }
 
 /// Simulated evidence counts only where the policy names the very root in which its chain ended.
-fn root_check(provenance: &Provenance, policy: &Policy) -> Check {
+pub(crate) fn root_check(name: &'static str, provenance: &Provenance, policy: &Policy) -> Check {
     let remedy = "use a node with hardware evidence; or name this root under accepted_simulated_roots in the policy, \
                   which accepts a simulation";
     let (verdict, reason) = match provenance {
@@ -210,60 +206,12 @@ fn root_check(provenance: &Provenance, policy: &Policy) -> Check {
             (Verdict::Fail, format!("SIMULATED: the chain ends in {root}, which the policy does not name"))
         }
     };
-    check("device.root", verdict, Weight::Required, reason, (Party::Node, remedy))
+    check(name, verdict, Weight::Required, reason, (Party::Node, remedy))
 }
 
 /// What the tier `confidential` is made of refuses by itself only where that tier is asked for.
-fn weight_of_confidentiality(policy: &Policy) -> Weight {
+pub(crate) fn weight_of_confidentiality(policy: &Policy) -> Weight {
     if policy.fields().minimum_tier >= Tier::Confidential { Weight::Required } else { Weight::Informative }
-}
-
-fn debug_check(device: &CpuTee<'_>, policy: &Policy) -> Check {
-    let (verdict, reason) = match device.debug {
-        DebugMode::Off => (Verdict::Pass, "debug is off"),
-        DebugMode::On => (Verdict::Fail, "debug is on: the operator can look inside"),
-    };
-    let remedy = (Party::Node, "start the enclave with debug off");
-    check("device.debug-off", verdict, weight_of_confidentiality(policy), reason, remedy)
-}
-
-fn memory_check(device: &CpuTee<'_>, policy: &Policy) -> Check {
-    let (verdict, reason) = match device.memory_encryption {
-        MemoryEncryption::Claimed => (Verdict::Pass, "the device claims memory encryption"),
-        MemoryEncryption::NotClaimed => (Verdict::Fail, "the device does not claim memory encryption"),
-    };
-    let remedy = (Party::Node, "use a TEE that encrypts memory");
-    check("device.memory-encrypted", verdict, weight_of_confidentiality(policy), reason, remedy)
-}
-
-fn tcb_check(device: &CpuTee<'_>, policy: &Policy) -> Check {
-    let floor = policy.minimum_tcb(device.kind);
-    let verdict = if device.tcb_version >= floor { Verdict::Pass } else { Verdict::Fail };
-    let reason = format!("trusted base version {}, floor {floor}", device.tcb_version);
-    let remedy = (Party::Node, "update the device's firmware and have it certified again");
-    check("device.tcb", verdict, Weight::Required, reason, remedy)
-}
-
-fn measurement_check(device: &CpuTee<'_>, reference_values: &ReferenceValues) -> Check {
-    let name = "device.measurement";
-    let required = Weight::Required;
-    if !reference_values.is_set_for(device.kind) {
-        let reason = format!("no reference value is set for {}", device.kind);
-        let remedy = (Party::Verifier, "set reference values for this kind; an unset one denies");
-        return check(name, Verdict::NotChecked, required, reason, remedy);
-    }
-    let remedy = (Party::Node, "run a released agent, or have the verifier pin this one");
-    match reference_values.find(device.kind, device.measurement) {
-        Some(value) => check(name, Verdict::Pass, required, format!("the agent is {}", value.name), remedy),
-        None => check(name, Verdict::Fail, required, "the agent matches no reference value", remedy),
-    }
-}
-
-/// No TPM can take part yet; the tier `hardened` stays out of reach and the result says why.
-fn tpm_check(policy: &Policy) -> Check {
-    let weight = if policy.fields().minimum_tier >= Tier::Hardened { Weight::Required } else { Weight::Informative };
-    let remedy = (Party::Node, "enrol the host's TPM together with its TEE");
-    check("tpm.co-enrolled", Verdict::NotChecked, weight, "no TPM evidence was given", remedy)
 }
 
 /// Age counts from the challenge. Closing evidence has none to speak of: it is bound to its report, which names the grant and
@@ -322,63 +270,68 @@ fn tier_check(tier: Tier, provenance: &Provenance, policy: &Policy) -> Check {
     check("policy.minimum-tier", verdict, Weight::Required, reason, remedy)
 }
 
-/// A chain under an accepted root identifies a device; everything else together makes it confidential. `measured` and
-/// `hardened` need a TPM, which no evidence of today carries.
-fn tier_of(root: &Check, of_confidentiality: [&Check; 4]) -> Tier {
-    if root.verdict != Verdict::Pass {
+/// What a tier follows from.
+struct TierGrounds<'a> {
+    /// Every root of every part.
+    roots: &'a [Verdict],
+    /// What the CPU TEE reaches by itself; of a TPM alone, what that reaches.
+    device: Tier,
+    /// What the TPM reaches, alone or beside a CPU TEE.
+    tpm: Option<Tier>,
+    /// Whether TPM and chip were enrolled together.
+    joined: bool,
+    facility: Verdict,
+    side_channels: Verdict,
+}
+
+/// One root that is not accepted undoes all. A confidential device is hardened by a measured TPM that it was enrolled with, its side-channel
+/// posture, and its facility.
+fn tier_of(grounds: &TierGrounds<'_>) -> Tier {
+    if grounds.roots.iter().any(|root| *root != Verdict::Pass) {
         return Tier::None;
     }
-    if of_confidentiality.iter().all(|check| check.verdict == Verdict::Pass) {
-        Tier::Confidential
-    } else {
-        Tier::Identified
-    }
+    let hardened = grounds.device == Tier::Hardened
+        && grounds.tpm == Some(Tier::Measured)
+        && grounds.joined
+        && [grounds.facility, grounds.side_channels].iter().all(|verdict| *verdict == Verdict::Pass);
+    if hardened { Tier::Hardened } else { grounds.device.min(Tier::Confidential) }
 }
 
-struct DeviceVerdicts {
-    root: Verdict,
-    debug: Verdict,
-    tcb: Verdict,
-    measurement: Verdict,
-}
-
-fn vector_of(
-    device: &CpuTee<'_>,
-    verdicts: &DeviceVerdicts,
-    provenance: &Provenance,
-    posture_checks: &[Check],
-) -> TrustVector {
+fn vector_of(device: &DeviceVerdicts, provenance: &Provenance, posture_checks: &[Check]) -> TrustVector {
     let required = || posture_checks.iter().filter(|check| check.weight == Weight::Required);
-    let configuration = if verdicts.debug != Verdict::Pass {
+    let debug = device.debug.is_some_and(|debug| debug != Verdict::Pass);
+    let unsafe_set_up = device.tcb == Verdict::Fail || device.rules == Verdict::Fail;
+    let configuration = if debug {
         TrustClaim::CONFIGURATION_UNSUPPORTABLE
-    } else if verdicts.tcb != Verdict::Pass || required().any(|check| check.verdict == Verdict::Fail) {
+    } else if unsafe_set_up || required().any(|check| check.verdict == Verdict::Fail) {
         TrustClaim::CONFIGURATION_UNSAFE
-    } else if required().any(|check| check.verdict == Verdict::NotChecked) {
+    } else if device.rules == Verdict::NotChecked || required().any(|check| check.verdict == Verdict::NotChecked) {
         TrustClaim::CONFIGURATION_UNAVAILABLE
     } else {
         TrustClaim::CONFIGURATION_APPROVED
     };
     // A simulation says nothing about silicon or its memory, whatever its report claims.
     let (hardware, runtime_opaque) = match provenance {
-        Provenance::Simulated { .. } if verdicts.root == Verdict::Pass => (TrustClaim::NO_CLAIM, TrustClaim::NO_CLAIM),
+        Provenance::Simulated { .. } if device.root == Verdict::Pass => (TrustClaim::NO_CLAIM, TrustClaim::NO_CLAIM),
         Provenance::Simulated { .. } => (TrustClaim::HARDWARE_UNRECOGNIZED, TrustClaim::NO_CLAIM),
         Provenance::Genuine => (
-            if verdicts.tcb == Verdict::Pass { TrustClaim::HARDWARE_GENUINE } else { TrustClaim::HARDWARE_UNSAFE },
-            if device.memory_encryption == MemoryEncryption::Claimed && verdicts.debug == Verdict::Pass {
-                TrustClaim::RUNTIME_ENCRYPTED
-            } else {
-                TrustClaim::RUNTIME_VISIBLE
+            if device.tcb == Verdict::Fail { TrustClaim::HARDWARE_UNSAFE } else { TrustClaim::HARDWARE_GENUINE },
+            match device.memory_encryption {
+                // A TPM shows nothing of the memory that its host works in.
+                None => TrustClaim::NO_CLAIM,
+                Some(MemoryEncryption::Claimed) if !debug => TrustClaim::RUNTIME_ENCRYPTED,
+                Some(MemoryEncryption::Claimed | MemoryEncryption::NotClaimed) => TrustClaim::RUNTIME_VISIBLE,
             },
         ),
     };
     TrustVector {
-        instance_identity: if verdicts.root == Verdict::Pass {
+        instance_identity: if device.root == Verdict::Pass {
             TrustClaim::INSTANCE_RECOGNIZED
         } else {
             TrustClaim::INSTANCE_UNRECOGNIZED
         },
         configuration,
-        executables: match verdicts.measurement {
+        executables: match device.measurement {
             Verdict::Pass => TrustClaim::EXECUTABLES_APPROVED_BOOT,
             Verdict::Fail => TrustClaim::EXECUTABLES_UNRECOGNIZED,
             Verdict::NotChecked => TrustClaim::NO_CLAIM,
@@ -397,7 +350,7 @@ mod tests {
     use crate::trust::SimulatedRootId;
     use crate::types::PublicKey;
 
-    /// No evidence of today is genuine, so this table stands in for it: hardware and runtime-opaque by provenance.
+    /// No test has a maker's key, so that this table stands in for genuine evidence: hardware and runtime-opaque by provenance.
     #[test]
     fn only_a_makers_root_says_something_about_silicon() {
         use Verdict::{Fail, Pass};
@@ -414,15 +367,15 @@ mod tests {
             (simulated, Fail, Pass, Pass, claimed, 97, 0, 2),
         ];
         for (provenance, root, debug, tcb, memory_encryption, hardware, runtime_opaque, configuration) in cases {
-            let device = CpuTee {
-                kind: EvidenceKind::SoftwareTee,
-                measurement: &[],
-                debug: if debug == Pass { DebugMode::Off } else { DebugMode::On },
-                memory_encryption,
-                tcb_version: 1,
+            let device = DeviceVerdicts {
+                root,
+                debug: Some(debug),
+                tcb,
+                measurement: Pass,
+                rules: Pass,
+                memory_encryption: Some(memory_encryption),
             };
-            let verdicts = DeviceVerdicts { root, debug, tcb, measurement: Pass };
-            let vector = vector_of(&device, &verdicts, &provenance, &[]);
+            let vector = vector_of(&device, &provenance, &[]);
             let found = [vector.hardware, vector.runtime_opaque, vector.configuration].map(TrustClaim::value);
             assert_eq!(found, [hardware, runtime_opaque, configuration], "{provenance} {root} {debug} {tcb}");
         }

@@ -122,7 +122,7 @@ impl fmt::Debug for TaskKey {
     }
 }
 
-/// The TPM name of an attestation key; none exists in evidence of today's kinds.
+/// The TPM name of an attestation key: algorithm and hash of its public area.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AkName(Vec<u8>);
 

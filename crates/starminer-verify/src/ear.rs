@@ -1,7 +1,7 @@
 //! An attestation result as an EAR: the EAT claims-set that other RATS tools read.
 //!
 //! Writes only: an EAR that somebody sends is a statement to be signed and checked elsewhere, never a way back to an
-//! [`AttestationResult`]. Unsigned; a caller who sends it puts it into a JWT. Encoding is deterministic: keys sorted, no
+//! [`AttestationResult`]. Unsigned; a caller who sends it has it signed as a JWT ([`AttestationResult::to_jwt`]). Encoding is deterministic: keys sorted, no
 //! white space. Source: draft-ietf-rats-ear-04, section 3; RFC 9711; `specs/policy.md`, section "EAR".
 
 use data_encoding::BASE64URL_NOPAD;

@@ -19,28 +19,105 @@ use crate::types::{Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Public
 
 /// Version of the evidence format.
 pub const EVIDENCE_VERSION: u32 = 1;
-/// Longest evidence, in bytes.
+/// Longest evidence without logs, in bytes.
 pub const MAX_EVIDENCE_BYTES: usize = 64 * 1024;
-/// Most parts (device reports) in one evidence.
+/// Longest evidence with a log among its parts ([`EvidenceKind::is_log`]), in bytes.
+pub const MAX_EVIDENCE_WITH_LOGS_BYTES: usize = 2 * 1024 * 1024;
+/// Most parts (device reports and logs) in one evidence.
 pub const MAX_PARTS: usize = 8;
-/// Longest report of one part, in bytes before base64.
+/// Longest report of one device, in bytes before base64.
 pub const MAX_REPORT_BYTES: usize = 32 * 1024;
+/// Longest event log (`uefi-log`, `cc-log`), in bytes before base64.
+pub const MAX_EVENT_LOG_BYTES: usize = 256 * 1024;
+/// Longest IMA list (`ima-log`), in bytes before base64.
+pub const MAX_IMA_LOG_BYTES: usize = 1024 * 1024;
 
-/// Which device made a part. Each kind has a module that knows its reports.
+/// What a part is: which device made it, or which log it is. Each kind has a module that knows its bytes. The order is that of
+/// parts in evidence and of reference values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvidenceKind {
     /// The simulated TEE of demo and test networks: [`crate::software_tee`].
     SoftwareTee,
+    /// A guest of AMD SEV-SNP: report and certificates ([`crate::parts::SevSnpPart`]).
+    SevSnp,
+    /// A trust domain of Intel TDX: its quote.
+    Tdx,
+    /// An enclave of Intel SGX: its quote.
+    Sgx,
+    /// A TPM 2.0: quote, attestation key, PCR values, certificates of the endorsement key ([`crate::parts::TpmPart`]).
+    Tpm,
+    /// The log of what UEFI firmware measured into the TPM.
+    UefiLog,
+    /// The log of what firmware measured into a trust domain's registers (`CCEL`).
+    CcLog,
+    /// The list of what the kernel measured into the TPM (IMA).
+    ImaLog,
+    /// One confidential-computing GPU of NVIDIA: report and certificates ([`crate::parts::GpuPart`]).
+    NvidiaGpu,
 }
 
 impl EvidenceKind {
+    /// All kinds, in their order.
+    pub const ALL: [Self; 9] = [
+        Self::SoftwareTee,
+        Self::SevSnp,
+        Self::Tdx,
+        Self::Sgx,
+        Self::Tpm,
+        Self::UefiLog,
+        Self::CcLog,
+        Self::ImaLog,
+        Self::NvidiaGpu,
+    ];
+
     /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Self::SoftwareTee => "software-tee",
+            Self::SevSnp => "sev-snp",
+            Self::Tdx => "tdx",
+            Self::Sgx => "sgx",
+            Self::Tpm => "tpm",
+            Self::UefiLog => "uefi-log",
+            Self::CcLog => "cc-log",
+            Self::ImaLog => "ima-log",
+            Self::NvidiaGpu => "nvidia-gpu",
         }
     }
+
+    /// Whether it runs agents in memory of their own: at most one such part is in evidence.
+    pub const fn is_cpu_tee(self) -> bool {
+        matches!(self, Self::SoftwareTee | Self::SevSnp | Self::Tdx | Self::Sgx)
+    }
+
+    /// Whether it is a log, which nobody signs and which has to lead to registers that somebody does.
+    pub const fn is_log(self) -> bool {
+        matches!(self, Self::UefiLog | Self::CcLog | Self::ImaLog)
+    }
+
+    /// Length of the measurement that reference values of this kind hold; `None` where there are no such values.
+    pub const fn measurement_bytes(self) -> Option<usize> {
+        match self {
+            Self::SoftwareTee | Self::Sgx | Self::Tpm | Self::ImaLog => Some(32),
+            Self::SevSnp => Some(48),
+            Self::Tdx => Some(5 * 48),
+            Self::UefiLog | Self::CcLog | Self::NvidiaGpu => None,
+        }
+    }
+
+    const fn max_report_bytes(self) -> usize {
+        match self {
+            Self::UefiLog | Self::CcLog => MAX_EVENT_LOG_BYTES,
+            Self::ImaLog => MAX_IMA_LOG_BYTES,
+            Self::SoftwareTee | Self::SevSnp | Self::Tdx | Self::Sgx | Self::Tpm | Self::NvidiaGpu => MAX_REPORT_BYTES,
+        }
+    }
+}
+
+/// Longest evidence with parts of these kinds.
+fn max_evidence_bytes(mut kinds: impl Iterator<Item = EvidenceKind>) -> usize {
+    if kinds.any(EvidenceKind::is_log) { MAX_EVIDENCE_WITH_LOGS_BYTES } else { MAX_EVIDENCE_BYTES }
 }
 
 impl fmt::Display for EvidenceKind {
@@ -77,11 +154,13 @@ impl fmt::Debug for Evidence {
 /// Bytes are not evidence. Nothing of the bytes is repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ParseEvidenceError {
-    /// Longer than [`MAX_EVIDENCE_BYTES`].
-    #[error("evidence of {found_bytes} bytes; at most {MAX_EVIDENCE_BYTES} are read")]
+    /// Longer than [`MAX_EVIDENCE_BYTES`], or with logs than [`MAX_EVIDENCE_WITH_LOGS_BYTES`].
+    #[error("evidence of {found_bytes} bytes; at most {max_bytes} are read")]
     TooLong {
         /// Bytes that were given.
         found_bytes: usize,
+        /// The bound that they exceed.
+        max_bytes: usize,
     },
     /// Not JSON of the documented shape: an unknown, missing or repeated field, a wrong type, a malformed value.
     #[error("evidence is not in the documented form, at byte {at_column}")]
@@ -104,9 +183,12 @@ pub enum ParseEvidenceError {
     /// No parts, or more than [`MAX_PARTS`].
     #[error("evidence carries 1 to {MAX_PARTS} parts")]
     PartCount,
-    /// A report is empty or longer than [`MAX_REPORT_BYTES`].
-    #[error("a report of 1 to {MAX_REPORT_BYTES} bytes was expected")]
-    ReportSize,
+    /// A report is empty or longer than its kind may be.
+    #[error("a {kind} part of 1 to {} bytes was expected", kind.max_report_bytes())]
+    ReportSize {
+        /// The kind of the part.
+        kind: EvidenceKind,
+    },
 }
 
 impl ParseEvidenceError {
@@ -120,7 +202,7 @@ impl ParseEvidenceError {
             Self::Shape(_) => "evidence.binding-shape",
             Self::PathTooLong => "evidence.path-too-long",
             Self::PartCount => "evidence.part-count",
-            Self::ReportSize => "evidence.report-size",
+            Self::ReportSize { .. } => "evidence.report-size",
         }
     }
 }
@@ -133,13 +215,19 @@ impl From<ParseEvidenceError> for Refusal {
 }
 
 impl Evidence {
-    /// Reads evidence. Accepts at most [`MAX_EVIDENCE_BYTES`], no unknown field, no second encoding.
+    /// Reads evidence. Accepts at most [`MAX_EVIDENCE_BYTES`] ([`MAX_EVIDENCE_WITH_LOGS_BYTES`] where a part is a log), no
+    /// unknown field, no second encoding.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseEvidenceError> {
-        if bytes.len() > MAX_EVIDENCE_BYTES {
-            return Err(ParseEvidenceError::TooLong { found_bytes: bytes.len() });
-        }
+        let within = |max_bytes| match bytes.len() {
+            found_bytes if found_bytes > max_bytes => Err(ParseEvidenceError::TooLong { found_bytes, max_bytes }),
+            _ => Ok(()),
+        };
+        within(MAX_EVIDENCE_WITH_LOGS_BYTES)?;
         let malformed = |at_column| ParseEvidenceError::Malformed { at_column };
-        let wire: WireEvidence<'_> = serde_json::from_slice(bytes).map_err(|e| malformed(e.column()))?;
+        // Without a log that can be read, the shorter bound holds whatever else there may be in the bytes.
+        let wire: WireEvidence<'_> = serde_json::from_slice(bytes)
+            .map_err(|error| within(MAX_EVIDENCE_BYTES).err().unwrap_or_else(|| malformed(error.column())))?;
+        within(max_evidence_bytes(wire.parts.iter().map(|part| part.kind)))?;
         if wire.version != EVIDENCE_VERSION || wire.binding.version != BINDING_VERSION {
             return Err(ParseEvidenceError::Version);
         }
@@ -150,7 +238,7 @@ impl Evidence {
             return Err(ParseEvidenceError::PartCount);
         }
         // One encoding: writing what was read must give the same bytes.
-        if encode_wire(&wire).as_deref() != Some(bytes) {
+        if !is_encoding_of(&wire, bytes) {
             return Err(ParseEvidenceError::NotCanonical);
         }
         let parts = wire.parts.iter().map(WirePart::read).collect::<Result<_, _>>()?;
@@ -196,7 +284,8 @@ pub enum BuildEvidenceError {
     /// No parts, or more than [`MAX_PARTS`].
     #[error("evidence carries 1 to {MAX_PARTS} parts")]
     PartCount,
-    /// A report is empty or longer than [`MAX_REPORT_BYTES`], or all together exceed [`MAX_EVIDENCE_BYTES`].
+    /// A report is empty or longer than its kind may be, or all together exceed [`MAX_EVIDENCE_BYTES`] (with logs
+    /// [`MAX_EVIDENCE_WITH_LOGS_BYTES`]).
     #[error("the reports do not fit into evidence")]
     ReportSize,
 }
@@ -235,7 +324,7 @@ impl EvidenceBuilder {
         if self.parts.is_empty() || self.parts.len() > MAX_PARTS {
             return Err(BuildEvidenceError::PartCount);
         }
-        if self.parts.iter().any(|p| p.report.is_empty() || p.report.len() > MAX_REPORT_BYTES) {
+        if self.parts.iter().any(|p| p.report.is_empty() || p.report.len() > p.kind.max_report_bytes()) {
             return Err(BuildEvidenceError::ReportSize);
         }
         let wire = WireEvidence {
@@ -249,7 +338,8 @@ impl EvidenceBuilder {
                 .map(|p| WirePart { kind: p.kind, report: BASE64.encode(&p.report).into() })
                 .collect(),
         };
-        encode_wire(&wire).filter(|bytes| bytes.len() <= MAX_EVIDENCE_BYTES).ok_or(BuildEvidenceError::ReportSize)
+        let max_bytes = max_evidence_bytes(self.parts.iter().map(|part| part.kind));
+        encode_wire(&wire).filter(|bytes| bytes.len() <= max_bytes).ok_or(BuildEvidenceError::ReportSize)
     }
 }
 
@@ -346,6 +436,22 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
     Option::deserialize(deserializer)
 }
 
+/// Whether writing this gives exactly these bytes. Nothing is kept of what is written, however long it is.
+fn is_encoding_of(wire: &WireEvidence<'_>, bytes: &[u8]) -> bool {
+    struct Compare<'a>(&'a [u8]);
+    impl std::io::Write for Compare<'_> {
+        fn write(&mut self, written: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.strip_prefix(written).ok_or(std::io::ErrorKind::InvalidData)?;
+            Ok(written.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut compare = Compare(bytes);
+    serde_json::to_writer(&mut compare, wire).is_ok() && compare.0.is_empty()
+}
+
 /// `None` cannot happen with these types; a verifier answers it with a refusal rather than a panic all the same.
 fn encode_wire(wire: &WireEvidence<'_>) -> Option<Vec<u8>> {
     serde_json::to_vec(wire).ok()
@@ -423,8 +529,8 @@ impl WirePart<'_> {
     fn read(&self) -> Result<Part, ParseEvidenceError> {
         let report =
             BASE64.decode(self.report.as_bytes()).map_err(|_| ParseEvidenceError::Malformed { at_column: 0 })?;
-        if report.is_empty() || report.len() > MAX_REPORT_BYTES {
-            return Err(ParseEvidenceError::ReportSize);
+        if report.is_empty() || report.len() > self.kind.max_report_bytes() {
+            return Err(ParseEvidenceError::ReportSize { kind: self.kind });
         }
         Ok(Part { kind: self.kind, report })
     }

@@ -4,6 +4,7 @@
 //! spelling is a bug here, and these functions are not called with anything but a fuzzer's bytes.
 
 use crate::evidence::Evidence;
+use crate::parts::{GpuPart, SevSnpPart, TpmPart};
 use crate::policy::Policy;
 use crate::posture::Posture;
 use crate::reference::ReferenceValues;
@@ -18,6 +19,15 @@ pub fn evidence(data: &[u8]) {
         assert_eq!(evidence.size_bytes(), data.len());
         assert!(evidence.binding.check_shape().is_ok());
     }
+}
+
+/// The parts that are made of fields; what reads writes back the same. Says how many kinds read it.
+pub fn parts(data: &[u8]) -> usize {
+    let sev_snp = SevSnpPart::parse(data).map(|part| part.encode());
+    let tpm = TpmPart::parse(data).map(|part| part.encode());
+    let gpu = GpuPart::parse(data).map(|part| part.encode());
+    let read = [sev_snp, tpm, gpu].into_iter().flatten();
+    read.inspect(|encoded| assert_eq!(encoded, data, "a second encoding")).count()
 }
 
 /// A software TEE's report, with the root, boot and report data that it names itself, so that the fuzzer gets past the

@@ -25,13 +25,20 @@ mod batch;
 mod binding;
 mod check;
 mod ear;
+mod endorsements;
+mod enrolment;
 mod evidence;
 #[doc(hidden)]
 pub mod fuzz;
+mod hardware_policy;
+mod judge;
+mod jwt;
+pub mod parts;
 mod policy;
 mod posture;
 mod reference;
 mod refusal;
+mod selection;
 pub mod software_tee;
 mod tier;
 mod trust;
@@ -47,10 +54,19 @@ pub use binding::{
 };
 pub use check::{Check, Verdict, Weight};
 pub use ear::{APPRAISAL_PROFILE, EAR_PROFILE};
+pub use endorsements::{EndorsementKind, Endorsements, EndorsementsError, MAX_ENDORSEMENTS, MAX_ENDORSEMENTS_BYTES};
+pub use enrolment::{Enrolment, Enrolments, FacilityCredential, chip_digest};
 pub use evidence::{
-    BuildEvidenceError, EVIDENCE_VERSION, Evidence, EvidenceBuilder, EvidenceKind, MAX_EVIDENCE_BYTES, MAX_PARTS,
-    MAX_REPORT_BYTES, ParseEvidenceError,
+    BuildEvidenceError, EVIDENCE_VERSION, Evidence, EvidenceBuilder, EvidenceKind, MAX_EVENT_LOG_BYTES,
+    MAX_EVIDENCE_BYTES, MAX_EVIDENCE_WITH_LOGS_BYTES, MAX_IMA_LOG_BYTES, MAX_PARTS, MAX_REPORT_BYTES,
+    ParseEvidenceError,
 };
+pub use hardware_policy::{
+    ChipRules, FacilityRule, GpuRules, HardwarePolicy, IntelRules, MAX_DENIED_CHIPS, Requirement, SevSnpRules,
+    SgxRules, TdxRules, TpmRules,
+};
+pub use jwt::{jwks, key_id};
+pub use parts::pcr_measurement;
 pub use policy::{
     MAX_EVIDENCE_AGE_MS, MAX_POLICY_BYTES, MinimumPosture, MinimumTcb, OperatorMayReadMemory, POLICY_VERSION, Policy,
     PolicyError, PolicyFields,
@@ -64,10 +80,9 @@ pub use reference::{
     ReferenceValue, ReferenceValues, ReferenceValuesError,
 };
 pub use refusal::{MAX_CHECK_BYTES, MAX_REASON_BYTES, MAX_REMEDY_BYTES, Party, Refusal, RefusalFormError};
+pub use selection::Selection;
 pub use tier::Tier;
-pub use trust::{
-    Endorsements, MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors,
-};
+pub use trust::{MAX_SIMULATED_ROOTS, ParseRootError, Provenance, SimulatedRootId, TooManyRoots, TrustAnchors};
 pub use types::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, ParseIdError, PublicKey, TaggedHasher, TaskId, UnixTime,
     tagged_hash,

@@ -5,10 +5,12 @@
 //! evidence only under roots that it names. It does not say how a check is made: that is [`crate::appraise`].
 //! Source: `specs/policy.md`, section "Policy".
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::evidence::EvidenceKind;
+use crate::hardware_policy::{HardwarePolicy, MAX_DENIED_CHIPS, sorted};
 use crate::posture::{HostMeasure, SandboxMeasure};
 use crate::refusal::{Party, Refusal};
 use crate::tier::Tier;
@@ -68,6 +70,9 @@ pub struct PolicyFields {
     pub minimum_tcb: MinimumTcb,
     /// Posture that has to be in force.
     pub minimum_posture: MinimumPosture,
+    /// What is demanded of hardware; where it is left out, [`HardwarePolicy::strict`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Box<HardwarePolicy>>,
 }
 
 /// A policy that is consistent and in its one form. Reads and writes as [`PolicyFields`].
@@ -102,6 +107,9 @@ pub enum PolicyError {
     /// More than [`MAX_SIMULATED_ROOTS`] roots.
     #[error("at most {MAX_SIMULATED_ROOTS} simulated roots can be named")]
     TooManyRoots,
+    /// More than [`MAX_DENIED_CHIPS`] chips.
+    #[error("at most {MAX_DENIED_CHIPS} chips can be denied")]
+    TooManyChips,
 }
 
 impl PolicyError {
@@ -115,6 +123,7 @@ impl PolicyError {
             Self::Age => "policy.age",
             Self::Twice { .. } => "policy.twice",
             Self::TooManyRoots => "policy.too-many-roots",
+            Self::TooManyChips => "policy.too-many-chips",
         }
     }
 }
@@ -123,14 +132,6 @@ impl From<PolicyError> for Refusal {
     fn from(error: PolicyError) -> Self {
         Self::new(Party::Requester, error.code(), error.to_string(), "write the policy as specs/policy.md says")
     }
-}
-
-fn sorted<T: Ord>(list: &mut [T], name: &'static str) -> Result<(), PolicyError> {
-    list.sort_unstable();
-    if list.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(PolicyError::Twice { list: name });
-    }
-    Ok(())
 }
 
 impl Policy {
@@ -153,6 +154,9 @@ impl Policy {
         sorted(&mut fields.accepted_simulated_roots, "accepted_simulated_roots")?;
         sorted(&mut fields.minimum_posture.sandbox, "minimum_posture.sandbox")?;
         sorted(&mut fields.minimum_posture.host, "minimum_posture.host")?;
+        if let Some(hardware) = &mut fields.hardware {
+            hardware.normalise()?;
+        }
         Ok(Self(fields))
     }
 
@@ -187,6 +191,7 @@ impl Policy {
                 ],
                 host: Vec::new(),
             },
+            hardware: None,
         })
     }
 
@@ -205,10 +210,11 @@ impl Policy {
         tagged_hash("policy", &[&self.to_json()])
     }
 
-    /// The floor for one kind.
-    pub const fn minimum_tcb(&self, kind: EvidenceKind) -> u64 {
-        match kind {
-            EvidenceKind::SoftwareTee => self.0.minimum_tcb.software_tee,
+    /// What is demanded of hardware, written or by default.
+    pub fn hardware(&self) -> Cow<'_, HardwarePolicy> {
+        match &self.0.hardware {
+            Some(written) => Cow::Borrowed(written.as_ref()),
+            None => Cow::Owned(HardwarePolicy::strict()),
         }
     }
 

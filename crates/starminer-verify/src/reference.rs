@@ -23,14 +23,16 @@ pub const MAX_REFERENCE_NAME_BYTES: usize = 64;
 /// Longest reference values in JSON, in bytes.
 pub const MAX_REFERENCE_VALUES_BYTES: usize = 512 * 1024;
 
-/// A measurement as a device reports it; its length belongs to the kind (32 bytes for a software TEE).
+/// A measurement as a device reports it; its length belongs to the kind ([`EvidenceKind::measurement_bytes`]): for a software TEE and SGX
+/// the 32 bytes of the program, for SEV-SNP the launch digest (48), for TDX MRTD and RTMR 0 to 3 (240), for a TPM the digest over the
+/// selected PCRs ([`crate::pcr_measurement`], 32), for an IMA list the SHA-256 of the agent's executable file.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Measurement(Vec<u8>);
 
 impl Measurement {
     /// Longest measurement of any kind, in bytes.
-    pub const MAX_LEN: usize = 64;
+    pub const MAX_LEN: usize = 240;
 
     /// Takes 1 to [`Self::MAX_LEN`] bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -145,10 +147,7 @@ impl ReferenceValues {
             if !name_fits {
                 return Err(ReferenceValuesError::Name);
             }
-            let length = match value.kind {
-                EvidenceKind::SoftwareTee => Digest::LEN,
-            };
-            if value.measurement.as_bytes().len() != length {
+            if Some(value.measurement.as_bytes().len()) != value.kind.measurement_bytes() {
                 return Err(ReferenceValuesError::Measurement);
             }
         }
@@ -176,6 +175,11 @@ impl ReferenceValues {
     /// Whether any value is set for a kind.
     pub fn is_set_for(&self, kind: EvidenceKind) -> bool {
         self.0.iter().any(|value| value.kind == kind)
+    }
+
+    /// The measurements of a kind.
+    pub(crate) fn of_kind(&self, kind: EvidenceKind) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |value| value.kind == kind).map(|value| value.measurement.as_bytes())
     }
 
     /// The value with this measurement.

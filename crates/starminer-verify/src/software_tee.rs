@@ -276,7 +276,7 @@ pub(crate) fn verify_report(
     })
 }
 
-fn unknown_root(root: &SimulatedRootId) -> Refusal {
+pub(crate) fn unknown_root(root: &SimulatedRootId) -> Refusal {
     Refusal::new(
         Party::Node,
         "evidence.root-unknown",

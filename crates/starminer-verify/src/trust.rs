@@ -1,7 +1,8 @@
 //! Where trust starts: makers' roots, which are compiled in, and simulated roots, which somebody has to name.
 //!
 //! Provenance follows from the root that a chain ended in and from nothing else: what evidence says of itself plays no
-//! part. No maker's root is compiled in yet, because no hardware kind is; there is no way to add one at run time.
+//! part. Makers' roots are those of `starminer-hardware`; there is no way to add one at run time. Of hardware kinds, a simulated root is
+//! named by the SHA-256 of its certificate, which comes with the evidence or the endorsements and counts only if it is named.
 //! Source: DESIGN.md "Evidence and appraisal", provenance; `specs/evidence.md`, section "Trust".
 
 use std::collections::BTreeSet;
@@ -11,24 +12,52 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::evidence::EvidenceKind;
-use crate::types::{Digest, ParseIdError, PublicKey, tagged_hash};
+use crate::types::{Digest, ParseIdError, PublicKey};
 
 /// Most simulated roots that a trust file or a policy names.
 pub const MAX_SIMULATED_ROOTS: usize = 16;
 
-/// A root that vouches for no silicon. Text form: the evidence kind, a colon, and the root in hexadecimal.
+/// A root that vouches for no silicon. Text form: what it would be the root of, a colon, and the root in hexadecimal. A root of
+/// one sort vouches for nothing of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SimulatedRootId {
-    /// The Ed25519 key by which a network certifies its software TEEs.
+    /// `software-tee`: the Ed25519 key by which a network certifies its software TEEs.
     SoftwareTee(PublicKey),
+    /// `sev-snp`: SHA-256 of a certificate in the place of AMD's ARK.
+    SevSnp(Digest),
+    /// `intel`: SHA-256 of a certificate in the place of Intel's SGX root, for SGX and TDX.
+    Intel(Digest),
+    /// `tpm`: SHA-256 of a certificate in the place of a TPM maker's root; of swtpm's authority, say.
+    Tpm(Digest),
+    /// `nvidia`: SHA-256 of a certificate in the place of NVIDIA's root of devices.
+    Nvidia(Digest),
+    /// `nvidia-rim`: SHA-256 of a certificate in the place of NVIDIA's root of manifests.
+    NvidiaRim(Digest),
+}
+
+impl SimulatedRootId {
+    /// What stands before the colon.
+    pub const fn sort(&self) -> &'static str {
+        match self {
+            Self::SoftwareTee(_) => "software-tee",
+            Self::SevSnp(_) => "sev-snp",
+            Self::Intel(_) => "intel",
+            Self::Tpm(_) => "tpm",
+            Self::Nvidia(_) => "nvidia",
+            Self::NvidiaRim(_) => "nvidia-rim",
+        }
+    }
 }
 
 impl fmt::Display for SimulatedRootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sort = self.sort();
         match self {
-            Self::SoftwareTee(key) => write!(f, "{}:{key}", EvidenceKind::SoftwareTee),
+            Self::SoftwareTee(key) => write!(f, "{sort}:{key}"),
+            Self::SevSnp(root) | Self::Intel(root) | Self::Tpm(root) | Self::Nvidia(root) | Self::NvidiaRim(root) => {
+                write!(f, "{sort}:{root}")
+            }
         }
     }
 }
@@ -37,7 +66,7 @@ impl fmt::Display for SimulatedRootId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ParseRootError {
     /// No known kind before the colon.
-    #[error("a simulated root is written as software-tee:<hex>")]
+    #[error("a simulated root is written as software-tee:<hex>, sev-snp:, intel:, tpm:, nvidia: or nvidia-rim:<hex>")]
     Kind,
     /// What follows the colon is not a root of that kind.
     #[error("the root after the colon: {0}")]
@@ -48,11 +77,17 @@ impl FromStr for SimulatedRootId {
     type Err = ParseRootError;
 
     fn from_str(text: &str) -> Result<Self, ParseRootError> {
-        let (kind, root) = text.split_once(':').ok_or(ParseRootError::Kind)?;
-        if kind != EvidenceKind::SoftwareTee.name() {
-            return Err(ParseRootError::Kind);
+        let (sort, root) = text.split_once(':').ok_or(ParseRootError::Kind)?;
+        let certificate = |of: fn(Digest) -> Self| root.parse().map(of).map_err(ParseRootError::Root);
+        match sort {
+            "software-tee" => root.parse().map(Self::SoftwareTee).map_err(ParseRootError::Root),
+            "sev-snp" => certificate(Self::SevSnp),
+            "intel" => certificate(Self::Intel),
+            "tpm" => certificate(Self::Tpm),
+            "nvidia" => certificate(Self::Nvidia),
+            "nvidia-rim" => certificate(Self::NvidiaRim),
+            _ => Err(ParseRootError::Kind),
         }
-        root.parse().map(Self::SoftwareTee).map_err(ParseRootError::Root)
     }
 }
 
@@ -113,7 +148,7 @@ pub struct TrustAnchors {
 pub struct TooManyRoots;
 
 impl TrustAnchors {
-    /// The makers' roots that are compiled in, and no simulated one. Today that is no root at all: every chain is refused.
+    /// The makers' roots that are compiled in, and no simulated one.
     pub const fn makers() -> Self {
         Self { simulated: BTreeSet::new() }
     }
@@ -141,24 +176,5 @@ impl TrustAnchors {
     /// The simulated roots that were named.
     pub fn simulated_roots(&self) -> impl Iterator<Item = &SimulatedRootId> {
         self.simulated.iter()
-    }
-}
-
-/// What makers publish about their devices: certificates, revocation lists, TCB data. Given by the caller, never fetched.
-/// No kind of today needs any; hardware kinds add theirs here, and a missing one is a refusal that names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endorsements {
-    _private: (),
-}
-
-impl Endorsements {
-    /// No endorsements.
-    pub const fn none() -> Self {
-        Self { _private: () }
-    }
-
-    /// The tagged hash `"starminer/endorsements/v1"` of the snapshot: what a receipt commits to.
-    pub fn digest(&self) -> Digest {
-        tagged_hash("endorsements", &[])
     }
 }

@@ -11,11 +11,14 @@ use std::fmt;
 use crate::batch::report_data_for;
 use crate::binding::{Binding, Purpose, TaskKey};
 use crate::check::{Check, Verdict, Weight};
-use crate::evidence::{Evidence, EvidenceKind, Part};
+use crate::endorsements::Endorsements;
+use crate::enrolment::{Enrolments, FacilityCredential, chip_digest};
+use crate::evidence::{Evidence, EvidenceKind};
+use crate::parts::{Devices, GpuClaims, SevSnpClaims, SgxClaims, TdxClaims, TpmClaims, Window, verify_parts};
 use crate::posture::Posture;
 use crate::refusal::{Party, Refusal};
-use crate::software_tee::{self, SoftwareTeeClaims};
-use crate::trust::{Endorsements, Provenance, SimulatedRootId, TrustAnchors};
+use crate::software_tee::SoftwareTeeClaims;
+use crate::trust::{Provenance, SimulatedRootId, TrustAnchors};
 use crate::types::{Attempt, BootId, Challenge, Digest, NetworkId, NodeId, PublicKey, UnixTime};
 
 /// What a verifier expects of a field that it may not know beforehand. Leaving the field out is not possible, and `Any`
@@ -122,16 +125,26 @@ pub struct Context<'a> {
     pub endorsements: &'a Endorsements,
     /// Where trust starts.
     pub trust_anchors: &'a TrustAnchors,
+    /// What was found out about nodes when they joined, as the caller verified it.
+    pub enrolments: &'a Enrolments,
     /// The time to judge by.
     pub now: UnixTime,
 }
 
 /// Claims of one device, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum DeviceClaims {
     /// A software TEE.
     SoftwareTee(SoftwareTeeClaims),
+    /// A guest of AMD SEV-SNP.
+    SevSnp(SevSnpClaims),
+    /// A trust domain of Intel TDX.
+    Tdx(TdxClaims),
+    /// An enclave of Intel SGX.
+    Sgx(SgxClaims),
+    /// A TPM without a CPU TEE beside it.
+    Tpm(Box<TpmClaims>),
 }
 
 impl DeviceClaims {
@@ -139,13 +152,32 @@ impl DeviceClaims {
     pub const fn kind(&self) -> EvidenceKind {
         match self {
             Self::SoftwareTee(_) => EvidenceKind::SoftwareTee,
+            Self::SevSnp(_) => EvidenceKind::SevSnp,
+            Self::Tdx(_) => EvidenceKind::Tdx,
+            Self::Sgx(_) => EvidenceKind::Sgx,
+            Self::Tpm(_) => EvidenceKind::Tpm,
+        }
+    }
+
+    /// The chip, as [`chip_digest`] names it, where a chip's own key says so. A TPM is no chip that a task runs on.
+    pub fn chip(&self) -> Option<Digest> {
+        match self {
+            Self::SoftwareTee(claims) => Some(chip_digest(EvidenceKind::SoftwareTee, &claims.chip_id.0)),
+            Self::SevSnp(claims) => claims.chip(),
+            Self::Tdx(claims) => Some(claims.chip()),
+            Self::Sgx(claims) => Some(claims.chip()),
+            Self::Tpm(_) => None,
         }
     }
 
     /// Follows from the root in which the chain ended.
-    pub(crate) const fn provenance(&self) -> Provenance {
+    pub(crate) fn provenance(&self) -> Provenance {
         match self {
             Self::SoftwareTee(claims) => Provenance::Simulated { root: SimulatedRootId::SoftwareTee(claims.root) },
+            Self::SevSnp(claims) => claims.provenance(),
+            Self::Tdx(claims) => claims.provenance(),
+            Self::Sgx(claims) => claims.provenance(),
+            Self::Tpm(claims) => claims.provenance(),
         }
     }
 }
@@ -159,7 +191,11 @@ pub struct Verified {
     pub(crate) binding: Binding,
     pub(crate) posture: Posture,
     pub(crate) device: DeviceClaims,
+    pub(crate) tpm_beside: Option<Box<TpmClaims>>,
+    pub(crate) gpus: Option<Box<GpuClaims>>,
+    pub(crate) facility: Option<FacilityCredential>,
     pub(crate) provenance: Provenance,
+    pub(crate) windows: Vec<Window>,
     pub(crate) verified_at: UnixTime,
     pub(crate) challenge_issued_at: UnixTime,
     pub(crate) checks: Vec<Check>,
@@ -187,14 +223,36 @@ impl Verified {
         &self.posture
     }
 
-    /// What the device claims.
+    /// What the device claims: the CPU TEE, or the TPM where there is none.
     pub const fn device(&self) -> &DeviceClaims {
         &self.device
     }
 
-    /// What stands behind the chain.
+    /// What the TPM claims, alone or beside a CPU TEE.
+    pub fn tpm(&self) -> Option<&TpmClaims> {
+        match &self.device {
+            DeviceClaims::Tpm(claims) => Some(claims),
+            DeviceClaims::SoftwareTee(_) | DeviceClaims::SevSnp(_) | DeviceClaims::Tdx(_) | DeviceClaims::Sgx(_) => {
+                self.tpm_beside.as_deref()
+            }
+        }
+    }
+
+    /// What GPUs claim.
+    pub fn gpus(&self) -> Option<&GpuClaims> {
+        self.gpus.as_deref()
+    }
+
+    /// What stands behind the chains: simulated if any of them is, with the first root in the order device, TPM, GPUs.
     pub const fn provenance(&self) -> Provenance {
         self.provenance
+    }
+
+    /// What stands behind each chain.
+    pub(crate) fn provenances(&self) -> impl Iterator<Item = Provenance> {
+        let beside = self.tpm_beside.iter().map(|claims| claims.provenance());
+        let gpus = self.gpus.iter().flat_map(|claims| claims.provenances());
+        [self.device.provenance()].into_iter().chain(beside).chain(gpus)
     }
 
     /// The `now` that it was verified at.
@@ -207,12 +265,14 @@ impl Verified {
         self.challenge_issued_at
     }
 
-    /// Whether [`verify`] with the same expectations and anchors would accept the same evidence at another time. Of all its
-    /// checks only those of dates depend on the time; signatures that were verified once are not verified again.
+    /// Whether [`verify`] with the same expectations, anchors and endorsements would accept the same evidence at another time. Of all its
+    /// checks only those of dates depend on the time (certificates, revocation lists, TCB data); signatures that were verified once are
+    /// not verified again.
     pub fn check_at(&self, now: UnixTime) -> Result<(), Refusal> {
-        match &self.device {
-            DeviceClaims::SoftwareTee(claims) => claims.check_dates(now),
+        if let DeviceClaims::SoftwareTee(claims) = &self.device {
+            claims.check_dates(now)?;
         }
+        self.windows.iter().try_for_each(|window| window.check(now))
     }
 }
 
@@ -232,62 +292,60 @@ pub fn verify(evidence: Evidence, context: &Context<'_>) -> Result<Verified, Ref
     }
     checks.push(Check::pass("evidence.posture", "the posture is the one that was signed"));
 
-    // A TPM's key has no business in a binding that no TPM vouches for.
-    if evidence.binding.ak_name.is_some() {
-        return Err(Refusal::new(
-            Party::Node,
-            "evidence.ak-name",
+    // A TPM's key has no business in a binding that no TPM vouches for, and a TPM none in evidence that does not name its key.
+    let has_tpm = evidence.parts.iter().any(|part| part.kind == EvidenceKind::Tpm);
+    let ak_name = match (evidence.binding.ak_name.is_some(), has_tpm) {
+        (true, false) => Some((
             "the binding names a TPM key and no TPM takes part",
             "send the TPM's part too, or leave its key out of the binding",
-        ));
+        )),
+        (false, true) => Some((
+            "a TPM takes part and the binding does not name its key",
+            "name the key that quotes in the binding, or leave the TPM's part out",
+        )),
+        (true, true) | (false, false) => None,
+    };
+    if let Some((reason, remedy)) = ak_name {
+        return Err(Refusal::new(Party::Node, "evidence.ak-name", reason, remedy));
     }
 
     let report_data = report_data_for(&evidence.binding.digest(), &evidence.path).ok_or_else(|| {
         Refusal::new(Party::Node, "evidence.path-too-long", "the batch path is too long", "sign smaller batches")
     })?;
-    let device = verify_parts(&evidence.parts, &report_data, &evidence.binding, context)?;
-    for (name, reason) in [
-        ("evidence.report-data", "the device signed the batch that this binding is in"),
-        ("evidence.report-boot", "the device reports the start of the agent that the binding names"),
-        ("evidence.certificate-dates", "the device certificate is valid at the time given"),
-        ("evidence.certificate-signature", "the root signed the device certificate"),
-        ("evidence.report-signature", "the device signed the report"),
-    ] {
-        checks.push(Check::pass(name, reason));
-    }
+    let Devices { device, tpm, gpus, windows } =
+        verify_parts(&evidence.parts, &report_data, &evidence.binding, context, &mut checks)?;
+    let facility = facility_of(&device, &evidence.binding, context);
 
-    Ok(Verified {
+    let mut verified = Verified {
         evidence_digest: evidence.digest(),
         endorsements_digest: context.endorsements.digest(),
+        provenance: device.provenance(),
         binding: evidence.binding,
         posture: evidence.posture,
         device,
-        provenance: device.provenance(),
+        tpm_beside: tpm,
+        gpus,
+        facility,
+        windows,
         verified_at: context.now,
         challenge_issued_at: context.expected.challenge_issued_at,
         checks,
-    })
+    };
+    let simulated = verified.provenances().find(|provenance| matches!(provenance, Provenance::Simulated { .. }));
+    verified.provenance = simulated.unwrap_or(Provenance::Genuine);
+    Ok(verified)
 }
 
-/// Which kinds may stand together. A part that is not called for refuses, so that nothing rides along unverified.
-fn verify_parts(
-    parts: &[Part],
-    report_data: &Digest,
-    binding: &Binding,
-    context: &Context<'_>,
-) -> Result<DeviceClaims, Refusal> {
-    match parts {
-        [Part { kind: EvidenceKind::SoftwareTee, report }] => {
-            software_tee::verify_report(report, report_data, &binding.boot, context.trust_anchors, context.now)
-                .map(DeviceClaims::SoftwareTee)
-        }
-        _ => Err(Refusal::new(
-            Party::Node,
-            "evidence.part-set",
-            "one software-tee part is the only set of parts that this verifier knows",
-            "send exactly the parts that specs/evidence.md lists together",
-        )),
-    }
+/// The credential of the facility that the chip stands in, if the caller gave one that counts.
+fn facility_of(device: &DeviceClaims, binding: &Binding, context: &Context<'_>) -> Option<FacilityCredential> {
+    let chip = device.chip()?;
+    let counts = |one: &&FacilityCredential| {
+        one.network == binding.network
+            && one.chip == chip
+            && one.not_before <= context.now
+            && context.now < one.not_after
+    };
+    context.enrolments.facilities.iter().find(counts).cloned()
 }
 
 fn binding_checks(binding: &Binding, expected: &Expected) -> Result<Vec<Check>, Refusal> {

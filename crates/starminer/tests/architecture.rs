@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("starminer-vault", &[]),
     ("starminer-log", &[]),
     ("starminer-hardware", &[]),
+    ("starminer-endorsements", &["hardware"]),
     ("starminer-verify", &["hardware"]),
     ("starminer-tls", &[]),
     ("starminer-sandbox", &[]),

@@ -63,6 +63,7 @@ table! {
 
     "verify-evidence", 10_000, verify::evidence, "evidence; only the world's own verifies";
     "verify-report", 20_000, verify::report, "the report of a software TEE, under the root it names itself";
+    "verify-parts", 20_000, verify::parts, "a part of evidence that is made of fields; one encoding";
     "verify-appraise", 5_000, verify::appraise_claims, "JSON of claims, policy and reference values, attested and appraised";
     "verify-policy", 20_000, verify::policy, "JSON of a policy; reads back as itself";
     "verify-reference-values", 20_000, verify::reference_values, "JSON of reference values; reads back as itself";

@@ -28,7 +28,13 @@ fn expected_admission() -> Expected {
 
 fn check(bytes: &[u8], expected: Expected) -> Result<Verified, Refusal> {
     let trust = world().releaser_trust();
-    let context = Context { expected, endorsements: &trust.endorsements, trust_anchors: &trust.anchors, now: NOW };
+    let context = Context {
+        expected,
+        endorsements: &trust.endorsements,
+        trust_anchors: &trust.anchors,
+        enrolments: &trust.enrolments,
+        now: NOW,
+    };
     verify(Evidence::parse(bytes)?, &context)
 }
 
@@ -46,6 +52,13 @@ pub fn report(data: &[u8]) -> Outcome {
     fuzz::software_tee_report(data);
     // The function gives nothing back; the length alone tells whether the report was looked into.
     if data.len() == software_tee::REPORT_LEN { Outcome::accepted(0) } else { Outcome::refused(0) }
+}
+
+pub fn parts(data: &[u8]) -> Outcome {
+    match fuzz::parts(data) {
+        0 => Outcome::refused(0),
+        kinds => Outcome::accepted(kinds),
+    }
 }
 
 /// What a device claims and what is expected of it.
@@ -94,7 +107,7 @@ pub fn appraise_claims(data: &[u8]) -> Outcome {
             assert!(result.tier() >= fields.minimum_tier);
             assert!(asked.policy.accepts_simulated_root(&world::root().id()), "a root that nobody named");
             assert!(asked.age_ms <= fields.evidence_max_age_ms);
-            assert!(asked.tcb_version >= asked.policy.minimum_tcb(EvidenceKind::SoftwareTee));
+            assert!(asked.tcb_version >= fields.minimum_tcb.software_tee);
             assert!(asked.reference_values.find(EvidenceKind::SoftwareTee, world::MEASUREMENT.as_bytes()).is_some());
             for measure in &fields.minimum_posture.sandbox {
                 assert_eq!(asked.posture.sandbox_state(*measure), PostureState::InForce);

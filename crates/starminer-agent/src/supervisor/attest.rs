@@ -102,8 +102,8 @@ mod tests {
     use starminer_attester::{SimulatedRoot, SoftwareTee};
     use starminer_verify::software_tee::ChipId;
     use starminer_verify::{
-        BootId, Challenge, Context, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, NetworkId,
-        NodeId, PostureState, PublicKey, Purpose, TrustAnchors, UnixTime, verify,
+        BootId, Challenge, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose,
+        NetworkId, NodeId, PostureState, PublicKey, Purpose, TrustAnchors, UnixTime, verify,
     };
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -183,7 +183,13 @@ mod tests {
             };
             let anchors = TrustAnchors::makers().with_simulated_roots([root.id()]).unwrap();
             let endorsements = Endorsements::none();
-            let context = Context { expected, endorsements: &endorsements, trust_anchors: &anchors, now: UnixTime(10) };
+            let context = Context {
+                expected,
+                endorsements: &endorsements,
+                trust_anchors: &anchors,
+                enrolments: &Enrolments::none(),
+                now: UnixTime(10),
+            };
             let verified = verify(evidence, &context).unwrap();
             assert_eq!(verified.posture().sandbox_state(SandboxMeasure::Seccomp), PostureState::InForce);
         }

@@ -7,8 +7,8 @@
 use starminer_receipt::{ChallengeStatement, Envelope, GRANT_INFO, Grant, KemPrivateKey, Lease, Signed, TaskSpec};
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    Context, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, Party, PublicKey, Refusal, TaskKey,
-    TrustAnchors, verify,
+    Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, Party, PublicKey, Refusal,
+    TaskKey, TrustAnchors, verify,
 };
 use zeroize::Zeroizing;
 
@@ -168,7 +168,13 @@ fn check_evidence(
     let anchors = TrustAnchors::makers().with_simulated_roots(named).unwrap_or_else(|_| TrustAnchors::makers());
     let endorsements = Endorsements::none();
     // The releaser's own time: this process has no clock that anyone vouches for.
-    let context = Context { expected, endorsements: &endorsements, trust_anchors: &anchors, now: grant.issued_at };
+    let context = Context {
+        expected,
+        endorsements: &endorsements,
+        trust_anchors: &anchors,
+        enrolments: &Enrolments::none(),
+        now: grant.issued_at,
+    };
     verify(evidence, &context).map(|_| ())
 }
 

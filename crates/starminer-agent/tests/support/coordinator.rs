@@ -20,8 +20,8 @@ use starminer_receipt::{
 };
 use starminer_sandbox::Program;
 use starminer_verify::{
-    Attempt, Context, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose, Party, PublicKey, Refusal,
-    TaskId, TrustAnchors, UnixTime, Verified, verify,
+    Attempt, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, Party, PublicKey,
+    Refusal, TaskId, TrustAnchors, UnixTime, Verified, verify,
 };
 use starminer_wire::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, EvidenceRequest, FeedResponse,
@@ -261,7 +261,13 @@ impl Coordinator {
         };
         let anchors = TrustAnchors::makers().with_simulated_roots([self.world.root.id()]).unwrap();
         let endorsements = Endorsements::none();
-        let context = Context { expected, endorsements: &endorsements, trust_anchors: &anchors, now: NOW };
+        let context = Context {
+            expected,
+            endorsements: &endorsements,
+            trust_anchors: &anchors,
+            enrolments: &Enrolments::none(),
+            now: NOW,
+        };
         verify(Evidence::parse(evidence).unwrap(), &context).unwrap()
     }
 

@@ -182,6 +182,7 @@ impl World {
         let fields = PolicyFields {
             accepted_simulated_roots: vec![self.root.id()],
             minimum_posture: Default::default(),
+            hardware: None,
             ..Policy::confidential().fields().clone()
         };
         TaskSpec {

@@ -82,7 +82,7 @@ pub enum SignatureAlgorithm {
 
 impl SignatureAlgorithm {
     /// Reads an `AlgorithmIdentifier`, whose parameters have to be exactly those that its standard asks for.
-    pub(super) fn from_identifier(raw: &[u8]) -> Result<Self, SignatureError> {
+    pub(crate) fn from_identifier(raw: &[u8]) -> Result<Self, SignatureError> {
         let read = || -> Result<Option<Self>, Malformed> {
             let mut fields = der::only(raw, tag::SEQUENCE)?;
             let algorithm = fields.content(tag::OID)?;

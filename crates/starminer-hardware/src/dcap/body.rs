@@ -263,7 +263,7 @@ impl Tee {
     }
 
     /// What Intel calls the identity of its quoting enclave.
-    pub(super) const fn qe_identity(self) -> &'static str {
+    pub(crate) const fn qe_identity(self) -> &'static str {
         match self {
             Self::Sgx => "QE",
             Self::Tdx => "TD_QE",
@@ -271,7 +271,7 @@ impl Tee {
     }
 
     /// What Intel calls its TCB data.
-    pub(super) const fn tcb_info(self) -> &'static str {
+    pub(crate) const fn tcb_info(self) -> &'static str {
         match self {
             Self::Sgx => "SGX",
             Self::Tdx => "TDX",

@@ -68,13 +68,13 @@ struct File {
 
 /// JSON by Intel, with what vouches for it.
 #[derive(Debug, Clone)]
-pub(super) struct Signed<T> {
+pub(crate) struct Signed<T> {
     pub(super) text: String,
     pub(super) signature: [u8; 64],
     pub(super) chain: Vec<Certificate>,
-    pub(super) content: T,
-    pub(super) issued_s: u64,
-    pub(super) next_update_s: u64,
+    pub(crate) content: T,
+    pub(crate) issued_s: u64,
+    pub(crate) next_update_s: u64,
 }
 
 /// What Intel publishes, taken apart and not believed.
@@ -82,11 +82,11 @@ pub(super) struct Signed<T> {
 pub struct Endorsements {
     file: Option<File>,
     digest: [u8; 32],
-    pub(super) root_ca_crl: Option<Crl>,
-    pub(super) pck_crl: Option<Crl>,
+    pub(crate) root_ca_crl: Option<Crl>,
+    pub(crate) pck_crl: Option<Crl>,
     pub(super) pck_crl_chain: Option<Vec<Certificate>>,
-    pub(super) tcb_info: Option<Signed<TcbInfo>>,
-    pub(super) qe_identity: Option<Signed<QeIdentity>>,
+    pub(crate) tcb_info: Option<Signed<TcbInfo>>,
+    pub(crate) qe_identity: Option<Signed<QeIdentity>>,
     pub(super) pck_chain: Option<Vec<Certificate>>,
 }
 

@@ -23,11 +23,11 @@ pub struct Expiry {
 
 /// What came of verifying endorsements against a root, at a time.
 #[derive(Debug, Clone)]
-pub(super) struct Judged {
+pub(crate) struct Judged {
     pub(super) endorsements: Arc<Endorsements>,
-    pub(super) checks: Checks,
+    pub(crate) checks: Checks,
     /// The authority of PCK certificates whose list of revoked ones counts.
-    pub(super) pck_ca: Option<Certificate>,
+    pub(crate) pck_ca: Option<Certificate>,
     /// Whether the root's list counts.
     pub(super) root_list: bool,
     pub(super) from_s: u64,
@@ -51,7 +51,7 @@ struct Judge<'a> {
 }
 
 /// Verifies endorsements against one root.
-pub(super) fn judge(endorsements: &Arc<Endorsements>, root: &Certificate, now_s: u64) -> Judged {
+pub(crate) fn judge(endorsements: &Arc<Endorsements>, root: &Certificate, now_s: u64) -> Judged {
     let out = Judged {
         endorsements: endorsements.clone(),
         checks: Checks::new(),

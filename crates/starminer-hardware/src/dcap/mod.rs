@@ -14,14 +14,15 @@ mod appraise;
 mod backend;
 mod body;
 mod claims;
-mod endorsements;
-mod judge;
+pub(crate) mod endorsements;
+pub(crate) mod judge;
 mod parse;
 mod pck;
 mod policy;
 mod rtmr;
 mod tcb;
-mod time;
+pub(crate) mod time;
+mod unverified;
 mod verify;
 
 pub use appraise::{appraise, forecast};

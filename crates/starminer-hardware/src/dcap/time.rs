@@ -9,7 +9,7 @@ pub(super) fn seconds(text: &str) -> Option<u64> {
 }
 
 /// A time as people read it.
-pub(super) fn readable(at_s: u64) -> String {
+pub(crate) fn readable(at_s: u64) -> String {
     i64::try_from(at_s)
         .ok()
         .and_then(|at_s| OffsetDateTime::from_unix_timestamp(at_s).ok())

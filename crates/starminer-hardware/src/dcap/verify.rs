@@ -31,6 +31,7 @@ pub struct Verified {
     claims: Claims,
     provenance: Provenance,
     at_s: u64,
+    from_s: u64,
     expiries: Vec<Expiry>,
 }
 
@@ -51,6 +52,12 @@ impl Verified {
     #[must_use]
     pub const fn at_s(&self) -> u64 {
         self.at_s
+    }
+
+    /// The first second, since 1970, at which all that it rests on counts.
+    #[must_use]
+    pub const fn from_s(&self) -> u64 {
+        self.from_s
     }
 
     /// Until when what it rests on counts, soonest first: with the same endorsements it is refused from the first one on.
@@ -445,5 +452,7 @@ fn assemble(
         endorsements: Snapshot::of(&judged.endorsements),
         trailing: quote.trailing,
     };
-    Verified { claims, provenance: chain.provenance(), at_s: now_s, expiries }
+    let chain_from = chain.certificates().iter().map(Certificate::not_before_s).max().unwrap_or(i64::MAX);
+    let from_s = judged.from_s.max(u64::try_from(chain_from).unwrap_or(0));
+    Verified { claims, provenance: chain.provenance(), at_s: now_s, from_s, expiries }
 }

@@ -225,6 +225,24 @@ impl Evidence {
         self.gpus.len()
     }
 
+    /// The nonces that the reports were asked with, as they stand, unverified: cheap to compare before anything is verified.
+    pub fn unverified_nonces(&self) -> impl Iterator<Item = &[u8; NONCE_LEN]> {
+        self.gpus.iter().map(|gpu| &gpu.report.request_nonce)
+    }
+
+    /// The versions of driver and VBIOS that reports state, unverified, in lower case: which manifests to look for.
+    pub fn unverified_versions(&self) -> impl Iterator<Item = String> {
+        let stated = |gpu: &Gpu| {
+            let opaque = &gpu.report.opaque;
+            [&opaque.driver_version, &opaque.vbios_version]
+                .into_iter()
+                .flatten()
+                .map(|v| v.to_ascii_lowercase())
+                .collect::<Vec<_>>()
+        };
+        self.gpus.iter().flat_map(stated)
+    }
+
     /// Never: evidence of no GPU does not parse.
     #[must_use]
     pub fn is_empty(&self) -> bool {

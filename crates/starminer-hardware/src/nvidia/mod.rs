@@ -25,5 +25,5 @@ pub use evidence::{Architecture, Evidence, MAX_CERTIFICATES, MAX_GPUS, MAX_LEN a
 pub use opaque::{FWID_LEN, Mode};
 pub use rim::{MAX_ALTERNATIVES, Rim, RimError, RimKind};
 pub use spdm::{MAX_MEASUREMENT_LEN, MAX_OPAQUE_LEN, MAX_REPORT_LEN, NONCE_LEN};
-pub use verify::{Endorsements, MAX_RIMS, Nonce, Roots, Verification, Verified, verify};
+pub use verify::{Endorsements, MAX_RIMS, Nonce, Roots, Verification, Verified, verify, verify_rim};
 pub use xml::MAX_LEN as MAX_RIM_LEN;

@@ -134,6 +134,18 @@ pub struct Rim {
 }
 
 impl Rim {
+    /// The version that it says it is for, unverified, in lower case.
+    #[must_use]
+    pub fn unverified_version(&self) -> &str {
+        &self.version
+    }
+
+    /// The certificates that it brings along, unverified: the signer's first.
+    #[must_use]
+    pub fn unverified_certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
     /// Reads a RIM.
     ///
     /// # Errors

@@ -61,10 +61,21 @@ impl Roots {
         }
     }
 
+    /// All of either kind.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Certificate, Provenance)> {
+        self.device.iter().chain(self.rim.iter())
+    }
+
     /// None at all.
     #[must_use]
     pub const fn none() -> Self {
         Self { device: CertificateRoots::none(), rim: CertificateRoots::none() }
+    }
+
+    /// The roots of devices.
+    #[must_use]
+    pub const fn devices(&self) -> &CertificateRoots {
+        &self.device
     }
 
     /// Believes this root for devices too. What hangs on it is simulated.
@@ -154,6 +165,17 @@ pub fn verify(
         }
     });
     Verification { checks, verified }
+}
+
+/// Verifies a manifest by itself, so that it can be kept. Revocation lists and reports are looked at with the evidence.
+#[must_use]
+pub fn verify_rim(rim: &Rim, roots: &Roots, now_s: u64) -> (Checks, Option<RimClaims>) {
+    let endorsements = Endorsements::default();
+    let mut context =
+        Context { checks: Checks::new(), endorsements: &endorsements, now_s, several: false, revocation_checked: true };
+    let claims = context.rim(rim, roots);
+    let hold = context.checks.hold();
+    (context.checks, claims.filter(|_| hold))
 }
 
 struct Context<'a> {

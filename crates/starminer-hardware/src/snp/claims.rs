@@ -50,6 +50,8 @@ pub struct Claims {
     pub provenance: Provenance,
     /// SHA-256 of the root's DER.
     pub root: [u8; 32],
+    /// Seconds since 1970 from which the certificates are valid.
+    pub not_before_s: i64,
     /// Seconds since 1970 until which the certificates are valid.
     pub not_after_s: i64,
     /// The revocation list, if one was given.

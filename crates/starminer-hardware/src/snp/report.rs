@@ -279,6 +279,18 @@ impl Report {
         self.fields.chip_id == [0; 64]
     }
 
+    /// What the guest had signed, as it stands, unverified: cheap to compare before anything is verified.
+    #[must_use]
+    pub const fn unverified_report_data(&self) -> &[u8; 64] {
+        &self.fields.report_data
+    }
+
+    /// The product by CPUID and the kind of key that signed, unverified. Versions before 3 do not say the product.
+    #[must_use]
+    pub const fn unverified_product_and_key(&self) -> (Option<Product>, SigningKey) {
+        (self.cpu_product, self.fields.signing_key)
+    }
+
     /// The chip id and reported TCB as they stand, unverified: what to ask AMD's key service for.
     #[must_use]
     pub const fn unverified_chip_and_tcb(&self) -> (&[u8; 64], TcbVersion) {

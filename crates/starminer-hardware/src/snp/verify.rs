@@ -5,7 +5,7 @@ use super::{
     known_links,
     report::{Report, SigningKey},
     signers,
-    tcb::Product,
+    tcb::{Product, TcbVersion},
     vek::{Vek, looks_like_vek},
 };
 use crate::{
@@ -60,6 +60,50 @@ pub struct VerifiedKey {
     not_before_s: i64,
     not_after_s: i64,
     crl: Option<CrlState>,
+}
+
+impl VerifiedKey {
+    /// The line of processors.
+    #[must_use]
+    pub const fn product(&self) -> Product {
+        self.vek.product
+    }
+
+    /// Which key it is.
+    #[must_use]
+    pub const fn signing_key(&self) -> SigningKey {
+        self.vek.kind
+    }
+
+    /// What it was derived from.
+    #[must_use]
+    pub const fn tcb(&self) -> TcbVersion {
+        self.vek.tcb
+    }
+
+    /// The chip that a VCEK names.
+    #[must_use]
+    pub fn chip_id(&self) -> Option<&[u8]> {
+        self.vek.hardware_id.as_deref()
+    }
+
+    /// The cloud that a VLEK names.
+    #[must_use]
+    pub fn cloud_id(&self) -> Option<&str> {
+        self.vek.cloud_id.as_deref()
+    }
+
+    /// Who stands behind the root.
+    #[must_use]
+    pub const fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// Seconds since 1970 until which its certificates are valid.
+    #[must_use]
+    pub const fn not_after_s(&self) -> i64 {
+        self.not_after_s
+    }
 }
 
 const CERTIFICATES: &str = "snp.certificates";
@@ -392,6 +436,7 @@ fn claims(report: &Report, key: &VerifiedKey) -> Claims {
     Claims {
         provenance: key.provenance,
         root: key.root,
+        not_before_s: key.not_before_s,
         not_after_s: key.not_after_s,
         crl: key.crl.clone(),
         report_version: fields.version,

@@ -32,6 +32,12 @@ impl Quote {
         Ok(Self { attest: Attest::parse(attest)?, signature: Signature::parse(signature)? })
     }
 
+    /// The qualifying data as it stands, unverified: cheap to compare before anything is verified.
+    #[must_use]
+    pub fn unverified_qualifying_data(&self) -> &[u8] {
+        &self.attest.extra_data
+    }
+
     /// Which PCRs it is about, in its order: what [`PcrValues::parse`] needs for bare values.
     #[must_use]
     pub fn selections(&self) -> &[PcrSelection] {

@@ -118,6 +118,8 @@ fn fwid(value: &[u8]) -> Vec<u8> {
 #[derive(Clone)]
 pub struct Recipe {
     pub architecture: &'static str,
+    /// What the report is asked with.
+    pub nonce: [u8; 32],
     pub name: String,
     pub model: String,
     /// `None`: Hopper's form of the firmware extension. Some: Blackwell's, with these operational flags.
@@ -135,6 +137,7 @@ impl Recipe {
     pub fn hopper(serial: &str) -> Self {
         Self {
             architecture: "HOPPER",
+            nonce: NONCE,
             name: format!("NVIDIA:GH100:{serial}"),
             model: "GH100 A01 GSP BROM".to_owned(),
             flags: None,
@@ -207,7 +210,7 @@ impl Recipe {
             .collect();
         [
             &[0x11, 0xe0, 0x01, 0xff][..],
-            &NONCE,
+            &self.nonce,
             &[0, 0x11, 0x60, 0, 0, u8::try_from(self.measurements.len()).unwrap()],
             &u32::try_from(record.len()).unwrap().to_le_bytes()[..3],
             &record,

@@ -4,7 +4,7 @@ use starminer_verify::*;
 fn relying_party(bytes: &[u8], expected: Expected, anchors: &TrustAnchors, now: UnixTime) -> Result<Tier, Refusal> {
     let evidence = Evidence::parse(bytes)?;
     let endorsements = Endorsements::none();
-    let context = Context { expected, endorsements: &endorsements, trust_anchors: anchors, now };
+    let context = Context { expected, endorsements: &endorsements, trust_anchors: anchors, enrolments: &Enrolments::none(), now };
     let verified = verify(evidence, &context)?;
     let result = appraise(&verified, &ReferenceValues::unset(), &Policy::confidential());
     match result.decision() {

@@ -2,5 +2,5 @@
 use starminer_verify::*;
 
 fn main() {
-    let _ = Endorsements { _private: () };
+    let _ = Endorsements { snapshot: None };
 }

@@ -6,7 +6,7 @@ use starminer_verify::software_tee::{
     ChipId, DebugMode, DeviceCertificate, MemoryEncryption, ReportBody, SIGNED_LEN, report_message,
 };
 use starminer_verify::{
-    Attempt, AttestationResult, Batch, Binding, BootId, Challenge, Context, Digest, Endorsements, Evidence,
+    Attempt, AttestationResult, Batch, Binding, BootId, Challenge, Context, Digest, Endorsements, Enrolments, Evidence,
     EvidenceBuilder, EvidenceKind, Expect, Expected, ExpectedPurpose, HostMeasure, NetworkId, NodeId, PathStep, Policy,
     PolicyFields, Posture, PostureItem, PostureState, PublicKey, Purpose, ReferenceValue, ReferenceValues, Refusal,
     SandboxMeasure, SimulatedRootId, Suite, TaskKey, TrustAnchors, UnixTime, Verified, X_WING_PUBLIC_KEY_LEN, appraise,
@@ -31,7 +31,12 @@ impl Key {
     }
 
     pub fn sign(&self, message: &Digest) -> [u8; 64] {
-        self.0.sign(message.as_bytes()).as_ref().try_into().unwrap()
+        self.sign_bytes(message.as_bytes())
+    }
+
+    #[allow(dead_code)] // the benchmark signs digests alone
+    pub fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).as_ref().try_into().unwrap()
     }
 }
 
@@ -191,6 +196,8 @@ impl Node {
 pub struct Verifier {
     pub expected: Expected,
     pub anchors: TrustAnchors,
+    pub endorsements: Endorsements,
+    pub enrolments: Enrolments,
     pub reference_values: ReferenceValues,
     pub policy: Policy,
     pub now: UnixTime,
@@ -225,6 +232,8 @@ impl Verifier {
                 posture: Expect::Any,
             },
             anchors: TrustAnchors::makers().with_simulated_roots([node.root_id()]).unwrap(),
+            endorsements: Endorsements::none(),
+            enrolments: Enrolments::none(),
             reference_values: ReferenceValues::new(vec![ReferenceValue {
                 kind: EvidenceKind::SoftwareTee,
                 measurement: Digest::of(b"agent 0.1").into(),
@@ -238,11 +247,11 @@ impl Verifier {
 
     pub fn verify(&self, evidence: &[u8]) -> Result<Verified, Refusal> {
         let evidence = Evidence::parse(evidence)?;
-        let endorsements = Endorsements::none();
         let context = Context {
             expected: self.expected.clone(),
-            endorsements: &endorsements,
+            endorsements: &self.endorsements,
             trust_anchors: &self.anchors,
+            enrolments: &self.enrolments,
             now: self.now,
         };
         verify(evidence, &context)

@@ -347,7 +347,7 @@ fn bytes_that_are_not_evidence() {
         ("evidence.malformed", edit(r#"{"version":1,"#, r#"{"version":1,"version":1,"#)),
         ("evidence.malformed", edit(r#""subject":null"#, r#""subject":null,"tier":"hardened""#)),
         ("evidence.malformed", edit(r#","ak_name":null"#, "")),
-        ("evidence.malformed", edit(r#""kind":"software-tee""#, r#""kind":"sev-snp""#)),
+        ("evidence.malformed", edit(r#""kind":"software-tee""#, r#""kind":"sev""#)),
         ("evidence.malformed", edit(r#""purpose":"task""#, r#""purpose":"any""#)),
         ("evidence.malformed", edit(r#""attempt":1"#, r#""attempt":4294967296"#)),
         ("evidence.malformed", edit(r#""attempt":1"#, r#""attempt":-1"#)),

@@ -101,7 +101,7 @@ fn no_text_names_a_maker() {
     for text in [
         "genuine",
         "maker:amd",
-        "sev-snp:0000000000000000000000000000000000000000000000000000000000000000",
+        "sev:0000000000000000000000000000000000000000000000000000000000000000",
         "software-tee",
         "software-tee:",
         "software-tee:*",

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use starminer_verify::{
-    Attempt, BootId, Challenge, Context, Decision, Digest, Endorsements, Evidence, Expect, Expected, ExpectedPurpose,
-    NetworkId, NodeId, Policy, PublicKey, ReferenceValues, SimulatedRootId, Suite, TaskKey, TrustAnchors, UnixTime,
-    appraise, verify,
+    Attempt, BootId, Challenge, Context, Decision, Digest, Endorsements, Enrolments, Evidence, Expect, Expected,
+    ExpectedPurpose, NetworkId, NodeId, Policy, PublicKey, ReferenceValues, SimulatedRootId, Suite, TaskKey,
+    TrustAnchors, UnixTime, appraise, verify,
 };
 
 fn folder() -> PathBuf {
@@ -125,7 +125,13 @@ fn outcome(vector: &Vector) -> VectorExpect {
     };
     let anchors = TrustAnchors::makers().with_simulated_roots(c.simulated_roots.iter().copied()).unwrap();
     let endorsements = Endorsements::none();
-    let context = Context { expected, endorsements: &endorsements, trust_anchors: &anchors, now: c.now };
+    let context = Context {
+        expected,
+        endorsements: &endorsements,
+        trust_anchors: &anchors,
+        enrolments: &Enrolments::none(),
+        now: c.now,
+    };
     let verified = match verify(evidence, &context) {
         Ok(verified) => verified,
         Err(refusal) => return VectorExpect::refused("verify", vec![refusal.check().into()]),
