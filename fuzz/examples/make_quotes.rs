@@ -1,4 +1,4 @@
-//! Writes `data/`: quotes of Intel's form with endorsements, by a test authority whose keys end with this process.
+//! Writes `data/`: quotes of Intel's form with endorsements, and the answer of an OCSP responder, by test authorities whose keys end with this process.
 //!
 //! `cargo run --release -p starminer-fuzz --example make_quotes`, after the form of endorsements has changed, and then `make_corpus`. A quote with certificates
 //! of a root that is not compiled in shows as simulated, so that nothing is lost with the keys.
@@ -8,11 +8,18 @@
 #[path = "../../crates/starminer-hardware/tests/dcap/pki.rs"]
 #[allow(dead_code, missing_docs)] // the tests use more of it
 mod pki;
+#[path = "../../crates/starminer-hardware/tests/endorsements/responder.rs"]
+#[allow(dead_code, missing_docs)] // likewise
+mod responder;
 
 use std::fs;
 use std::path::Path;
 
+use data_encoding::{BASE64, HEXLOWER};
 use pki::{Form, World};
+use rcgen::ExtendedKeyUsagePurpose;
+use responder::{Answer, Party, params};
+use serde_json::json;
 
 fn main() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
@@ -26,4 +33,37 @@ fn main() {
         write("root", world.root.certificate.der());
         assert!(world.verify().verified.is_some(), "{form:?}");
     }
+    fs::write(folder.join("ocsp.json"), ocsp()).unwrap();
+}
+
+/// That a device's certificate is good, by a responder that its issuer named.
+fn ocsp() -> Vec<u8> {
+    let root = Party::root("device root");
+    let issuer = root.issue(params("device issuer", true));
+    let device = issuer.issue(params("device", false));
+    let mut responder = params("responder", false);
+    responder.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
+    let responder = issuer.issue(responder);
+    let serial = device.certificate.serial().to_vec();
+    let key = format!(
+        "nvidia/ocsp/{}/{}",
+        HEXLOWER.encode(&issuer.certificate.fingerprint()),
+        HEXLOWER.encode(&serial)
+    );
+    let answer = Answer {
+        about: (&issuer.certificate, serial),
+        status: vec![0x80, 0],
+        days: (-1, Some(1)),
+        by: &responder,
+        with: vec![responder.certificate.clone()],
+    };
+    let chain = [issuer.certificate.der(), root.certificate.der()].concat();
+    json!({
+        "key": key,
+        "content": BASE64.encode(&answer.encode()),
+        "chain": BASE64.encode(&chain),
+        "root": BASE64.encode(root.certificate.der()),
+    })
+    .to_string()
+    .into_bytes()
 }

@@ -1,8 +1,9 @@
 //! Honest hardware evidence: what the targets of `starminer-hardware` hold everything else against.
 //!
 //! Real evidence is read from that crate's own tests, and, where they are on this machine, from the shared vectors and from the crate `dcap-qvl`.
-//! Intel's quotes come from `fuzz/data` too: made once by a test authority whose keys are gone (`examples/make_quotes.rs`). Logs are made here ([`logs`]).
+//! Intel's quotes and an OCSP response come from `fuzz/data` too: made once by test authorities whose keys are gone (`examples/make_quotes.rs`). Logs are made here ([`logs`]).
 
+pub mod endorsements;
 pub mod logs;
 
 use std::collections::HashSet;
@@ -31,6 +32,12 @@ fn hardware_crate() -> PathBuf {
 #[must_use]
 pub fn own(name: &str) -> Vec<u8> {
     let path = hardware_crate().join(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A file of `data/`.
+fn made(name: &str, kind: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(format!("{name}.{kind}"));
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -175,10 +182,7 @@ pub static DCAP: LazyLock<Vec<DcapQuote>> = LazyLock::new(|| {
     };
     let mut all = Vec::new();
     for name in MADE_QUOTES {
-        let file = |kind: &str| {
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(format!("{name}.{kind}"));
-            fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        };
+        let file = |kind: &str| made(name, kind);
         let root = Certificate::from_der(&file("root")).expect("a certificate");
         all.push(read(file("quote"), file("json"), Roots::none().with(root), 1_780_000_000));
     }

@@ -113,6 +113,9 @@ table! {
     "hardware-gpu", 1_000, hardware::gpu_evidence, "NVIDIA's JSON of evidence; only genuine GPUs verify";
     "hardware-gpu-report", 2_000, hardware::gpu_report, "a GPU's report, in chains that are known; only genuine ones verify";
     "hardware-gpu-manifest", 2_000, hardware::gpu_manifest, "a manifest of NVIDIA's; only its own verify";
+    "hardware-endorsement", 1_000, hardware::endorsement, "JSON of one endorsement, OCSP responses among them; only what was signed enters a snapshot";
+    "hardware-endorsement-names", 20_000, hardware::endorsement_names, "a text as key, address, manifest's id and marks; one spelling each";
+    "hardware-bundle", 200, hardware::endorsement_bundle, "a bundle, its digests made to fit again; only what was signed is taken out of it";
     "hardware-policy", 3_000, hardware::policies, "policies of every kind in TOML and JSON; what is not set denies";
 
     "attester-key-files", 5_000, attester::key_files, "key files of root and device; what loads is saved the same";

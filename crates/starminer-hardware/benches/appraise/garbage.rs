@@ -10,22 +10,24 @@ use super::count::{cpu_ns, most_held};
 use super::node::Node;
 use super::samples::{sample, vector};
 
-const NOW_S: u64 = 1_750_000_000;
+pub const NOW_S: u64 = 1_750_000_000;
 const MOST_NS: f64 = 1e6;
 const MOST_BYTES: usize = 1 << 20;
 /// Of so many runs the fastest counts: what the others took longer is not theirs.
 const RUNS: usize = 5;
-const KIB: usize = 1 << 10;
-const MIB: usize = 1 << 20;
+pub const KIB: usize = 1 << 10;
+pub const MIB: usize = 1 << 20;
 
 /// Parses and verifies; whether it was refused.
-type Refuses = Box<dyn Fn(&[u8]) -> bool>;
+pub type Refuses = Box<dyn Fn(&[u8]) -> bool>;
 
-struct Parser {
-    name: &'static str,
-    refuses: Refuses,
+pub struct Parser {
+    pub name: &'static str,
+    /// Takes over the bytes before time and memory count, where the call takes them in a container of its own.
+    pub prepare: Option<Box<dyn Fn(&[u8])>>,
+    pub refuses: Refuses,
     /// Shapes of its own.
-    own: Vec<(&'static str, Vec<u8>)>,
+    pub own: Vec<(&'static str, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -40,6 +42,9 @@ impl Worst {
     fn note(&mut self, parser: &Parser, shape: &str, bytes: &[u8]) {
         let mut best = f64::INFINITY;
         for _ in 0..RUNS {
+            if let Some(prepare) = &parser.prepare {
+                prepare(bytes);
+            }
             let start = cpu_ns();
             let (refused, held) = most_held(|| (parser.refuses)(bytes));
             let ns = cpu_ns() - start;
@@ -59,7 +64,7 @@ impl Worst {
 }
 
 /// Bytes without any order, the same in every run.
-fn noise(len: usize) -> Vec<u8> {
+pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {
@@ -72,7 +77,7 @@ fn noise(len: usize) -> Vec<u8> {
     out
 }
 
-fn filled(piece: &[u8], len: usize) -> Vec<u8> {
+pub fn filled(piece: &[u8], len: usize) -> Vec<u8> {
     piece.iter().copied().cycle().take(len).collect()
 }
 
@@ -160,7 +165,7 @@ pub fn rows(node: &Node) -> Value {
     json!({"ns": all.ns.round(), "bytes": all.bytes, "parsers": told})
 }
 
-fn pem(certificates: &[Vec<u8>]) -> Vec<u8> {
+pub fn pem(certificates: &[Vec<u8>]) -> Vec<u8> {
     let block = |der: &Vec<u8>| {
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", data_encoding::BASE64.encode(der))
     };
@@ -176,7 +181,7 @@ fn params(name: &str) -> CertificateParams {
 }
 
 /// A chain of as many certificates, each issued by the next, and the last by itself.
-fn deep_chain(count: usize) -> Vec<Vec<u8>> {
+pub fn deep_chain(count: usize) -> Vec<Vec<u8>> {
     let key = KeyPair::generate().unwrap();
     (0..count)
         .map(|at| {
@@ -201,7 +206,7 @@ fn tangled(count: usize) -> Vec<Vec<u8>> {
 }
 
 /// Copies of a genuine certificate, each with another broken signature: all of them hang on a root by name.
-fn broken(der: &[u8], count: usize) -> Vec<Vec<u8>> {
+pub fn broken(der: &[u8], count: usize) -> Vec<Vec<u8>> {
     (0..count)
         .map(|at| {
             let mut copy = der.to_vec();
@@ -224,7 +229,7 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     [header.as_slice(), content].concat()
 }
 
-fn rebuilt(certificate: &[u8], field: usize, piece: &[u8], count: usize) -> Vec<u8> {
+pub fn rebuilt(certificate: &[u8], field: usize, piece: &[u8], count: usize) -> Vec<u8> {
     let fields = |content: &[u8]| {
         let mut reader = content;
         let mut out = Vec::new();
@@ -261,17 +266,17 @@ fn header(bytes: &[u8]) -> usize {
     if bytes[1] < 0x80 { 2 } else { 2 + usize::from(bytes[1] & 0x7f) }
 }
 
-fn content(bytes: &[u8]) -> &[u8] {
+pub fn content(bytes: &[u8]) -> &[u8] {
     &element(bytes).0[header(bytes)..]
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
 const MILAN_ASK: &[u8] = include_bytes!("../../roots/amd/milan_ask.pem");
 const VCEK: &[u8] = include_bytes!("../../tests/data/amd/vcek_milan.der");
-const TURIN_CRL: &[u8] = include_bytes!("../../tests/data/amd/turin.crl");
+pub const TURIN_CRL: &[u8] = include_bytes!("../../tests/data/amd/turin.crl");
 
 fn report() -> Vec<u8> {
     let hex: String = include_str!("../../tests/data/amd/report_milan.hex").split_whitespace().collect();
@@ -283,6 +288,7 @@ fn parsers(node: &Node) -> Vec<Parser> {
     all.extend([quote(), endorsements()]);
     all.extend(tpm_parsers(node));
     all.extend([event_logs(node), signature_lists(), measurement_lists(node), gpu_evidence(), manifests()]);
+    all.extend(super::kept::parsers());
     all
 }
 
@@ -299,7 +305,7 @@ fn snp_report() -> Parser {
         report
     };
     let own = vec![("another chip", with(0x1a0)), ("a genuine key's report, altered", with(0x90))];
-    Parser { name: "SNP report", refuses: Box::new(refuses), own }
+    Parser { name: "SNP report", prepare: None, refuses: Box::new(refuses), own }
 }
 
 /// As certificates of a report, which is genuine, and of an endorsement key.
@@ -344,7 +350,7 @@ fn certificates() -> Parser {
         ("the same extension many times", extensions.clone()),
         ("many extensions, many times", filled(&extensions, extensions.len() * 8)),
     ];
-    Parser { name: "certificates", refuses: Box::new(refuses), own }
+    Parser { name: "certificates", prepare: None, refuses: Box::new(refuses), own }
 }
 
 fn revocation_list() -> Parser {
@@ -373,7 +379,7 @@ fn revocation_list() -> Parser {
     let last = at_the_end.len() - rest.len() - 60;
     at_the_end[last] ^= 0x40;
     let own = vec![("many entries", long), ("many entries, broken", at_the_end)];
-    Parser { name: "revocation lists", refuses: Box::new(refuses), own }
+    Parser { name: "revocation lists", prepare: None, refuses: Box::new(refuses), own }
 }
 
 fn quote() -> Parser {
@@ -403,7 +409,7 @@ fn quote() -> Parser {
             with(pem_at, &filled(b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", 3000)),
         ));
     }
-    Parser { name: "Intel's quotes", refuses: Box::new(refuses), own }
+    Parser { name: "Intel's quotes", prepare: None, refuses: Box::new(refuses), own }
 }
 
 fn endorsements() -> Parser {
@@ -449,7 +455,7 @@ fn endorsements() -> Parser {
         ("a list of many entries", json!({"pck_crl": hex(&filled(b"\x30\x00", 120 * KIB))}).to_string().into_bytes()),
         ("members that nobody knows", format!("{{{}}}", vec![r#""a":[{}]"#; 50_000].join(",")).into_bytes()),
     ];
-    Parser { name: "Intel's endorsements", refuses: Box::new(refuses), own }
+    Parser { name: "Intel's endorsements", prepare: None, refuses: Box::new(refuses), own }
 }
 
 fn tpm_parsers(node: &Node) -> Vec<Parser> {
@@ -481,6 +487,7 @@ fn tpm_parsers(node: &Node) -> Vec<Parser> {
     vec![
         Parser {
             name: "TPM attestation",
+            prepare: None,
             refuses: Box::new(move |bytes| by_attest(bytes, &good_signature)),
             own: vec![
                 ("selections without number", with(attest, selections, &[0xff; 4])),
@@ -492,6 +499,7 @@ fn tpm_parsers(node: &Node) -> Vec<Parser> {
         },
         Parser {
             name: "TPM signature",
+            prepare: None,
             refuses: Box::new(move |bytes| by_signature(&good_attest, bytes)),
             own: vec![
                 ("a number without an end", with(signature, 4, &[0xff; 2])),
@@ -500,6 +508,7 @@ fn tpm_parsers(node: &Node) -> Vec<Parser> {
         },
         Parser {
             name: "TPM public area",
+            prepare: None,
             refuses: Box::new(|bytes| tpm::AttestationKey::parse(bytes).is_err()),
             own: vec![
                 ("a policy without an end", with(public, 8, &[0xff; 2])),
@@ -508,16 +517,19 @@ fn tpm_parsers(node: &Node) -> Vec<Parser> {
         },
         Parser {
             name: "TPM's PCR values",
+            prepare: None,
             refuses: Box::new(|bytes| tpm::PcrValues::parse(bytes, &[]).is_err()),
             own: pcr_shapes.clone(),
         },
         Parser {
             name: "a log's register values",
+            prepare: None,
             refuses: Box::new(|bytes| event_log::PcrValues::from_json(bytes).is_err()),
             own: pcr_shapes,
         },
         Parser {
             name: "endorsement key",
+            prepare: None,
             refuses: Box::new(|bytes| {
                 let Ok(ek) = tpm::ek::EkCertificate::parse(bytes) else { return true };
                 let context = tpm::ek::Context { authorities: &[], crls: &[], now_s: NOW_S };
@@ -552,7 +564,7 @@ fn event_logs(node: &Node) -> Parser {
         ("a log and zeros and a one", [node.event_log.as_slice(), &vec![0; 3 * MIB], &[1]].concat()),
         ("a log that leads elsewhere", node.event_log.clone()),
     ];
-    Parser { name: "event logs", refuses: Box::new(refuses), own }
+    Parser { name: "event logs", prepare: None, refuses: Box::new(refuses), own }
 }
 
 fn signature_lists() -> Parser {
@@ -568,6 +580,7 @@ fn signature_lists() -> Parser {
     let many = 28 + 48 * 20_000;
     Parser {
         name: "signature lists",
+        prepare: None,
         refuses: Box::new(|bytes| event_log::parse_signature_lists(bytes).is_none()),
         own: vec![
             ("a list without an end", list(u32::MAX, 48, MIB)),
@@ -593,7 +606,7 @@ fn measurement_lists(node: &Node) -> Parser {
         ("a line without an end", [b"10 ".as_slice(), &vec![b'0'; 64 * MIB - 3]].concat()),
         ("a path without an end", [&node.ima_text[..120], &vec![b'a'; 64 * MIB - 120]].concat()),
     ];
-    Parser { name: "measurement lists", refuses: Box::new(refuses), own }
+    Parser { name: "measurement lists", prepare: None, refuses: Box::new(refuses), own }
 }
 
 fn gpu_evidence() -> Parser {
@@ -642,10 +655,10 @@ fn gpu_evidence() -> Parser {
                 .into_bytes(),
         ),
     ];
-    Parser { name: "GPU evidence", refuses: Box::new(refuses), own }
+    Parser { name: "GPU evidence", prepare: None, refuses: Box::new(refuses), own }
 }
 
-fn hex_file(text: &str) -> Vec<u8> {
+pub fn hex_file(text: &str) -> Vec<u8> {
     data_encoding::HEXLOWER.decode(text.trim().as_bytes()).unwrap()
 }
 
@@ -704,5 +717,5 @@ fn manifests() -> Parser {
         driver[at] = if driver[at] == b'A' { b'B' } else { b'A' };
         own.push(("another signature of a genuine manifest", driver));
     }
-    Parser { name: "GPU manifests", refuses: Box::new(refuses), own }
+    Parser { name: "GPU manifests", prepare: None, refuses: Box::new(refuses), own }
 }

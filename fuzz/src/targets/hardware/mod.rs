@@ -4,11 +4,13 @@
 //! same, no policy by default accepts it, and every reason that a check gives is safe to show.
 
 mod certificates;
+mod endorsements;
 mod evidence;
 mod logs;
 mod policies;
 
 pub use certificates::{certificates, endorsement_key, revocation_lists};
+pub use endorsements::{bundle as endorsement_bundle, endorsement, names as endorsement_names};
 pub use evidence::{
     dcap_endorsements, dcap_quote, gpu_evidence, gpu_manifest, gpu_report, snp_evidence, snp_report, tpm_forms,
     tpm_quote,
@@ -18,7 +20,9 @@ pub use policies::policies;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
+use starminer_hardware::endorsements::{Marks, Snapshot, encode as encode_snapshot};
 
+use crate::hardware::endorsements::{HONEST, NOW_S as ENDORSED_S, TRUST, encode as encode_candidate};
 use crate::hardware::logs::{self as known_logs, made_event_logs, made_lists, signature_lists};
 use crate::hardware::{DCAP, GPUS, MADE_QUOTES, MANIFESTS, SNP, TPM, own, vector};
 use crate::seeds::Seed;
@@ -89,6 +93,27 @@ pub fn seeds() -> Vec<Seed> {
     add("hardware-gpu", "hopper", hopper.json(&hopper.report));
     add("hardware-gpu-report", "hopper", hopper.report.clone());
     add("hardware-gpu-manifest", "vbios", MANIFESTS[0].clone());
+    for (name, set) in HONEST.iter() {
+        let file = set.iter().map(|one| (one.key.to_string(), encode_candidate(one)));
+        for (at, (key, bytes)) in file.enumerate() {
+            add("hardware-endorsement", &format!("{name}-{at}"), bytes);
+            if name == "amd" || name == "others" || name == "sgx3" {
+                add("hardware-endorsement-names", &format!("{name}-{at}"), key.into_bytes());
+            }
+        }
+    }
+    // One of Intel's, and all kinds together.
+    for (name, sets) in [("small", &HONEST[..2]), ("all", &HONEST[..3])] {
+        let (mut snapshot, mut marks) = (Snapshot::default(), Marks::none());
+        for candidate in sets.iter().flat_map(|(_, set)| set) {
+            let item = snapshot.verify(candidate, &TRUST, ENDORSED_S).expect("it holds");
+            snapshot = snapshot.with(item, &mut marks).expect("it is the first of its key");
+        }
+        add("hardware-bundle", name, encode_snapshot(&snapshot));
+        add("hardware-endorsement-names", &format!("marks-{name}"), serde_json::to_vec(&marks).expect("JSON"));
+    }
+    add("hardware-endorsement-names", "rim", b"nvidia/rim/NV_GPU_DRIVER_GH100_550.144.03".to_vec());
+    add("hardware-endorsement-names", "address", b"https://ftpm.amd.com/pki/aia/264D?a=b".to_vec());
     for (name, text) in policies::SEEDS {
         add("hardware-policy", name, text.as_bytes().to_vec());
     }

@@ -1,0 +1,233 @@
+//! Endorsements that hold at one time, under makers' roots and those of the test authorities of `fuzz/data`.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
+use serde_json::{Value, json};
+use starminer_hardware::cert::{Certificate, Crl};
+use starminer_hardware::endorsements::{Candidate, Item, Key, Marks, Object, Snapshot, Trust};
+use starminer_hardware::nvidia;
+
+use super::{DCAP, MADE_QUOTES, MANIFESTS, NOW_S as MANIFESTS_NOW_S, SIGNED, SNP, made, own};
+
+/// When they are judged: when the test authorities' own count.
+pub const NOW_S: u64 = 1_780_000_000;
+const SOURCE: &str = "https://endorsements.example";
+/// What the text of a snapshot's digest begins with (`specs/endorsements.md`).
+const TITLE: &str = "starminer endorsement snapshot v1\n";
+
+/// A candidate that is good in itself, or beside others.
+fn candidate(key: &str, content: Vec<u8>, chain: Option<Vec<u8>>) -> Candidate {
+    let key = key.parse().unwrap_or_else(|_| panic!("{key} is a key"));
+    Candidate { key, content, chain, fetched_s: NOW_S, source: SOURCE.to_owned() }
+}
+
+/// A file of endorsements as its parts come from Intel.
+fn intel(json: &[u8]) -> Vec<Candidate> {
+    let file: Value = serde_json::from_slice(json).expect("JSON");
+    let text = |name: &str| file[name].as_str().expect("a text").to_owned();
+    let unhex = |name: &str| HEXLOWER_PERMISSIVE.decode(text(name).as_bytes()).expect("hexadecimal");
+    let info: Value = serde_json::from_str(&text("tcb_info")).expect("JSON");
+    let tee = if info["id"] == "SGX" { "sgx" } else { "tdx" };
+    let fmspc = info["fmspc"].as_str().expect("a text").to_ascii_lowercase();
+    let authority = Certificate::read(text("pck_crl_issuer_chain").as_bytes()).expect("certificates");
+    let by = authority.first().and_then(Certificate::common_name).unwrap_or_default();
+    let ca = if by.contains("Platform") { "platform" } else { "processor" };
+    let answer = |member: &str, name: &str| {
+        let (text, signature) = (text(name), text(&format!("{name}_signature")));
+        format!("{{\"{member}\":{text},\"signature\":\"{signature}\"}}").into_bytes()
+    };
+    let chain = |name: &str| Some(text(name).into_bytes());
+    vec![
+        candidate("intel/root-crl", unhex("root_ca_crl"), None),
+        candidate(&format!("intel/pck-crl/{ca}"), unhex("pck_crl"), chain("pck_crl_issuer_chain")),
+        candidate(
+            &format!("intel/tcb-info/{tee}/{fmspc}"),
+            answer("tcbInfo", "tcb_info"),
+            chain("tcb_info_issuer_chain"),
+        ),
+        candidate(
+            &format!("intel/qe-identity/{tee}"),
+            answer("enclaveIdentity", "qe_identity"),
+            chain("qe_identity_issuer_chain"),
+        ),
+    ]
+}
+
+/// The answer of a test responder: its root, and the candidate.
+static OCSP: LazyLock<(Certificate, Candidate)> = LazyLock::new(|| {
+    let file: Value = serde_json::from_slice(&made("ocsp", "json")).expect("JSON");
+    let bytes = |name: &str| BASE64.decode(file[name].as_str().expect("a text").as_bytes()).expect("base64");
+    let root = Certificate::from_der(&bytes("root")).expect("a certificate");
+    (root, candidate(file["key"].as_str().expect("a text"), bytes("content"), Some(bytes("chain"))))
+});
+
+/// Makers and test authorities.
+pub static TRUST: LazyLock<Trust> = LazyLock::new(|| {
+    let mut trust = Trust::genuine();
+    for name in MADE_QUOTES {
+        trust.intel.add(Certificate::from_der(&made(name, "root")).expect("a certificate"));
+    }
+    trust.nvidia = trust.nvidia.with_device(OCSP.0.clone());
+    trust.tpm.add(Certificate::read_one(&own("tests/tpm/data/swtpm-root.pem")).expect("a certificate"));
+    trust
+});
+
+/// Candidates with names of files for them, in sets that go into one snapshot. All of them hold.
+pub static HONEST: LazyLock<Vec<(String, Vec<Candidate>)>> = LazyLock::new(|| {
+    let milan = &SNP[0];
+    let (product, key) = (milan.key.product().claim(), &milan.key);
+    let vcek = format!(
+        "amd/vcek/{product}/{}/{}",
+        HEXLOWER.encode(key.chip_id().expect("a chip's")),
+        HEXLOWER.encode(&key.tcb().0)
+    );
+    let ders = |certificates: &[Certificate]| -> Vec<u8> {
+        certificates.iter().flat_map(|certificate| certificate.der().to_vec()).collect()
+    };
+    let ask = Certificate::read(&own("roots/amd/milan_ask.pem")).expect("a certificate");
+    let mut all = vec![
+        (
+            "amd".to_owned(),
+            vec![
+                candidate(&format!("amd/chain/{product}/vcek"), ders(&ask), None),
+                candidate(&vcek, ders(&milan.certificates[..1]), None),
+            ],
+        ),
+        (
+            "others".to_owned(),
+            vec![
+                candidate("tpm/authority/https://swtpm.example/ca", own("tests/tpm/data/swtpm-ca.pem"), None),
+                OCSP.1.clone(),
+            ],
+        ),
+    ];
+    for (name, known) in MADE_QUOTES.iter().zip(DCAP.iter()) {
+        all.push(((*name).to_owned(), intel(&known.json)));
+    }
+    all
+});
+
+/// A snapshot of one set each of AMD's, Intel's and others', and its marks.
+pub static KEPT: LazyLock<(Snapshot, Marks)> = LazyLock::new(|| {
+    let (mut snapshot, mut marks) = (Snapshot::default(), Marks::none());
+    for candidate in HONEST.iter().take(3).flat_map(|(_, set)| set) {
+        let item = snapshot.verify(candidate, &TRUST, NOW_S);
+        let item = item.unwrap_or_else(|refusal| panic!("{}: {refusal}", candidate.key));
+        snapshot = snapshot.with(item, &mut marks).expect("it is the first of its key");
+    }
+    (snapshot, marks)
+});
+
+/// What Intel, or a test authority in its place, signed: lists, and texts of TCB data.
+static INTELS: LazyLock<(HashSet<Vec<u8>>, Vec<Vec<u8>>)> = LazyLock::new(|| {
+    let (mut lists, mut texts) = (HashSet::new(), Vec::new());
+    for known in DCAP.iter() {
+        let file: Value = serde_json::from_slice(&known.json).expect("JSON");
+        for name in ["root_ca_crl", "pck_crl"] {
+            let der = HEXLOWER_PERMISSIVE.decode(file[name].as_str().expect("a text").as_bytes());
+            lists.insert(der.expect("hexadecimal"));
+        }
+        texts.extend(["tcb_info", "qe_identity"].map(|name| file[name].as_str().expect("a text").as_bytes().to_vec()));
+    }
+    (lists, texts)
+});
+
+/// What the known manifests are about.
+static RIMS: LazyLock<Vec<nvidia::RimClaims>> = LazyLock::new(|| {
+    let verified = |bytes: &Vec<u8>| {
+        let rim = nvidia::Rim::parse(bytes).expect("a manifest");
+        nvidia::verify_rim(&rim, &TRUST.nvidia, MANIFESTS_NOW_S).1.expect("NVIDIA's manifest")
+    };
+    MANIFESTS.iter().map(verified).collect()
+});
+
+/// Asserts that an item is what somebody honest signed.
+///
+/// # Panics
+/// Where it is not.
+pub fn check_item(item: &Item) {
+    let (key, content) = (item.key(), item.content().bytes());
+    assert_eq!(key.to_string().parse().as_ref(), Ok(key), "a key has one text");
+    assert!(item.facts().until_s >= NOW_S, "{key}: it is over");
+    let known_list = || {
+        let list = Crl::from_der(content).expect("kept in DER");
+        SIGNED.lists.contains(&list) || INTELS.0.contains(content)
+    };
+    let known = match key {
+        Key::AmdVcek { .. } | Key::AmdVlek { .. } | Key::AmdChain { .. } | Key::TpmAuthority { .. } => {
+            let certificates = Certificate::read(content).expect("kept in DER");
+            certificates.iter().all(|certificate| SIGNED.fingerprints.contains(&certificate.fingerprint()))
+        }
+        Key::AmdCrl { .. } | Key::IntelPckCrl { .. } | Key::IntelRootCrl | Key::TpmCrl { .. } => known_list(),
+        Key::IntelTcbInfo { .. } | Key::IntelQeIdentity { .. } => {
+            INTELS.1.iter().any(|text| content.windows(text.len()).any(|window| window == text))
+        }
+        Key::NvidiaRim { .. } => {
+            let rim = nvidia::Rim::parse(content).expect("it was read before");
+            let (_, claims) = nvidia::verify_rim(&rim, &TRUST.nvidia, NOW_S);
+            claims.is_some_and(|claims| RIMS.contains(&claims))
+        }
+        Key::NvidiaOcsp { .. } => {
+            let honest = KEPT.0.item(&OCSP.1.key).expect("it was taken");
+            key == honest.key() && item.facts() == honest.facts()
+        }
+        _ => false,
+    };
+    assert!(known, "{key}: an endorsement that nobody signed");
+}
+
+/// A candidate as the targets read it.
+#[must_use]
+pub fn encode(candidate: &Candidate) -> Vec<u8> {
+    let chain = candidate.chain.as_deref().unwrap_or_default();
+    json!({
+        "key": candidate.key.to_string(),
+        "content": BASE64.encode(&candidate.content),
+        "chain": BASE64.encode(chain),
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// See [`encode`].
+#[must_use]
+pub fn decode(data: &[u8]) -> Option<Candidate> {
+    let value: Value = serde_json::from_slice(data).ok()?;
+    let bytes = |name: &str| BASE64.decode(value[name].as_str()?.as_bytes()).ok();
+    let (key, content, chain) = (value["key"].as_str()?.parse().ok()?, bytes("content")?, bytes("chain")?);
+    let chain = (!chain.is_empty()).then_some(chain);
+    Some(Candidate { key, content, chain, fetched_s: NOW_S, source: SOURCE.to_owned() })
+}
+
+/// A bundle with the digests that its altered parts have: those of a bundle keep nobody out who wants in.
+#[must_use]
+pub fn sealed(data: &[u8]) -> Option<Vec<u8>> {
+    let hash = |bytes: &[u8]| HEXLOWER.encode(Object::new(bytes).sha256());
+    let mut file: Value = serde_json::from_slice(data).ok()?;
+    let mut objects = serde_json::Map::new();
+    let mut names = serde_json::Map::new();
+    for (name, base64) in file["objects"].as_object()? {
+        let new = hash(&BASE64.decode(base64.as_str()?.as_bytes()).ok()?);
+        objects.insert(new.clone(), base64.clone());
+        names.insert(name.clone(), new.into());
+    }
+    file["objects"] = objects.into();
+    let mut lines = Vec::new();
+    for item in file["items"].as_array_mut()? {
+        for member in ["content", "chain"] {
+            if let Some(new) = item[member].as_str().and_then(|name| names.get(name)) {
+                item[member] = new.clone();
+            }
+        }
+        let text = |name: &str| item[name].as_str();
+        let source = Some(text("source")?).filter(|source| !source.is_empty()).unwrap_or("-");
+        let (key, content, chain) = (text("key")?, text("content")?, text("chain").unwrap_or("-"));
+        lines.push((key.to_owned(), format!("{key} {content} {chain} {} {source}\n", item["fetched_s"].as_u64()?)));
+    }
+    lines.sort();
+    let text: String = std::iter::once(TITLE).chain(lines.iter().map(|(_, line)| line.as_str())).collect();
+    file["digest"] = hash(text.as_bytes()).into();
+    Some(file.to_string().into_bytes())
+}
