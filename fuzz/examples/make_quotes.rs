@@ -1,4 +1,4 @@
-//! Writes `data/`: quotes of Intel's form with endorsements, and the answer of an OCSP responder, by test authorities whose keys end with this process.
+//! Writes `data/`: quotes of Intel's form with endorsements, and a few of other makers, by test authorities whose keys end with this process.
 //!
 //! `cargo run --release -p starminer-fuzz --example make_quotes`, after the form of endorsements has changed, and then `make_corpus`. A quote with certificates
 //! of a root that is not compiled in shows as simulated, so that nothing is lost with the keys.
@@ -33,11 +33,13 @@ fn main() {
         write("root", world.root.certificate.der());
         assert!(world.verify().verified.is_some(), "{form:?}");
     }
-    fs::write(folder.join("ocsp.json"), ocsp()).unwrap();
+    fs::write(folder.join("others.json"), others()).unwrap();
 }
 
-/// That a device's certificate is good, by a responder that its issuer named.
-fn ocsp() -> Vec<u8> {
+/// Of a maker of TPMs its authority and that one's list, and of a maker of GPUs that a device's certificate is good, by a responder that its issuer named.
+fn others() -> Vec<u8> {
+    let maker = Party::root("maker root");
+    let authority = maker.issue(params("maker authority", true));
     let root = Party::root("device root");
     let issuer = root.issue(params("device issuer", true));
     let device = issuer.issue(params("device", false));
@@ -45,11 +47,8 @@ fn ocsp() -> Vec<u8> {
     responder.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
     let responder = issuer.issue(responder);
     let serial = device.certificate.serial().to_vec();
-    let key = format!(
-        "nvidia/ocsp/{}/{}",
-        HEXLOWER.encode(&issuer.certificate.fingerprint()),
-        HEXLOWER.encode(&serial)
-    );
+    let hex = |bytes: &[u8]| HEXLOWER.encode(bytes);
+    let key = format!("nvidia/ocsp/{}/{}", hex(&issuer.certificate.fingerprint()), hex(&serial));
     let answer = Answer {
         about: (&issuer.certificate, serial),
         status: vec![0x80, 0],
@@ -57,12 +56,20 @@ fn ocsp() -> Vec<u8> {
         by: &responder,
         with: vec![responder.certificate.clone()],
     };
+    let base64 = |bytes: &[u8]| BASE64.encode(bytes);
     let chain = [issuer.certificate.der(), root.certificate.der()].concat();
     json!({
-        "key": key,
-        "content": BASE64.encode(&answer.encode()),
-        "chain": BASE64.encode(&chain),
-        "root": BASE64.encode(root.certificate.der()),
+        "tpm_root": base64(maker.certificate.der()),
+        "nvidia_root": base64(root.certificate.der()),
+        "endorsements": [
+            {
+                "key": "tpm/authority/https://maker.example/authority.cer",
+                "content": base64(authority.certificate.der()),
+                "chain": "",
+            },
+            {"key": "tpm/crl/http://maker.example/list.crl", "content": base64(&authority.list(5, -1)), "chain": ""},
+            {"key": key, "content": base64(&answer.encode()), "chain": base64(&chain)},
+        ],
     })
     .to_string()
     .into_bytes()

@@ -1,6 +1,6 @@
 //! Endorsements that hold at one time, under makers' roots and those of the test authorities of `fuzz/data`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -55,12 +55,22 @@ fn intel(json: &[u8]) -> Vec<Candidate> {
     ]
 }
 
-/// The answer of a test responder: its root, and the candidate.
-static OCSP: LazyLock<(Certificate, Candidate)> = LazyLock::new(|| {
-    let file: Value = serde_json::from_slice(&made("ocsp", "json")).expect("JSON");
-    let bytes = |name: &str| BASE64.decode(file[name].as_str().expect("a text").as_bytes()).expect("base64");
-    let root = Certificate::from_der(&bytes("root")).expect("a certificate");
-    (root, candidate(file["key"].as_str().expect("a text"), bytes("content"), Some(bytes("chain"))))
+/// What test authorities made in place of makers of TPMs and GPUs: their roots, and endorsements.
+struct Others {
+    tpm_root: Certificate,
+    nvidia_root: Certificate,
+    endorsements: Vec<Candidate>,
+}
+
+static OTHERS: LazyLock<Others> = LazyLock::new(|| {
+    let file: Value = serde_json::from_slice(&made("others", "json")).expect("JSON");
+    let root = |name: &str| {
+        let der = BASE64.decode(file[name].as_str().expect("a text").as_bytes()).expect("base64");
+        Certificate::from_der(&der).expect("a certificate")
+    };
+    let all = file["endorsements"].as_array().expect("a list").iter();
+    let endorsements = all.map(|one| decode(one.to_string().as_bytes()).expect("a candidate")).collect();
+    Others { tpm_root: root("tpm_root"), nvidia_root: root("nvidia_root"), endorsements }
 });
 
 /// Makers and test authorities.
@@ -69,12 +79,12 @@ pub static TRUST: LazyLock<Trust> = LazyLock::new(|| {
     for name in MADE_QUOTES {
         trust.intel.add(Certificate::from_der(&made(name, "root")).expect("a certificate"));
     }
-    trust.nvidia = trust.nvidia.with_device(OCSP.0.clone());
-    trust.tpm.add(Certificate::read_one(&own("tests/tpm/data/swtpm-root.pem")).expect("a certificate"));
+    trust.nvidia = trust.nvidia.with_device(OTHERS.nvidia_root.clone());
+    trust.tpm.add(OTHERS.tpm_root.clone());
     trust
 });
 
-/// Candidates with names of files for them, in sets that go into one snapshot. All of them hold.
+/// Candidates with names of files for them, in sets that go into one snapshot. All of them hold beside those before them.
 pub static HONEST: LazyLock<Vec<(String, Vec<Candidate>)>> = LazyLock::new(|| {
     let milan = &SNP[0];
     let (product, key) = (milan.key.product().claim(), &milan.key);
@@ -95,13 +105,7 @@ pub static HONEST: LazyLock<Vec<(String, Vec<Candidate>)>> = LazyLock::new(|| {
                 candidate(&vcek, ders(&milan.certificates[..1]), None),
             ],
         ),
-        (
-            "others".to_owned(),
-            vec![
-                candidate("tpm/authority/https://swtpm.example/ca", own("tests/tpm/data/swtpm-ca.pem"), None),
-                OCSP.1.clone(),
-            ],
-        ),
+        ("others".to_owned(), OTHERS.endorsements.clone()),
     ];
     for (name, known) in MADE_QUOTES.iter().zip(DCAP.iter()) {
         all.push(((*name).to_owned(), intel(&known.json)));
@@ -151,14 +155,17 @@ pub fn check_item(item: &Item) {
     let (key, content) = (item.key(), item.content().bytes());
     assert_eq!(key.to_string().parse().as_ref(), Ok(key), "a key has one text");
     assert!(item.facts().until_s >= NOW_S, "{key}: it is over");
+    // In DER, and so as it was made.
+    let known_other = || OTHERS.endorsements.iter().any(|known| known.content == content);
     let known_list = || {
         let list = Crl::from_der(content).expect("kept in DER");
-        SIGNED.lists.contains(&list) || INTELS.0.contains(content)
+        SIGNED.lists.contains(&list) || INTELS.0.contains(content) || known_other()
     };
     let known = match key {
         Key::AmdVcek { .. } | Key::AmdVlek { .. } | Key::AmdChain { .. } | Key::TpmAuthority { .. } => {
             let certificates = Certificate::read(content).expect("kept in DER");
-            certificates.iter().all(|certificate| SIGNED.fingerprints.contains(&certificate.fingerprint()))
+            let known = |one: &Certificate| SIGNED.fingerprints.contains(&one.fingerprint()) || known_other();
+            certificates.iter().all(known)
         }
         Key::AmdCrl { .. } | Key::IntelPckCrl { .. } | Key::IntelRootCrl | Key::TpmCrl { .. } => known_list(),
         Key::IntelTcbInfo { .. } | Key::IntelQeIdentity { .. } => {
@@ -169,10 +176,7 @@ pub fn check_item(item: &Item) {
             let (_, claims) = nvidia::verify_rim(&rim, &TRUST.nvidia, NOW_S);
             claims.is_some_and(|claims| RIMS.contains(&claims))
         }
-        Key::NvidiaOcsp { .. } => {
-            let honest = KEPT.0.item(&OCSP.1.key).expect("it was taken");
-            key == honest.key() && item.facts() == honest.facts()
-        }
+        Key::NvidiaOcsp { .. } => KEPT.0.item(key).is_some_and(|honest| item.facts() == honest.facts()),
         _ => false,
     };
     assert!(known, "{key}: an endorsement that nobody signed");
@@ -205,29 +209,35 @@ pub fn decode(data: &[u8]) -> Option<Candidate> {
 #[must_use]
 pub fn sealed(data: &[u8]) -> Option<Vec<u8>> {
     let hash = |bytes: &[u8]| HEXLOWER.encode(Object::new(bytes).sha256());
-    let mut file: Value = serde_json::from_slice(data).ok()?;
-    let mut objects = serde_json::Map::new();
-    let mut names = serde_json::Map::new();
+    let file: Value = serde_json::from_slice(data).ok()?;
+    let mut objects = BTreeMap::new();
+    let mut names = BTreeMap::new();
     for (name, base64) in file["objects"].as_object()? {
         let new = hash(&BASE64.decode(base64.as_str()?.as_bytes()).ok()?);
-        objects.insert(new.clone(), base64.clone());
-        names.insert(name.clone(), new.into());
+        objects.insert(new.clone(), base64.as_str()?);
+        names.insert(name.as_str(), new);
     }
-    file["objects"] = objects.into();
-    let mut lines = Vec::new();
-    for item in file["items"].as_array_mut()? {
-        for member in ["content", "chain"] {
-            if let Some(new) = item[member].as_str().and_then(|name| names.get(name)) {
-                item[member] = new.clone();
-            }
-        }
+    let mut items = BTreeMap::new();
+    for item in file["items"].as_array()? {
         let text = |name: &str| item[name].as_str();
-        let source = Some(text("source")?).filter(|source| !source.is_empty()).unwrap_or("-");
-        let (key, content, chain) = (text("key")?, text("content")?, text("chain").unwrap_or("-"));
-        lines.push((key.to_owned(), format!("{key} {content} {chain} {} {source}\n", item["fetched_s"].as_u64()?)));
+        let digest = |name: &str| text(name).map(|text| names.get(text).map_or(text, String::as_str));
+        let (key, content, chain, source) = (text("key")?, digest("content")?, digest("chain"), text("source")?);
+        let fetched_s = item["fetched_s"].as_u64()?;
+        let shown = if source.is_empty() { "-" } else { source };
+        let line = format!("{key} {content} {} {fetched_s} {shown}\n", chain.unwrap_or("-"));
+        let member = chain.map(|chain| format!(",\"chain\":{}", json!(chain))).unwrap_or_default();
+        let (name, content, source) = (json!(key), json!(content), json!(source));
+        let entry =
+            format!("{{\"key\":{name},\"content\":{content}{member},\"fetched_s\":{fetched_s},\"source\":{source}}}");
+        items.insert(key, (line, entry));
     }
-    lines.sort();
-    let text: String = std::iter::once(TITLE).chain(lines.iter().map(|(_, line)| line.as_str())).collect();
-    file["digest"] = hash(text.as_bytes()).into();
-    Some(file.to_string().into_bytes())
+    let text: String = std::iter::once(TITLE).chain(items.values().map(|(line, _)| line.as_str())).collect();
+    let items: Vec<&str> = items.values().map(|(_, entry)| entry.as_str()).collect();
+    let (digest, objects) = (hash(text.as_bytes()), json!(objects));
+    let file = format!(
+        "{{\"version\":{},\"digest\":\"{digest}\",\"items\":[{}],\"objects\":{objects}}}",
+        file["version"],
+        items.join(",")
+    );
+    Some(file.into_bytes())
 }

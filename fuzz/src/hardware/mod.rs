@@ -1,7 +1,7 @@
 //! Honest hardware evidence: what the targets of `starminer-hardware` hold everything else against.
 //!
 //! Real evidence is read from that crate's own tests, and, where they are on this machine, from the shared vectors and from the crate `dcap-qvl`.
-//! Intel's quotes and an OCSP response come from `fuzz/data` too: made once by test authorities whose keys are gone (`examples/make_quotes.rs`). Logs are made here ([`logs`]).
+//! Intel's quotes and some endorsements come from `fuzz/data` too: made once by test authorities whose keys are gone (`examples/make_quotes.rs`). Logs are made here ([`logs`]).
 
 pub mod endorsements;
 pub mod logs;

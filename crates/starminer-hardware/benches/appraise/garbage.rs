@@ -81,7 +81,7 @@ pub fn filled(piece: &[u8], len: usize) -> Vec<u8> {
     piece.iter().copied().cycle().take(len).collect()
 }
 
-/// Shapes that every parser is given, at two sizes.
+/// Shapes that every parser is given, at sizes just below the usual bounds and far above all of them.
 const PIECES: [(&str, &[u8]); 17] = [
     ("zeros", b"\0"),
     ("ones", b"\xff"),
@@ -104,7 +104,17 @@ const PIECES: [(&str, &[u8]); 17] = [
 
 fn measure(parser: &Parser) -> Worst {
     let mut worst = Worst::default();
-    for (size, len) in [("1 MiB of ", MIB), ("64 MiB of ", 64 * MIB), ("20 KiB of ", 20 * KIB)] {
+    let sizes = [
+        ("1 MiB of ", MIB),
+        ("64 MiB of ", 64 * MIB),
+        ("500 KiB of ", 500 * KIB),
+        ("250 KiB of ", 250 * KIB),
+        ("125 KiB of ", 125 * KIB),
+        ("60 KiB of ", 60 * KIB),
+        ("20 KiB of ", 20 * KIB),
+        ("16 KiB of ", 16 * KIB),
+    ];
+    for (size, len) in sizes {
         worst.note(parser, &format!("{size}noise"), &noise(len));
         for (shape, piece) in PIECES {
             worst.note(parser, &format!("{size}{shape}"), &filled(piece, len));

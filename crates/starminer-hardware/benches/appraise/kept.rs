@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
-use serde_json::{Value, json};
+use serde_json::Value;
 use starminer_hardware::cert::Certificate;
 use starminer_hardware::endorsements::{Bundle, Candidate, Marks, Object, Snapshot, Trust};
 
@@ -37,7 +37,8 @@ fn intels(member: &str) -> Option<String> {
 
 fn tcb_info() -> Parser {
     let chain = intels("tcb_info_issuer_chain").map_or_else(|| pem(&deep_chain(2)), String::into_bytes);
-    let answer = |text: &str, signature: &str| format!(r#"{{"tcbInfo":{text},"signature":"{signature}"}}"#).into_bytes();
+    let answer =
+        |text: &str, signature: &str| format!(r#"{{"tcbInfo":{text},"signature":"{signature}"}}"#).into_bytes();
     let level = r#"{"tcb":{"sgxtcbcomponents":[],"pcesvn":0},"tcbDate":"2024-01-01T00:00:00Z","tcbStatus":"UpToDate"}"#;
     let levels = |count: usize| {
         format!(
@@ -66,14 +67,21 @@ fn ocsp() -> Parser {
     let above: Vec<u8> = chain[1..].iter().flat_map(|certificate| certificate.der().to_vec()).collect();
     let nobody = Party::root("nobody");
     let answer = |with: Vec<Certificate>| {
-        Answer { about: (issuer, device.serial().to_vec()), status: vec![0x80, 0], days: (-1000, Some(1)), by: &nobody, with }
-            .encode()
+        Answer {
+            about: (issuer, device.serial().to_vec()),
+            status: vec![0x80, 0],
+            days: (-1000, Some(1)),
+            by: &nobody,
+            with,
+        }
+        .encode()
     };
     // Responders that say that the issuer named them, each with another key.
     let named: Vec<Certificate> = (0..4)
         .map(|at| {
             let mut params = responder::params(&format!("responder {at}"), false);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
+            params.not_before = responder::day(-1000);
             let der = as_if_by(params, issuer);
             Certificate::from_der(&der).unwrap()
         })
@@ -101,12 +109,13 @@ fn bundle(items: &[(String, &[u8])]) -> Vec<u8> {
         let name = hex(Object::new(content).sha256());
         objects.insert(name.clone(), data_encoding::BASE64.encode(content).into());
         lines.push(format!("{key} {name} - 1 {SOURCE}\n"));
-        entries.push(json!({"key": key, "content": name, "fetched_s": 1, "source": SOURCE}));
+        entries.push(format!(r#"{{"key":"{key}","content":"{name}","fetched_s":1,"source":"{SOURCE}"}}"#));
     }
     lines.sort();
     let text = format!("starminer endorsement snapshot v1\n{}", lines.concat());
     let digest = hex(Object::new(text.as_bytes()).sha256());
-    json!({"version": 1, "digest": digest, "items": entries, "objects": objects}).to_string().into_bytes()
+    format!(r#"{{"version":1,"digest":"{digest}","items":[{}],"objects":{}}}"#, entries.join(","), Value::from(objects))
+        .into_bytes()
 }
 
 fn bundles() -> Parser {
@@ -120,7 +129,12 @@ fn bundles() -> Parser {
     let last = broken_list.len() - 1;
     broken_list[last] ^= 1;
     let long = |text: &str| format!(r#"{{"version":"{}"}}"#, text.repeat(MIB / text.len())).into_bytes();
+    let digest = "0".repeat(64);
+    let begun = |rest: String| format!(r#"{{"version":1,"digest":"{digest}","items":[{rest}"#).into_bytes();
+    let entry = format!(r#"{{"key":"intel/root-crl","content":"{digest}","fetched_s":1,"source":""}},"#);
     let own = vec![
+        ("a name without an end", begun(format!(r#"{{"key":"{}"#, "a".repeat(4 * MIB)))),
+        ("the same item many times", begun(entry.repeat(100_000))),
         ("a list that nobody signed", bundle(&[(list(0), &broken_list)])),
         ("a version without an end", long("A")),
         ("a version of escapes", long(r"\u0041")),
@@ -158,12 +172,7 @@ pub fn parsers() -> Vec<Parser> {
         kept("kept: AMD's lists", "amd/crl/turin/vcek", None, lists()),
         kept("kept: Intel's root list", "intel/root-crl", None, lists()),
         kept("kept: Intel's PCK list", "intel/pck-crl/platform", Some(pck_chain), lists()),
-        kept(
-            "kept: TPM authorities",
-            "tpm/authority/https://a/b",
-            None,
-            vec![("somebody's", deep_chain(1).remove(0))],
-        ),
+        kept("kept: TPM authorities", "tpm/authority/https://a/b", None, vec![("somebody's", deep_chain(1).remove(0))]),
         kept("kept: TPM makers' lists", "tpm/crl/https://a/b", None, lists()),
         kept("kept: manifests", "nvidia/rim/NV_GPU_DRIVER_GH100_550.144.03", None, Vec::new()),
     ];

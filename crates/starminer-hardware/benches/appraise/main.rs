@@ -10,12 +10,12 @@ mod count;
 mod garbage;
 mod kept;
 mod node;
-#[path = "../../tests/dcap/samples.rs"]
-#[allow(dead_code)] // the tests use more of it
-mod samples;
 #[path = "../../tests/endorsements/responder.rs"]
 #[allow(dead_code)] // likewise
 mod responder;
+#[path = "../../tests/dcap/samples.rs"]
+#[allow(dead_code)] // the tests use more of it
+mod samples;
 
 use std::hint::black_box;
 

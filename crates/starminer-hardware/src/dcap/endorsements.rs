@@ -15,7 +15,7 @@ use super::time::seconds;
 pub const MAX_ENDORSEMENTS_LEN: usize = 262_144;
 /// Longest JSON that is signed. The real ones have less than 8 KiB.
 const MAX_SIGNED_LEN: usize = 65_536;
-/// Most quotation marks in it, and so twice the most texts. The real ones have less than 2,000.
+/// Most quotation marks in it, of which a text has two. The real ones have less than 2,000.
 const MAX_QUOTATION_MARKS: usize = 16_384;
 /// Most TCB levels, and most identities of TDX modules: Intel publishes less than twenty.
 const MAX_LEVELS: usize = 256;

@@ -1,7 +1,7 @@
 //! Authorities of a test, their revocation lists, and answers of OCSP responders.
 
 use aws_lc_rs::{
-    digest::{SHA256, SHA384, digest},
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA384, digest},
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
 };
@@ -119,7 +119,8 @@ impl Answer<'_> {
         let id = certificate_id(self.about.0, &self.about.1);
         let next = self.days.1.map(|next| der(0xa0, &general_time(next))).unwrap_or_default();
         let single = der(0x30, &[id, self.status.clone(), general_time(self.days.0), next].concat());
-        let by = der(0xa2, &der(4, &digest(&SHA256, b"whoever").as_ref()[..20]));
+        let by = digest(&SHA1_FOR_LEGACY_USE_ONLY, &key_bits(&self.by.certificate));
+        let by = der(0xa2, &der(4, by.as_ref()));
         let data = der(0x30, &[by, general_time(self.days.0), der(0x30, &single)].concat());
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_ASN1_SIGNING, &self.by.key.serialize_der()).unwrap();
         let signature = key.sign(&SystemRandom::new(), &data).unwrap();
