@@ -82,7 +82,7 @@ pub fn filled(piece: &[u8], len: usize) -> Vec<u8> {
 }
 
 /// Shapes that every parser is given, at sizes just below the usual bounds and far above all of them.
-const PIECES: [(&str, &[u8]); 17] = [
+const PIECES: [(&str, &[u8]); 21] = [
     ("zeros", b"\0"),
     ("ones", b"\xff"),
     ("opening brackets", b"["),
@@ -92,6 +92,10 @@ const PIECES: [(&str, &[u8]); 17] = [
     ("line breaks", b"\n"),
     ("digits", b"1"),
     ("letters", b"A"),
+    ("lines of a letter", b"A\n"),
+    ("dashes", b"----x"),
+    ("single dashes", b"-x"),
+    ("letters of two bytes", "\u{e9}".as_bytes()),
     ("quotes", b"\""),
     ("sequences without an end", b"\x30\x80"),
     ("nested sequences", b"\x30\x84\x00\x10\x00\x00"),
@@ -388,8 +392,23 @@ fn revocation_list() -> Parser {
     let mut at_the_end = long.clone();
     let last = at_the_end.len() - rest.len() - 60;
     at_the_end[last] ^= 0x40;
-    let own = vec![("many entries", long), ("many entries, broken", at_the_end)];
+    let own = [vec![("many entries", long), ("many entries, broken", at_the_end)], armoured_lists()].concat();
     Parser { name: "revocation lists", prepare: None, refuses: Box::new(refuses), own }
+}
+
+/// Lists in PEM that have no end, or nothing in them.
+pub fn armoured_lists() -> Vec<(&'static str, Vec<u8>)> {
+    let armoured = |piece: &[u8], len: usize| {
+        [b"-----BEGIN X509 CRL-----\n", &filled(piece, len)[..], b"\n-----END X509 CRL-----\n"].concat()
+    };
+    let line = [&[b'A'; 64][..], b"\n"].concat();
+    vec![
+        ("a block of letters", armoured(b"A", 500 * KIB)),
+        ("a block of lines", armoured(&line, 500 * KIB)),
+        ("a block of short lines", armoured(b"AAAA\n", 50 * KIB)),
+        ("a block of blanks", armoured(b"A \n", 500 * KIB)),
+        ("a block of one line of blanks", armoured(b" ", 500 * KIB)),
+    ]
 }
 
 fn quote() -> Parser {

@@ -8,7 +8,9 @@ use serde_json::Value;
 use starminer_hardware::cert::Certificate;
 use starminer_hardware::endorsements::{Bundle, Candidate, Marks, Object, Snapshot, Trust};
 
-use super::garbage::{KIB, MIB, NOW_S, Parser, TURIN_CRL, broken, content, deep_chain, filled, hex, pem, rebuilt};
+use super::garbage::{
+    KIB, MIB, NOW_S, Parser, TURIN_CRL, armoured_lists, broken, content, deep_chain, filled, hex, pem, rebuilt,
+};
 use super::responder::{self, Answer, Party};
 use super::samples::sample;
 
@@ -154,11 +156,13 @@ pub fn parsers() -> Vec<Parser> {
     altered[last] ^= 1;
     let in_hex = |bytes: &[u8]| hex(bytes).into_bytes();
     let lists = || {
-        vec![
+        let mut all = armoured_lists();
+        all.extend([
             ("a genuine list, altered", altered.clone()),
             ("the same in hexadecimal", in_hex(&altered)),
             ("1 MiB in hexadecimal", in_hex(&filled(b"\x30\x83\x07\xff\xfb", 512 * KIB))),
-        ]
+        ]);
+        all
     };
     let chip = "00".repeat(64);
     let mut all = vec![

@@ -108,8 +108,9 @@ impl Responder<'_> {
     fn is(&self, certificate: &Certificate) -> bool {
         match self {
             Self::Name(name) => certificate.subject() == *name,
-            Self::Key(hash) => key_bits(certificate)
-                .is_some_and(|key| digest(&SHA1_FOR_LEGACY_USE_ONLY, key).as_ref() == *hash),
+            Self::Key(hash) => {
+                key_bits(certificate).is_some_and(|key| digest(&SHA1_FOR_LEGACY_USE_ONLY, key).as_ref() == *hash)
+            }
         }
     }
 }
