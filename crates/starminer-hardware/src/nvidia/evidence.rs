@@ -14,7 +14,7 @@ use super::spdm::{NONCE_LEN, Report};
 use crate::cert::{Certificate, CertificateError};
 
 /// The longest evidence that is read. That of one GPU has about 13 KiB.
-pub const MAX_LEN: usize = 512 * 1024;
+pub const MAX_LEN: usize = 320 * 1024;
 /// Most GPUs in it.
 pub const MAX_GPUS: usize = 16;
 /// Most certificates of one GPU. Real chains have five, the root included.
