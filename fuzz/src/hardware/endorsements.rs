@@ -124,8 +124,11 @@ pub static KEPT: LazyLock<(Snapshot, Marks)> = LazyLock::new(|| {
     (snapshot, marks)
 });
 
+type Lists = HashSet<Vec<u8>>;
+type Texts = Vec<Vec<u8>>;
+
 /// What Intel, or a test authority in its place, signed: lists, and texts of TCB data.
-static INTELS: LazyLock<(HashSet<Vec<u8>>, Vec<Vec<u8>>)> = LazyLock::new(|| {
+static INTELS: LazyLock<(Lists, Texts)> = LazyLock::new(|| {
     let (mut lists, mut texts) = (HashSet::new(), Vec::new());
     for known in DCAP.iter() {
         let file: Value = serde_json::from_slice(&known.json).expect("JSON");

@@ -21,10 +21,13 @@ pub const MIB: usize = 1 << 20;
 /// Parses and verifies; whether it was refused.
 pub type Refuses = Box<dyn Fn(&[u8]) -> bool>;
 
+/// Keeps a copy of the bytes for the call.
+pub type Prepare = Box<dyn Fn(&[u8])>;
+
 pub struct Parser {
     pub name: &'static str,
     /// Takes over the bytes before time and memory count, where the call takes them in a container of its own.
-    pub prepare: Option<Box<dyn Fn(&[u8])>>,
+    pub prepare: Option<Prepare>,
     pub refuses: Refuses,
     /// Shapes of its own.
     pub own: Vec<(&'static str, Vec<u8>)>,
@@ -735,7 +738,7 @@ fn manifests() -> Parser {
         ("blanks", inserted(&" ".repeat(105 * KIB))),
         ("many resources", inserted(&many("<Resource/>", 100 * KIB))),
         ("another digest of a genuine manifest", good.replacen("Hash0=\"", "Hash0=\"0", 1).into_bytes()),
-        ("another measurement of a genuine manifest", inserted("").iter().map(|&byte| byte).collect::<Vec<_>>()),
+        ("another measurement of a genuine manifest", inserted("")),
     ];
     // The last one altered where nothing but the digest tells.
     let altered = own.last_mut().map(|(_, bytes)| bytes).unwrap();
