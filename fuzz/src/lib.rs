@@ -12,6 +12,7 @@
 
 pub mod campaign;
 pub mod forge;
+pub mod hardware;
 pub mod json;
 pub mod mutate;
 pub mod random;

@@ -31,9 +31,16 @@ pub fn seeds() -> Vec<Seed> {
     broker(&mut all);
     all.extend(targets::vault_seeds());
     all.extend(targets::cli_seeds());
+    all.extend(targets::hardware_seeds());
     #[cfg(feature = "edges")]
     all.extend(targets::edge_seeds());
     all
+}
+
+/// Seeds that are not of this repository, where this machine has them: the shared vectors and the samples of `dcap-qvl`. They are read in place.
+#[must_use]
+pub fn found(target: &str) -> Vec<Vec<u8>> {
+    targets::found_hardware_seeds(target)
 }
 
 fn add(all: &mut Vec<Seed>, target: &'static str, name: impl Into<String>, bytes: impl Into<Vec<u8>>) {

@@ -15,7 +15,7 @@ use std::{env, fs, thread};
 
 use data_encoding::HEXLOWER;
 use starminer_fuzz::campaign::{Failure, Summary, run, run_once};
-use starminer_fuzz::{TARGETS, Target};
+use starminer_fuzz::{TARGETS, Target, seeds};
 
 /// The sequence of an ordinary run.
 const SEED: u64 = 0x5741_524d_494e_4552;
@@ -69,7 +69,8 @@ fn every_target_holds() {
         loop {
             let next = queue.lock().unwrap().next();
             let Some(target) = next else { return };
-            let result = run(target, &corpus(target), runs.unwrap_or(target.runs), seed);
+            let seeds = [corpus(target), seeds::found(target.name)].concat();
+            let result = run(target, &seeds, runs.unwrap_or(target.runs), seed);
             results.lock().unwrap().push((target.name, result));
         }
     };

@@ -3,6 +3,7 @@
 mod attester;
 mod broker;
 mod cli;
+mod hardware;
 mod log;
 mod receipt;
 mod tls;
@@ -21,6 +22,7 @@ mod sandbox;
 
 pub(crate) use broker::known_deposit;
 pub(crate) use cli::seeds as cli_seeds;
+pub(crate) use hardware::{found_seeds as found_hardware_seeds, seeds as hardware_seeds};
 pub(crate) use tls::{known_proof, server_identity_certificate};
 pub(crate) use vault::seeds as vault_seeds;
 
@@ -94,6 +96,27 @@ table! {
     "broker-deposit", 4_000, broker::deposit, "JSON of a deposit; only the one for this spec and broker opens";
 
     "cli-job", 10_000, cli::job, "a job file; unknown fields are refused, and errors point into the text";
+
+    "hardware-certificates", 5_000, hardware::certificates, "certificates in PEM or DER; only what makers signed chains to their roots";
+    "hardware-crl", 10_000, hardware::revocation_lists, "revocation lists; only what their issuer signed counts";
+    "hardware-ek", 5_000, hardware::endorsement_key, "the certificate of a TPM's endorsement key; only makers' own verify";
+    "hardware-snp-report", 5_000, hardware::snp_report, "a report of AMD's, under keys verified before; only the chips' own verify";
+    "hardware-snp", 2_000, hardware::snp_evidence, "JSON of a report, its certificates and lists; only the chips' own verify";
+    "hardware-quote", 2_000, hardware::dcap_quote, "a quote of SGX or TDX; what verifies claims what was signed";
+    "hardware-endorsements", 500, hardware::dcap_endorsements, "JSON of Intel's endorsements; only what was signed is believed";
+    "hardware-tpm-quote", 5_000, hardware::tpm_quote, "JSON of a TPM's quote, key and registers; only recorded ones verify";
+    "hardware-tpm-forms", 20_000, hardware::tpm_forms, "bytes as every structure of a TPM's, in every form";
+    "hardware-event-log", 3_000, hardware::event_log, "a log of firmware; altered under the same registers it may say less, never else";
+    "hardware-registers", 20_000, hardware::registers, "JSON of register values; reads back as itself";
+    "hardware-signature-list", 20_000, hardware::signature_list, "a UEFI signature database; bounded";
+    "hardware-ima", 5_000, hardware::ima_list, "a measurement list, binary or text; a register vouches for its own files alone";
+    "hardware-gpu", 1_000, hardware::gpu_evidence, "NVIDIA's JSON of evidence; only genuine GPUs verify";
+    "hardware-gpu-report", 2_000, hardware::gpu_report, "a GPU's report, in chains that are known; only genuine ones verify";
+    "hardware-gpu-manifest", 2_000, hardware::gpu_manifest, "a manifest of NVIDIA's; only its own verify";
+    "hardware-endorsement", 1_000, hardware::endorsement, "JSON of one endorsement, OCSP responses among them; only what was signed enters a snapshot";
+    "hardware-endorsement-names", 20_000, hardware::endorsement_names, "a text as key, address, manifest's id and marks; one spelling each";
+    "hardware-bundle", 200, hardware::endorsement_bundle, "a bundle, its digests made to fit again; only what was signed is taken out of it";
+    "hardware-policy", 3_000, hardware::policies, "policies of every kind in TOML and JSON; what is not set denies";
 
     "attester-key-files", 5_000, attester::key_files, "key files of root and device; what loads is saved the same";
 

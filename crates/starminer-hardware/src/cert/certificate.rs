@@ -20,6 +20,8 @@ pub const MAX_CERTIFICATE_BYTES: usize = 16 * 1024;
 pub const MAX_CERTIFICATES: usize = 16;
 /// The largest bundle, in PEM or DER.
 pub const MAX_BUNDLE_BYTES: usize = 128 * 1024;
+/// The longest name of a subject or issuer, in DER.
+const MAX_NAME_BYTES: usize = 4 * 1024;
 /// The most extensions of a certificate.
 const MAX_EXTENSIONS: usize = 64;
 
@@ -213,9 +215,12 @@ impl Certificate {
             return Err(CertificateError::TooLarge { most: MAX_CERTIFICATE_BYTES });
         }
         let parts = outer_parts(whole.content).map_err(|_| SHAPE)?;
-        let (inner_algorithm, serial) = inner_parts(parts.tbs.content).map_err(|_| SHAPE)?;
-        if inner_algorithm != parts.algorithm {
+        let InnerParts { algorithm, serial, names } = inner_parts(parts.tbs.content).map_err(|_| SHAPE)?;
+        if algorithm != parts.algorithm {
             return Err(CertificateError::Der("two different signature algorithms"));
+        }
+        if names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
+            return Err(CertificateError::Der("a name is too long"));
         }
         let (rest, parsed) = X509CertificateParser::new()
             .with_deep_parse_extensions(false)
@@ -432,12 +437,22 @@ pub(super) fn outer_parts(content: &[u8]) -> Result<OuterParts<'_>, Malformed> {
     Ok(OuterParts { tbs, algorithm, signature })
 }
 
-/// The signature algorithm that is named inside, and the serial number.
-fn inner_parts(tbs: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+struct InnerParts<'a> {
+    algorithm: &'a [u8],
+    serial: &'a [u8],
+    /// Issuer and subject.
+    names: [&'a [u8]; 2],
+}
+
+/// The signature algorithm that is named inside, the serial number, and the names.
+fn inner_parts(tbs: &[u8]) -> Result<InnerParts<'_>, Malformed> {
     let mut fields = Reader::new(tbs);
     fields.optional(tag::CONTEXT_0)?;
     let serial = fields.content(tag::INTEGER)?;
-    Ok((fields.element(tag::SEQUENCE)?.raw, serial))
+    let algorithm = fields.element(tag::SEQUENCE)?.raw;
+    let issuer = fields.element(tag::SEQUENCE)?.raw;
+    fields.element(tag::SEQUENCE)?;
+    Ok(InnerParts { algorithm, serial, names: [issuer, fields.element(tag::SEQUENCE)?.raw] })
 }
 
 fn basic_constraints(value: &[u8]) -> Result<(bool, Option<u32>), Malformed> {

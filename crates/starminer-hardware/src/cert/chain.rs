@@ -4,7 +4,7 @@
 //! then signatures, from the root downwards: a key that no root vouches for is never used.
 
 use super::{
-    Certificate, ChainError, ChainFault, Place, Provenance, Roots, SignatureAlgorithm, SignatureError,
+    Certificate, ChainError, ChainFault, Place, Provenance, Roots, SignatureAlgorithm, SignatureError, memo,
     path::{Path, paths},
 };
 
@@ -252,11 +252,17 @@ impl Checker<'_> {
             let error = SignatureError::UnsupportedAlgorithm { oid: "1.2.840.113549.1.1.5 (SHA-1)".to_owned() };
             self.unless(Quirk::Sha1, place, certificate, ChainFault::Signature(error))?;
         }
-        if self.known.contains(&(certificate.fingerprint(), issuer.fingerprint())) {
+        let link = (certificate.fingerprint(), issuer.fingerprint());
+        if self.known.contains(&link) || memo::knows(&link) {
             return Ok(());
         }
         let key = issuer.public_key().map_err(broken)?;
-        certificate.verify_signature(&key).map_err(broken)
+        certificate.verify_signature(&key).map_err(broken)?;
+        // Signatures are verified from the root downwards: what gets here hangs on one.
+        if place != Place::Leaf {
+            memo::remember(link);
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ mod crl;
 pub(crate) mod der;
 mod fault;
 mod key;
+pub(crate) mod memo;
 mod path;
 mod pem;
 mod roots;

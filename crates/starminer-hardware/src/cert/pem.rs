@@ -5,6 +5,8 @@
 use super::CertificateError;
 
 const BOUNDARY: &str = "-----";
+/// The most lines: the longest list has 8,192 of 64 letters. Each costs more than its letters do.
+const MAX_LINES: usize = 12_288;
 
 /// Whether these bytes are meant as PEM: DER begins with a SEQUENCE.
 pub(super) fn is_pem(bytes: &[u8]) -> bool {
@@ -16,7 +18,12 @@ pub(super) fn blocks(bytes: &[u8], labels: &[&str], most: usize) -> Result<Vec<V
     let text = str::from_utf8(bytes).map_err(|_| CertificateError::Unreadable)?;
     let mut blocks = Vec::new();
     let mut open: Option<(&str, String)> = None;
-    for line in text.split('\n') {
+    let mut read = 0;
+    for (count, line) in text.split('\n').enumerate() {
+        if count >= MAX_LINES {
+            return Err(CertificateError::Pem("it has more lines than any"));
+        }
+        read += line.len() + 1;
         let line = line.strip_suffix('\r').unwrap_or(line);
         match &mut open {
             None if line.contains(BOUNDARY) => {
@@ -30,7 +37,8 @@ pub(super) fn blocks(bytes: &[u8], labels: &[&str], most: usize) -> Result<Vec<V
                 if blocks.len() >= most {
                     return Err(CertificateError::TooMany { most });
                 }
-                open = Some((label, String::new()));
+                // Never more than is left, so that it need not grow.
+                open = Some((label, String::with_capacity(text.len().saturating_sub(read))));
             }
             None => {}
             Some((label, base64)) if line.contains('-') => {

@@ -11,8 +11,12 @@ use super::backend::digest;
 use super::tcb::{order_levels, order_qe_levels};
 use super::time::seconds;
 
-/// Longest file of endorsements.
-pub const MAX_ENDORSEMENTS_LEN: usize = 1_048_576;
+/// Longest file of endorsements. The real ones have less than 32 KiB.
+pub const MAX_ENDORSEMENTS_LEN: usize = 262_144;
+/// Longest JSON that is signed. The real ones have less than 8 KiB.
+const MAX_SIGNED_LEN: usize = 65_536;
+/// Most quotation marks in it, of which a text has two. The real ones have less than 2,000.
+const MAX_QUOTATION_MARKS: usize = 16_384;
 /// Most TCB levels, and most identities of TDX modules: Intel publishes less than twenty.
 const MAX_LEVELS: usize = 256;
 
@@ -196,6 +200,13 @@ fn signed<T: for<'a> Deserialize<'a>>(
 ) -> Result<Option<Signed<T>>, EndorsementsError> {
     let (Some(text), Some(signature), Some(chain)) = (text, signature, chain) else { return Ok(None) };
     let signature = unhex(member, signature)?.try_into().map_err(|_| fault(member, "a signature has 64 bytes"))?;
+    // Before it is read: a level takes many times the memory that its text does.
+    if text.len() > MAX_SIGNED_LEN {
+        return Err(fault(member, format!("longer than {MAX_SIGNED_LEN} bytes")));
+    }
+    if text.bytes().filter(|&byte| byte == b'"').count() > MAX_QUOTATION_MARKS {
+        return Err(fault(member, format!("more than {MAX_QUOTATION_MARKS} quotation marks")));
+    }
     let mut content: T = serde_json::from_str(text).map_err(|error| fault(member, error))?;
     let (issued, next_update, levels) = dates_and_levels(&mut content);
     if levels > MAX_LEVELS {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Checks, Verdict, Weight,
     cert::{Certificate, Chain, Crl, Provenance},
+    dcap::MAX_ENDORSEMENTS_LEN,
 };
 
 /// Why an endorsement is not taken.
@@ -97,7 +98,7 @@ pub(super) fn verify(snapshot: &Snapshot, candidate: &Candidate, trust: &Trust, 
     if candidate.fetched_s > now_s {
         return Err(Refusal::FromTheFuture { fetched_s: candidate.fetched_s, now_s });
     }
-    if candidate.source.len() > MAX_SOURCE_BYTES || !candidate.source.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if candidate.source.len() > MAX_SOURCE_BYTES || !candidate.source.bytes().all(plain) {
         return Err(Refusal::Malformed("the address it came from is no address".to_owned()));
     }
     let found = match &candidate.key {
@@ -125,6 +126,11 @@ pub(super) fn verify(snapshot: &Snapshot, candidate: &Candidate, trust: &Trust, 
         facts: found.facts,
         parsed: found.parsed,
     })
+}
+
+/// What addresses are made of, and what a bundle writes without escapes.
+const fn plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')
 }
 
 /// Whether an item goes back behind what is known under its name.
@@ -170,7 +176,8 @@ fn joined(certificates: &[Certificate]) -> Vec<u8> {
 /// One list in DER, PEM, or DER in hex, as caches of Intel's service give it.
 fn list(bytes: &[u8]) -> Result<Crl, Refusal> {
     let malformed = |error: crate::cert::CertificateError| Refusal::Malformed(error.to_string());
-    let trimmed = bytes.trim_ascii();
+    // A longer one than is read of Intel's is none of Intel's.
+    let trimmed = if bytes.len() <= MAX_ENDORSEMENTS_LEN { bytes.trim_ascii() } else { &[] };
     if !trimmed.is_empty() && trimmed.iter().all(u8::is_ascii_hexdigit) {
         let der = data_encoding::HEXLOWER_PERMISSIVE
             .decode(trimmed)

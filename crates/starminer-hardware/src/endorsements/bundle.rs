@@ -1,14 +1,14 @@
 //! A snapshot as one file, for machines without a network and for receipts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use data_encoding::{BASE64, HEXLOWER};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     admit::Refusal,
     item::{Candidate, Item, MAX_OBJECT_BYTES, MAX_SOURCE_BYTES, Object, Trust, sha256},
-    key::Key,
+    key::{Key, MAX_KEY_BYTES},
     snapshot::{MAX_ITEMS, MAX_SNAPSHOT_BYTES, Marks, Snapshot, TITLE, line},
 };
 
@@ -26,12 +26,12 @@ pub enum BundleError {
     /// More items than a snapshot has.
     #[error("the bundle has more than {MAX_ITEMS} items")]
     TooMany,
-    /// Not JSON of this form.
+    /// Not the one form in which bundles are written.
     #[error("the bundle is no JSON of the expected form: {0}")]
     Json(String),
     /// A version that is not known.
     #[error("the bundle is of version {0}")]
-    Version(u32),
+    Version(u64),
     /// An item or object does not have the form.
     #[error("{what}: {problem}")]
     Item {
@@ -60,8 +60,7 @@ impl BundleError {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize)]
 struct File {
     version: u32,
     digest: String,
@@ -69,12 +68,11 @@ struct File {
     objects: BTreeMap<String, String>,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Serialize)]
 struct Entry {
     key: Key,
     content: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     chain: Option<String>,
     fetched_s: u64,
     source: String,
@@ -121,8 +119,142 @@ fn item(what: &str, problem: &'static str) -> BundleError {
     BundleError::Item { what: what.chars().take(160).collect(), problem }
 }
 
+/// Reads the one form that [`encode`] writes, and stops at the first byte that is of another: whoever made the file, no text in it is taken that is
+/// longer than such a text can be.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn fault(&self, expected: &str) -> BundleError {
+        BundleError::Json(format!("{expected} is expected at byte {}", self.at))
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.at..]
+    }
+
+    fn takes(&mut self, literal: &str) -> bool {
+        let found = self.rest().starts_with(literal.as_bytes());
+        self.at += if found { literal.len() } else { 0 };
+        found
+    }
+
+    fn literal(&mut self, literal: &str) -> Result<(), BundleError> {
+        if self.takes(literal) { Ok(()) } else { Err(self.fault(literal)) }
+    }
+
+    /// A text up to its closing quotation mark. None of them has an escape.
+    fn text(&mut self, most_bytes: usize, what: &str) -> Result<&'a str, BundleError> {
+        let rest = self.rest();
+        let window = &rest[..rest.len().min(most_bytes + 1)];
+        let length = window.iter().position(|&byte| byte == b'"').ok_or_else(|| self.fault(what))?;
+        let text = &window[..length];
+        if !text.iter().all(|&byte| byte.is_ascii_graphic() && byte != b'\\') {
+            return Err(self.fault(what));
+        }
+        let text = str::from_utf8(text).map_err(|_| self.fault(what))?;
+        self.at += length + 1;
+        Ok(text)
+    }
+
+    /// SHA-256 in hexadecimal.
+    fn digest(&mut self) -> Result<&'a str, BundleError> {
+        const WHAT: &str = "SHA-256 in lower-case hexadecimal";
+        let text = self.text(64, WHAT)?;
+        let fits = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if fits { Ok(text) } else { Err(self.fault(WHAT)) }
+    }
+
+    fn number(&mut self) -> Result<u64, BundleError> {
+        const WHAT: &str = "a number";
+        let length = self.rest().iter().take(21).take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = str::from_utf8(&self.rest()[..length]).map_err(|_| self.fault(WHAT))?;
+        if digits.len() > 1 && digits.starts_with('0') {
+            return Err(self.fault(WHAT));
+        }
+        let number = digits.parse().map_err(|_| self.fault(WHAT))?;
+        self.at += length;
+        Ok(number)
+    }
+
+    fn entry(&mut self) -> Result<Entry, BundleError> {
+        self.literal("{\"key\":\"")?;
+        let key = self.text(MAX_KEY_BYTES, "the name of an endorsement")?;
+        let key = key.parse().map_err(|_| self.fault("the name of an endorsement before what"))?;
+        self.literal(",\"content\":\"")?;
+        let content = self.digest()?.to_owned();
+        let chain = if self.takes(",\"chain\":\"") { Some(self.digest()?.to_owned()) } else { None };
+        self.literal(",\"fetched_s\":")?;
+        let fetched_s = self.number()?;
+        self.literal(",\"source\":\"")?;
+        let source = self.text(MAX_SOURCE_BYTES, "an address")?.to_owned();
+        self.literal("}")?;
+        Ok(Entry { key, content, chain, fetched_s, source })
+    }
+
+    /// The items, in the order of their names.
+    fn entries(&mut self) -> Result<BTreeMap<String, Entry>, BundleError> {
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        if self.takes("]") {
+            return Ok(entries);
+        }
+        loop {
+            if entries.len() >= MAX_ITEMS {
+                return Err(BundleError::TooMany);
+            }
+            let entry = self.entry()?;
+            let name = entry.key.to_string();
+            if entries.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return Err(item(&name, "it stands twice, or not in its place"));
+            }
+            entries.insert(name, entry);
+            if !self.takes(",") {
+                self.literal("]")?;
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// The objects, in the order of their names: those that items are about, and no other. Each has the digest that names it.
+    fn objects(&mut self, wanted: &BTreeSet<&str>) -> Result<BTreeMap<&'a str, Vec<u8>>, BundleError> {
+        let mut objects: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        if self.takes("}") {
+            return Ok(objects);
+        }
+        loop {
+            self.literal("\"")?;
+            let name = self.digest()?;
+            if !wanted.contains(name) {
+                return Err(item(name, "no item is about this object"));
+            }
+            if objects.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return Err(item(name, "it stands twice, or not in its place"));
+            }
+            self.literal(":\"")?;
+            let base64 = self.text(MAX_OBJECT_BYTES / 3 * 4 + 4, "an object in base64, not larger than any can be,")?;
+            let bytes = BASE64.decode(base64.as_bytes()).map_err(|_| item(name, "an object is no base64"))?;
+            if HEXLOWER.encode(&sha256(&bytes)) != name {
+                return Err(item(name, "an object does not have the digest that names it"));
+            }
+            objects.insert(name, bytes);
+            if !self.takes(",") {
+                self.literal("}")?;
+                return Ok(objects);
+            }
+        }
+    }
+}
+
+/// A digest that was read as one.
+fn named(name: &str) -> [u8; 32] {
+    let bytes = HEXLOWER.decode(name.as_bytes()).unwrap_or_default();
+    bytes.try_into().unwrap_or_default()
+}
+
 impl Bundle {
-    /// Reads a file.
+    /// Reads a file. The list of items has to have the stated digest before any object is looked at.
     ///
     /// # Errors
     /// It is not of the form, an object does not have the digest that names it, or the list not the digest that is stated.
@@ -130,49 +262,48 @@ impl Bundle {
         if bytes.len() > MAX_BUNDLE_BYTES {
             return Err(BundleError::TooLarge);
         }
-        let file: File = serde_json::from_slice(bytes).map_err(|error| BundleError::Json(error.to_string()))?;
-        if file.version != VERSION {
-            return Err(BundleError::Version(file.version));
+        let mut reader = Reader { bytes, at: 0 };
+        reader.literal("{\"version\":")?;
+        let version = reader.number()?;
+        if version != u64::from(VERSION) {
+            return Err(BundleError::Version(version));
         }
-        if file.items.len() > MAX_ITEMS || file.objects.len() > 2 * MAX_ITEMS {
-            return Err(BundleError::TooMany);
+        reader.literal(",\"digest\":\"")?;
+        let stated = reader.digest()?;
+        reader.literal(",\"items\":[")?;
+        let entries = reader.entries()?;
+        let mut text = TITLE.to_owned();
+        for (name, entry) in &entries {
+            let chain = entry.chain.as_deref().map(named);
+            text.push_str(&line(name, &named(&entry.content), chain.as_ref(), entry.fetched_s, &entry.source));
         }
-        let objects = objects(file.objects)?;
-        let mut used = std::collections::BTreeSet::new();
-        let mut object = |what: &str, name: &str| -> Result<Vec<u8>, BundleError> {
-            let bytes = objects.get(name).ok_or_else(|| item(what, "its object is not in the file"))?;
-            used.insert(name.to_owned());
-            Ok(bytes.clone())
-        };
-        let mut total = 0;
-        let mut lines = BTreeMap::new();
-        let mut candidates = Vec::with_capacity(file.items.len());
-        for entry in file.items {
-            let name = entry.key.to_string();
-            if entry.source.len() > MAX_SOURCE_BYTES || !entry.source.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(item(&name, "its source is no address"));
-            }
-            let content = object(&name, &entry.content)?;
-            let chain = entry.chain.as_deref().map(|chain| object(&name, chain)).transpose()?;
-            total += content.len() + chain.as_ref().map_or(0, Vec::len);
-            if total > MAX_SNAPSHOT_BYTES {
-                return Err(BundleError::TooLarge);
-            }
-            let chain_digest = chain.as_deref().map(sha256);
-            let text = line(&name, &sha256(&content), chain_digest.as_ref(), entry.fetched_s, &entry.source);
-            if lines.insert(name.clone(), text).is_some() {
-                return Err(item(&name, "it stands twice"));
-            }
-            let (fetched_s, source) = (entry.fetched_s, entry.source);
-            candidates.push(Candidate { key: entry.key, content, chain, fetched_s, source });
-        }
-        if let Some(name) = objects.keys().find(|name| !used.contains(*name)) {
-            return Err(item(name, "no item is about this object"));
-        }
-        let text: String = std::iter::once(TITLE).chain(lines.values().map(String::as_str)).collect();
         let digest = sha256(text.as_bytes());
-        if file.digest != HEXLOWER.encode(&digest) {
+        if stated != HEXLOWER.encode(&digest) {
             return Err(BundleError::Digest);
+        }
+        reader.literal(",\"objects\":{")?;
+        let wanted = entries.values().flat_map(|entry| [Some(&entry.content), entry.chain.as_ref()]);
+        let wanted: BTreeSet<&str> = wanted.flatten().map(String::as_str).collect();
+        let objects = reader.objects(&wanted)?;
+        reader.literal("}")?;
+        if !reader.rest().is_empty() {
+            return Err(reader.fault("the end"));
+        }
+        let mut total = 0;
+        let mut candidates = Vec::with_capacity(entries.len());
+        for (name, entry) in &entries {
+            let mut object = |digest: &str| -> Result<Vec<u8>, BundleError> {
+                let bytes = objects.get(digest).ok_or_else(|| item(name, "its object is not in the file"))?;
+                total += bytes.len();
+                if total > MAX_SNAPSHOT_BYTES {
+                    return Err(BundleError::TooLarge);
+                }
+                Ok(bytes.clone())
+            };
+            let content = object(&entry.content)?;
+            let chain = entry.chain.as_deref().map(object).transpose()?;
+            let (key, fetched_s, source) = (entry.key.clone(), entry.fetched_s, entry.source.clone());
+            candidates.push(Candidate { key, content, chain, fetched_s, source });
         }
         Ok(Self { digest, candidates })
     }
@@ -211,19 +342,4 @@ pub fn take(candidates: &[Candidate], into: &Snapshot, marks: &mut Marks, trust:
         }
     }
     opened
-}
-
-/// Objects by name, each of which has the digest that names it.
-fn objects(encoded: BTreeMap<String, String>) -> Result<BTreeMap<String, Vec<u8>>, BundleError> {
-    let decode = |(name, base64): (String, String)| {
-        if base64.len() > MAX_OBJECT_BYTES / 3 * 4 + 4 {
-            return Err(item(&name, "an object is larger than any"));
-        }
-        let bytes = BASE64.decode(base64.as_bytes()).map_err(|_| item(&name, "an object is no base64"))?;
-        if HEXLOWER.encode(&sha256(&bytes)) != name {
-            return Err(item(&name, "an object does not have the digest that names it"));
-        }
-        Ok((name, bytes))
-    };
-    encoded.into_iter().map(decode).collect()
 }

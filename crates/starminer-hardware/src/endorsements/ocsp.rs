@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, dig
 use x509_parser::prelude::{ASN1Time, FromDer as _};
 
 use crate::cert::{
-    Certificate, ChainOptions, PublicKey, Roots, SignatureAlgorithm, build_chain,
+    Certificate, ChainOptions, Roots, SignatureAlgorithm, build_chain,
     der::{self, Malformed, Reader, encode, tag},
 };
 
@@ -97,7 +97,26 @@ impl Single<'_> {
     }
 }
 
+/// How a response names whoever signed it.
+enum Responder<'a> {
+    Name(&'a [u8]),
+    /// SHA-1 of the key.
+    Key(&'a [u8]),
+}
+
+impl Responder<'_> {
+    fn is(&self, certificate: &Certificate) -> bool {
+        match self {
+            Self::Name(name) => certificate.subject() == *name,
+            Self::Key(hash) => {
+                key_bits(certificate).is_some_and(|key| digest(&SHA1_FOR_LEGACY_USE_ONLY, key).as_ref() == *hash)
+            }
+        }
+    }
+}
+
 struct Basic<'a> {
+    by: Responder<'a>,
     signed: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
@@ -173,10 +192,17 @@ fn basic_response(bytes: &[u8]) -> Result<Basic<'_>, Malformed> {
     fields.finish()?;
     let mut inner = Reader::new(data.content);
     inner.optional(tag::CONTEXT_0)?;
-    // Whoever answers is found by signature, so that its name and key hash are passed over.
-    if !matches!(inner.any()?.tag, tag::CONTEXT_1 | tag::CONTEXT_2) {
-        return Err(Malformed);
-    }
+    let by = inner.any()?;
+    let by = match by.tag {
+        tag::CONTEXT_1 => Responder::Name(by.content),
+        tag::CONTEXT_2 => {
+            let mut key = Reader::new(by.content);
+            let hash = key.content(OCTET_STRING)?;
+            key.finish()?;
+            Responder::Key(hash)
+        }
+        _ => return Err(Malformed),
+    };
     time(&mut inner)?;
     let mut list = inner.inside(tag::SEQUENCE)?;
     let mut answers = Vec::new();
@@ -188,7 +214,7 @@ fn basic_response(bytes: &[u8]) -> Result<Basic<'_>, Malformed> {
     }
     inner.optional(tag::CONTEXT_1)?;
     inner.finish()?;
-    Ok(Basic { signed: data.raw, algorithm, signature, answers, responders })
+    Ok(Basic { by, signed: data.raw, algorithm, signature, answers, responders })
 }
 
 /// Verifies an answer about one certificate of this issuer, whose own chain the caller has verified.
@@ -213,17 +239,18 @@ pub(super) fn verify(bytes: &[u8], issuer: &Certificate, serial: &[u8], now_s: u
     if algorithm == SignatureAlgorithm::RsaPkcs1Sha1 {
         return Err("it is signed over SHA-1".to_owned());
     }
-    let signed_by =
-        |key: Result<PublicKey, _>| key.and_then(|key| key.verify(algorithm, basic.signed, basic.signature)).is_ok();
-    let may_sign = |certificate: &&Certificate| {
-        certificate.extended_key_usage(OCSP_SIGNING) == Some(true)
-            && build_chain(certificate, &[], &Roots::none().with(issuer.clone()), now_s, &ChainOptions::default())
-                .is_ok()
+    // One certificate is asked, the one that the answer names, so that garbage costs no more than two signatures.
+    let may_sign = |responder: &Certificate| {
+        let roots = Roots::none().with(issuer.clone());
+        responder.extended_key_usage(OCSP_SIGNING) == Some(true)
+            && build_chain(responder, &[], &roots, now_s, &ChainOptions::default()).is_ok()
     };
-    if signed_by(issuer.public_key())
-        || basic.responders.iter().filter(may_sign).any(|responder| signed_by(responder.public_key()))
-    {
-        return Ok(Answer { status, this_update_s: answer.this_update_s, next_update_s });
-    }
-    Err("neither the issuer nor a responder that the issuer named signed it".to_owned())
+    let signer = match basic.responders.iter().find(|responder| basic.by.is(responder)) {
+        _ if basic.by.is(issuer) => issuer,
+        Some(responder) if may_sign(responder) => responder,
+        _ => return Err("neither the issuer nor a responder that the issuer named signed it".to_owned()),
+    };
+    let verified = signer.public_key().and_then(|key| key.verify(algorithm, basic.signed, basic.signature));
+    verified.map_err(|error| format!("its signature: {error}"))?;
+    Ok(Answer { status, this_update_s: answer.this_update_s, next_update_s })
 }

@@ -151,7 +151,8 @@ impl<'a> EventLog<'a> {
         let mut reader = Reader { bytes, at: 0 };
         let mut log =
             Self { bytes, format: Format::Legacy, banks: vec![Bank::Sha1], records: Vec::new(), padding_bytes: 0 };
-        if padding_start(bytes) == 0 {
+        let padding_start = padding_start(bytes);
+        if padding_start == 0 {
             return Err(ParseError::Empty);
         }
         let first = reader.legacy_event(0)?;
@@ -163,7 +164,6 @@ impl<'a> EventLog<'a> {
             log.banks = algorithms.iter().filter_map(|(id, _)| Bank::from_algorithm_id(*id)).collect();
         }
         log.push(first)?;
-        let padding_start = padding_start(bytes);
         while reader.at < bytes.len() {
             if reader.at >= padding_start {
                 log.padding_bytes = bytes.len() - reader.at;
@@ -235,8 +235,12 @@ impl<'a> EventLog<'a> {
 
 /// From where on the bytes are all zeroes, or all 0xff.
 fn padding_start(bytes: &[u8]) -> usize {
-    let Some(last) = bytes.last().filter(|last| matches!(last, 0 | 0xff)) else { return bytes.len() };
-    bytes.iter().rposition(|byte| byte != last).map_or(0, |before| before + 1)
+    let Some(&last) = bytes.last().filter(|last| matches!(last, 0 | 0xff)) else { return bytes.len() };
+    // By blocks without a branch in them: buffers have megabytes of padding.
+    let padding = |block: &&[u8]| block.iter().fold(0, |other, byte| other | (byte ^ last)) == 0;
+    let blocks: usize = bytes.rchunks(1024).take_while(padding).map(<[u8]>::len).sum();
+    let rest = &bytes[..bytes.len() - blocks];
+    rest.iter().rposition(|&byte| byte != last).map_or(0, |before| before + 1)
 }
 
 /// The algorithms of a `TCG_EfiSpecIdEvent`, each with the length of its digests. Vendor information behind them is passed over.

@@ -10,6 +10,9 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use super::bank::{Bank, Digest};
 use super::parse::REGISTERS;
 
+/// The longest JSON of values: five banks of 24 registers have less than 12 KiB.
+pub const MAX_JSON_BYTES: usize = 64 << 10;
+
 /// Values of registers by bank and index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PcrValues(BTreeMap<Bank, BTreeMap<u32, Digest>>);
@@ -21,8 +24,11 @@ impl PcrValues {
         Self(BTreeMap::new())
     }
 
-    /// Reads the JSON form. What it names twice, or with a digest of another length, is refused.
+    /// Reads the JSON form. What it names twice, or with a digest of another length, is refused, and what has more than [`MAX_JSON_BYTES`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        if bytes.len() > MAX_JSON_BYTES {
+            return Err(serde_json::Error::custom(format_args!("more than {MAX_JSON_BYTES} bytes")));
+        }
         serde_json::from_slice(bytes)
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::parse::{Entry, Field, FileDigest, MAX_TEMPLATE_DATA_BYTES, ParseError, fields, template_name};
+use super::parse::{Entry, Field, FileDigest, MAX_LINE_BYTES, ParseError, fields, template_name};
 use crate::event_log::{Bank, Digest};
 
 pub(super) fn entry(index: usize, line: &[u8]) -> Result<Entry<'_>, ParseError> {
@@ -23,7 +23,7 @@ fn from_hex(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn parse(index: usize, line: &[u8]) -> Option<Result<Entry<'_>, ParseError>> {
-    if line.len() > 3 * MAX_TEMPLATE_DATA_BYTES {
+    if line.len() > MAX_LINE_BYTES {
         return None;
     }
     // The kernel pads the register to two places.

@@ -14,7 +14,9 @@ pub const MAX_LIST_BYTES: usize = 64 << 20;
 /// The most entries that are read.
 pub const MAX_ENTRIES: usize = 1 << 18;
 /// The most bytes of data that one entry may carry.
-pub const MAX_TEMPLATE_DATA_BYTES: usize = 1 << 20;
+pub const MAX_TEMPLATE_DATA_BYTES: usize = 256 << 10;
+/// The longest line of text: what is data, mostly in hexadecimal, and what stands before it.
+pub(super) const MAX_LINE_BYTES: usize = 3 * MAX_TEMPLATE_DATA_BYTES;
 /// The longest template name, or format in its place.
 pub const MAX_TEMPLATE_NAME_BYTES: usize = 64;
 /// The most fields that an entry may have.
@@ -283,7 +285,8 @@ impl<'a> Cursor<'a> {
             Encoding::Ascii => {
                 let rest = &self.list.bytes[self.at..];
                 // Tools that carry text cut the end of its last line off.
-                let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+                let within = &rest[..rest.len().min(MAX_LINE_BYTES + 1)];
+                let end = within.iter().position(|byte| *byte == b'\n').unwrap_or(within.len());
                 self.at += rest.len().min(end + 1);
                 ascii::entry(self.index, &rest[..end])?
             }

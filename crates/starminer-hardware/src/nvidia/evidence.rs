@@ -4,14 +4,17 @@
 //! NVIDIA's remote service is sent). `certificate` is the base64 of PEM, the attestation certificate first; `evidence` the base64 of the
 //! report. Members that are not known are passed over: nothing of the JSON is signed, and what is read from it is held against the report.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::spdm::{NONCE_LEN, Report};
 use crate::cert::{Certificate, CertificateError};
 
 /// The longest evidence that is read. That of one GPU has about 13 KiB.
-pub const MAX_LEN: usize = 512 * 1024;
+pub const MAX_LEN: usize = 320 * 1024;
 /// Most GPUs in it.
 pub const MAX_GPUS: usize = 16;
 /// Most certificates of one GPU. Real chains have five, the root included.
@@ -144,7 +147,7 @@ pub(super) struct Gpu {
     pub stated_vbios: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Entry {
     arch: String,
     certificate: String,
@@ -154,17 +157,46 @@ struct Entry {
     vbios_version: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Request {
     arch: String,
     nonce: String,
-    evidence_list: Vec<Item>,
+    evidence_list: Bounded<Item>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Item {
     certificate: String,
     evidence: String,
+}
+
+/// A list of which no more is kept than one too many: enough for the caller to see that there are too many.
+struct Bounded<T>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Bounded<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Bounded<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Bounded<T>, A::Error> {
+                let mut kept = Vec::new();
+                while let Some(item) = list.next_element()? {
+                    kept.push(item);
+                    if kept.len() > MAX_GPUS {
+                        while list.next_element::<IgnoredAny>()?.is_some() {}
+                        break;
+                    }
+                }
+                Ok(Bounded(kept))
+            }
+        }
+        deserializer.deserialize_seq(List(PhantomData))
+    }
 }
 
 impl Evidence {
@@ -221,7 +253,7 @@ impl Evidence {
 fn entries(bytes: &[u8]) -> Result<Vec<Entry>, ParseError> {
     let json = |error: serde_json::Error| ParseError::Json { line: error.line(), column: error.column() };
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return serde_json::from_slice(bytes).map_err(json);
+        return serde_json::from_slice(bytes).map(|Bounded(entries)| entries).map_err(json);
     }
     let request: Request = serde_json::from_slice(bytes).map_err(json)?;
     let entry = |item: Item| Entry {
@@ -232,8 +264,7 @@ fn entries(bytes: &[u8]) -> Result<Vec<Entry>, ParseError> {
         driver_version: None,
         vbios_version: None,
     };
-    // One entry more than may be is enough for the caller to see that there are too many.
-    Ok(request.evidence_list.into_iter().take(MAX_GPUS + 1).map(entry).collect())
+    Ok(request.evidence_list.0.into_iter().map(entry).collect())
 }
 
 impl Gpu {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_lc_rs::digest::{SHA384, digest};
+use aws_lc_rs::digest::{Context, SHA256, SHA384, digest};
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use roxmltree::Node;
 
@@ -177,6 +177,16 @@ impl Rim {
             signature: signature.value,
             certificates: signature.certificates,
         })
+    }
+}
+
+impl Rim {
+    /// SHA-256 of what is signed and of the signature over it.
+    pub(super) fn signature_digest(&self) -> [u8; 32] {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.signed_info);
+        context.update(&self.signature);
+        context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 

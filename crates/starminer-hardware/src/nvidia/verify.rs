@@ -10,7 +10,8 @@ use super::evidence::{Evidence, Gpu};
 use super::rim::Rim;
 use super::spdm::NONCE_LEN;
 use crate::cert::{
-    Certificate, Chain, ChainOptions, Crl, Hash, Provenance, Roots as CertificateRoots, SignatureAlgorithm, build_chain,
+    Certificate, Chain, ChainOptions, Crl, Hash, Provenance, Roots as CertificateRoots, SignatureAlgorithm,
+    build_chain, memo,
 };
 use crate::{Checks, Verdict, Weight};
 
@@ -356,11 +357,21 @@ impl Context<'_> {
         if !self.require("nvidia.rim-digest", &subject, digest) {
             return None;
         }
-        let outcome = signed(rim.certificates.first(), &rim.signed_info, &rim.signature);
+        // The same few manifests are held against every GPU, so that their signatures are verified once a process.
+        let signature = rim.certificates.first().map(|signer| (rim.signature_digest(), signer.fingerprint()));
+        let outcome = if signature.as_ref().is_some_and(memo::knows) {
+            Ok("signed by the first certificate's key".to_owned())
+        } else {
+            signed(rim.certificates.first(), &rim.signed_info, &rim.signature)
+        };
         if !self.require("nvidia.rim-signature", &subject, outcome) {
             return None;
         }
         let chain = self.chain("nvidia.rim-chain", &subject, &rim.certificates, &roots.rim)?;
+        signature.into_iter().for_each(memo::remember);
+        if let [signer, issuer, ..] = chain.certificates() {
+            memo::remember((signer.fingerprint(), issuer.fingerprint()));
+        }
         let unrevoked = self.revoked(&chain, "nvidia.rim-revocation", &subject);
         unrevoked.then(|| RimClaims::new(rim, &chain))
     }

@@ -10,11 +10,15 @@ use roxmltree::{Document, Node, ParsingOptions};
 use super::rim::RimError;
 
 /// The longest file that is read. The real ones have 20 to 22 KiB.
-pub const MAX_LEN: usize = 256 * 1024;
+pub const MAX_LEN: usize = 128 * 1024;
 /// Most nodes (elements and texts) in it.
-const MAX_NODES: u32 = 8192;
+const MAX_NODES: u32 = 4096;
+/// Most tags, opening and closing. The real files have about a hundred.
+const MAX_TAGS: usize = 2048;
 /// Most attributes of one element, counted as equals signs in its tag.
 const MAX_ATTRIBUTES: usize = 64;
+/// Most attributes of all elements, counted in the same way. The real files have about five hundred.
+const MAX_ALL_ATTRIBUTES: usize = 4096;
 /// Most namespace declarations in a file: a parser looks through all of them.
 const MAX_NAMESPACES: usize = 32;
 /// The deepest nesting of elements.
@@ -49,7 +53,7 @@ fn without_declaration(text: &str) -> Result<&str, RimError> {
 
 /// One pass over the bytes, before anything is allocated. Within a tag, `<` cannot stand (not even quoted), so that counts begin anew with each.
 fn prescan(bytes: &[u8]) -> Result<(), RimError> {
-    let (mut equals, mut namespaces) = (0, 0);
+    let (mut equals, mut all_equals, mut tags, mut namespaces) = (0, 0, 0, 0);
     for (at, &byte) in bytes.iter().enumerate() {
         match byte {
             b'&' => return Err(RimError::Outside("it has entities or character references")),
@@ -57,12 +61,19 @@ fn prescan(bytes: &[u8]) -> Result<(), RimError> {
             b'<' => match bytes.get(at + 1) {
                 Some(b'!') => return Err(RimError::Outside("it has a document type, a comment or a CDATA section")),
                 Some(b'?') => return Err(RimError::Outside("it has processing instructions")),
-                _ => equals = 0,
+                _ => {
+                    equals = 0;
+                    tags += 1;
+                    if tags > MAX_TAGS {
+                        return Err(RimError::Outside("it has too many elements"));
+                    }
+                }
             },
             b'=' => {
                 equals += 1;
-                if equals > MAX_ATTRIBUTES {
-                    return Err(RimError::Outside("an element has too many attributes"));
+                all_equals += 1;
+                if equals > MAX_ATTRIBUTES || all_equals > MAX_ALL_ATTRIBUTES {
+                    return Err(RimError::Outside("it has too many attributes"));
                 }
             }
             b'x' if bytes[at..].starts_with(b"xmlns") => {

@@ -40,7 +40,14 @@ fn regions(quote: &[u8], len: usize) -> Vec<(usize, &'static [&'static str])> {
 /// Without optimisation one bit in seven is flipped, which meets every byte and every place in a byte.
 const STEP: usize = if cfg!(debug_assertions) { 7 } else { 1 };
 
-fn every_bit_counts(name: &str) {
+/// How much of the certificates in a quote is altered: they are read and verified alike in quotes of every version.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Certificates {
+    EveryBit,
+    SomeBits,
+}
+
+fn every_bit_counts(name: &str, certificates: Certificates) {
     let Some(sample) = Sample::read(name) else { return };
     let warm = Warm::new(sample.endorsements(), roots(), sample.now_s);
     let len = Quote::parse(&sample.quote).unwrap().len();
@@ -48,7 +55,11 @@ fn every_bit_counts(name: &str) {
     assert_eq!(sample.quote[..len].len(), regions.last().unwrap().0);
     let accepted = verify_warm(&Quote::parse(&sample.quote[..len]).unwrap(), &warm, sample.now_s);
     assert!(accepted.verified.is_some() || name == "tdx_quote_outdated", "{}", list(&accepted.checks));
+    let chain = regions[regions.len() - 2].0;
     let check = |bit: usize| {
+        if certificates == Certificates::SomeBits && bit / 8 >= chain && !bit.is_multiple_of(7) {
+            return;
+        }
         let mut quote = sample.quote[..len].to_vec();
         quote[bit / 8] ^= 1 << (bit % 8);
         let Ok(parsed) = Quote::parse(&quote) else { return };
@@ -70,22 +81,22 @@ fn every_bit_counts(name: &str) {
 
 #[test]
 fn every_bit_of_an_sgx_quote_counts() {
-    every_bit_counts("sgx_quote");
+    every_bit_counts("sgx_quote", Certificates::EveryBit);
 }
 
 #[test]
 fn every_bit_of_a_tdx_quote_of_version_4_counts() {
-    every_bit_counts("tdx_quote");
+    every_bit_counts("tdx_quote", Certificates::EveryBit);
 }
 
 #[test]
 fn every_bit_of_a_tdx_quote_of_version_5_counts() {
-    every_bit_counts("tdx_quote_td15ex");
+    every_bit_counts("tdx_quote_td15ex", Certificates::SomeBits);
 }
 
 #[test]
 fn every_bit_of_a_quote_with_a_td_15_body_counts() {
-    every_bit_counts("tdx_quote_outdated");
+    every_bit_counts("tdx_quote_outdated", Certificates::SomeBits);
 }
 
 #[test]

@@ -47,24 +47,64 @@ fn the_digest_is_of_the_list_that_the_specification_writes() {
     assert_eq!(digest.as_ref(), snapshot.digest());
 }
 
+/// Members in the order of the form, whatever the order of a map in memory.
+fn in_order(file: &Value) -> Vec<u8> {
+    let member = |of: &Value, name: &str| of.get(name).map(|value| format!("\"{name}\":{value}"));
+    let object = |of: &Value, names: &[&str]| {
+        let mut members: Vec<String> = names.iter().filter_map(|name| member(of, name)).collect();
+        let more = of.as_object().unwrap().keys().filter(|key| !names.contains(&key.as_str()));
+        members.extend(more.filter_map(|name| member(of, name)));
+        format!("{{{}}}", members.join(","))
+    };
+    if !file.is_object() {
+        return file.to_string().into_bytes();
+    }
+    let items = file["items"].as_array().unwrap().iter();
+    let items: Vec<String> =
+        items.map(|item| object(item, &["key", "content", "chain", "fetched_s", "source"])).collect();
+    let mut objects: Vec<String> =
+        file["objects"].as_object().unwrap().iter().map(|(name, base64)| format!("\"{name}\":{base64}")).collect();
+    objects.sort();
+    let digest = &file["digest"];
+    let (items, objects) = (items.join(","), objects.join(","));
+    format!("{{\"version\":{},\"digest\":{digest},\"items\":[{items}],\"objects\":{{{objects}}}}}", file["version"])
+        .into_bytes()
+}
+
 #[test]
 fn damaged_ones() {
     let (_, _, snapshot) = made();
-    let file: Value = serde_json::from_slice(&encode(&snapshot)).unwrap();
+    let whole = encode(&snapshot);
+    let file: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(in_order(&file), whole);
+    assert!(Bundle::parse(&whole).is_ok());
+    // Blanks, other orders and escapes: JSON that means the same, and is none.
+    let text = String::from_utf8(whole).unwrap();
+    for other in [
+        format!(" {text}"),
+        format!("{text}\n"),
+        text.replacen(",\"digest\"", ", \"digest\"", 1),
+        text.replacen("\"key\":\"i", "\"key\":\"\\u0069", 1),
+        text.replacen("\"version\":1", "\"version\":01", 1),
+    ] {
+        assert_ne!(other, text);
+        assert_eq!(Bundle::parse(other.as_bytes()).unwrap_err().code(), "bundle.json");
+    }
     let parse = |alter: &dyn Fn(&mut Value)| {
         let mut file = file.clone();
         alter(&mut file);
-        Bundle::parse(file.to_string().as_bytes()).map(|_| ()).unwrap_err()
+        Bundle::parse(&in_order(&file)).map(|_| ()).unwrap_err()
     };
     let code = |alter: &dyn Fn(&mut Value)| parse(alter).code();
     assert_eq!(code(&|file| file["version"] = 2.into()), "bundle.version");
     assert_eq!(code(&|file| file["digest"] = "00".repeat(32).into()), "bundle.digest");
     assert_eq!(code(&|file| file["items"][0]["fetched_s"] = 1.into()), "bundle.digest");
     assert_eq!(code(&|file| file["items"][0]["source"] = "https://other.example".into()), "bundle.digest");
-    assert_eq!(code(&|file| file["items"][0]["source"] = "a b".into()), "bundle.item");
+    assert_eq!(code(&|file| file["items"][0]["source"] = "a b".into()), "bundle.json");
     assert_eq!(code(&|file| file["items"][0]["more"] = 1.into()), "bundle.json");
     assert_eq!(code(&|file| file["items"][0]["key"] = "intel/other".into()), "bundle.json");
-    assert_eq!(code(&|file| drop(file["items"].as_array_mut().unwrap().pop())), "bundle.item");
+    assert_eq!(code(&|file| drop(file["items"].as_array_mut().unwrap().pop())), "bundle.digest");
+    assert_eq!(code(&|file| file["items"].as_array_mut().unwrap().reverse()), "bundle.item");
     assert_eq!(
         code(&|file| {
             let first = file["items"][0].clone();

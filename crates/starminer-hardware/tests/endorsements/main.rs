@@ -11,6 +11,7 @@ mod makers;
 #[path = "../dcap/pki.rs"]
 mod pki;
 mod real;
+mod responder;
 mod rises;
 #[path = "../dcap/samples.rs"]
 mod samples;

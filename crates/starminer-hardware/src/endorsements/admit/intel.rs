@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cert::{Certificate, Provenance},
     dcap::{
-        Endorsements, Tee,
+        Endorsements, MAX_ENDORSEMENTS_LEN, Tee,
         judge::{Judged, judge},
     },
 };
@@ -30,6 +30,14 @@ struct Answer<'a> {
     #[serde(borrow, rename = "enclaveIdentity")]
     enclave_identity: Option<&'a RawValue>,
     signature: String,
+}
+
+/// The longest answer: the longest text that is read of it, with its signature.
+const MAX_ANSWER_BYTES: usize = 66 * 1024;
+
+/// Before it is read: nothing longer could be judged, and garbage is to cost little.
+fn bounded(candidate: &Candidate, most: usize) -> Result<(), Refusal> {
+    if candidate.content.len() > most { Err(Refusal::TooLarge { most }) } else { Ok(()) }
 }
 
 /// Members of a file of endorsements as [`Endorsements`] reads it.
@@ -93,6 +101,7 @@ fn with_root_list(file: &mut File, snapshot: &Snapshot, now_s: u64) -> &'static 
 }
 
 fn text(candidate: &Candidate, member: fn(&Answer<'_>) -> Option<String>) -> Result<(String, String), Refusal> {
+    bounded(candidate, MAX_ANSWER_BYTES)?;
     let answer: Answer<'_> =
         serde_json::from_slice(&candidate.content).map_err(|error| Refusal::Malformed(error.to_string()))?;
     let text = member(&answer).ok_or_else(|| Refusal::OtherThanAsked("another kind of answer".to_owned()))?;
@@ -183,6 +192,7 @@ pub(super) fn qe_identity(
 
 /// Revoked PCK certificates of this authority.
 pub(super) fn pck_list(ca: PckAuthority, candidate: &Candidate, trust: &Trust, now_s: u64) -> Result<Found, Refusal> {
+    bounded(candidate, MAX_ENDORSEMENTS_LEN)?;
     let issuer = issuer(candidate)?;
     let list = read_list(&candidate.content)?;
     let mut file = File::new();
@@ -198,6 +208,7 @@ pub(super) fn pck_list(ca: PckAuthority, candidate: &Candidate, trust: &Trust, n
 
 /// What Intel's root revoked.
 pub(super) fn root_list(candidate: &Candidate, trust: &Trust, now_s: u64) -> Result<Found, Refusal> {
+    bounded(candidate, MAX_ENDORSEMENTS_LEN)?;
     let list = read_list(&candidate.content)?;
     let mut file = File::new();
     file.insert("root_ca_crl".to_owned(), hex(list.der()));

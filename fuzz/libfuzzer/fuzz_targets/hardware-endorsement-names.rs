@@ -1,0 +1,5 @@
+//! `hardware-endorsement-names` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("hardware-endorsement-names", data));

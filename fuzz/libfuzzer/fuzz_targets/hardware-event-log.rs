@@ -1,0 +1,5 @@
+//! `hardware-event-log` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("hardware-event-log", data));
