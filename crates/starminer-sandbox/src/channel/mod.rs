@@ -27,7 +27,7 @@ use frame::{Incoming, Outgoing};
 pub use tokio_io::{AsyncChannel, AsyncReceiver, AsyncSender};
 
 /// Largest body of one message in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Most file descriptors in one message.
 pub const MAX_MESSAGE_FDS: usize = 8;
 /// The descriptor at which a task process finds its end of the channel.

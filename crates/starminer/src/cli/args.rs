@@ -476,6 +476,9 @@ pub struct CoordinatorInitArgs {
     /// Make a root for simulated TEEs, too. What it certifies is SIMULATED for ever.
     #[arg(long)]
     pub software_tee: bool,
+    /// Root certificate of emulated TPMs (PEM or DER), swtpm's authority say; can be given again. What it certifies is SIMULATED for ever.
+    #[arg(long, value_name = "FILE")]
+    pub tpm_root: Vec<PathBuf>,
     /// Program whose measurement is a reference value; this very program otherwise.
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
@@ -518,8 +521,9 @@ pub enum NodeCommand {
 Examples:
   starminer node init net/node1 --network net/coordinator/network.toml \\
       --software-tee-root net/coordinator/software-tee-root.key
+  starminer node init net/node2 --network network.toml --tpm /dev/tpmrm0
   starminer node run net/node1")]
-    Init(EnclaveInitArgs),
+    Init(NodeInitArgs),
     /// Run it, until it is asked to stop (SIGTERM or Ctrl-C).
     Run(NodeRunArgs),
 }
@@ -540,6 +544,20 @@ pub struct NodeRunArgs {
     /// Stop when standard input ends, too: when whoever started it is gone.
     #[arg(long)]
     pub until_stdin_ends: bool,
+}
+
+/// Arguments of `node init`.
+#[derive(Debug, clap::Args)]
+pub struct NodeInitArgs {
+    /// What it has in common with a broker.
+    #[command(flatten)]
+    pub enclave: EnclaveInitArgs,
+    /// The machine's TPM: a device, or swtpm's socket as unix:PATH or tcp:ADDRESS:PORT.
+    #[arg(long, value_name = "ADDRESS")]
+    pub tpm: Option<String>,
+    /// Certificates between the TPM's own and its root, where the TPM does not hold them (PEM or DER); can be given again.
+    #[arg(long, value_name = "FILE", requires = "tpm")]
+    pub tpm_certificate: Vec<PathBuf>,
 }
 
 /// Arguments of `node init` and `broker init`.

@@ -10,17 +10,22 @@
 //! DIR/log.begun                says that the log has a first entry: without its database the coordinator does not start again
 //! ```
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use starminer_attester::{SimulatedRoot, measure_executable};
 use starminer_coordinator::{Coordinator, Fatal, ServeError};
+use starminer_hardware::cert::{Certificate, MAX_CERTIFICATE_BYTES};
 use starminer_log::{KeyName, LogSigner};
 use starminer_receipt::{CoordinatorEntry, LogEntryKeys, NetworkTrust, SimulatedRootEntry};
 use starminer_requester::random_secret;
 use starminer_tls::IdentityKey;
-use starminer_verify::{EvidenceKind, Measurement, NetworkId, PublicKey, ReferenceValue, ReferenceValues};
+use starminer_verify::{
+    Digest, EvidenceKind, Measurement, NetworkId, PublicKey, ReferenceValue, ReferenceValues, SimulatedRootId,
+};
 
 use super::args::{CoordinatorInitArgs, ServiceRunArgs};
 use super::exit::{self, Failure};
@@ -39,6 +44,28 @@ struct Settings {
     listen: std::net::SocketAddr,
     #[serde(default)]
     limits: starminer_coordinator::Config,
+}
+
+/// Name of the root of emulated TPMs in the trust file.
+fn tpm_root_name(network: &str, count: usize, path: &Path) -> String {
+    match path.file_stem() {
+        Some(stem) if count > 1 => format!("{network} emulated TPM {}", stem.to_string_lossy()),
+        _ => format!("{network} emulated TPM"),
+    }
+}
+
+/// The root in a certificate file.
+fn tpm_root(path: &Path) -> Result<SimulatedRootId, Failure> {
+    let unusable = |reason: &dyn std::fmt::Display| {
+        let reason = format!("{}: {reason}", path.display());
+        Failure::usage("tpm-root.unusable", reason, "give one root certificate in PEM or DER")
+    };
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_CERTIFICATE_BYTES as u64 * 2).read_to_end(&mut bytes))
+        .map_err(|error| unusable(&error))?;
+    let root = Certificate::read_one(&bytes).map_err(|error| unusable(&error))?;
+    Ok(SimulatedRootId::Tpm(Digest(root.fingerprint())))
 }
 
 /// Creates a network.
@@ -87,9 +114,15 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
             .map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))?;
         simulated_roots.push(SimulatedRootEntry { name: format!("{} software TEE", args.name), root: root.id() });
     }
+    for path in &args.tpm_root {
+        let root = tpm_root(path)?;
+        simulated_roots.push(SimulatedRootEntry { name: tpm_root_name(&args.name, args.tpm_root.len(), path), root });
+    }
     let coordinator = CoordinatorEntry { address, key: PublicKey(identity.public()) };
     let log = LogEntryKeys { key: log_vkey, witnesses: Vec::new(), witness_quorum: 0 };
+    let enrollers = vec![coordinator.key];
     let trust = NetworkTrust::new(args.name.clone(), network, coordinator, log, simulated_roots, reference_values)
+        .and_then(|trust| trust.with_enrollers(enrollers, Vec::new()))
         .map_err(|error| Failure::local("network.trust", with_sources(&error), "report this defect"))?;
     let text = trust.encode().map_err(|error| Failure::local("network.trust", error, "report this defect"))?;
     service::write_new(&dir.join("network.toml"), &text)?;
