@@ -692,3 +692,32 @@ pub fn checkpoint() -> &'static VerifiedCheckpoint {
         signed.verify(&log_signer().key()).expect("its own signature")
     })
 }
+
+/// What the requester, as an enroller, says of the node's TPM.
+pub fn enrolment() -> EnrolmentStatement {
+    EnrolmentStatement {
+        network: NETWORK,
+        node: NodeId(node().public_key()),
+        ak_name: Base64Bytes(vec![0, 11, 7, 7]),
+        ek_certificate: Digest([6; 32]),
+        simulated_root: None,
+        chip: Some(Digest([5; 32])),
+        enrolled_at: NOW,
+        enroller: requester().public_key(),
+    }
+}
+
+/// Endorsements with a file of no use, that enrolment, and a facility's word that does not count.
+pub fn endorsement_set() -> EndorsementSet {
+    let facility = FacilityStatement {
+        network: NETWORK,
+        chip: Digest([5; 32]),
+        not_before: UnixTime(1),
+        not_after: UnixTime(2),
+        facility: node().public_key(),
+    };
+    let enrolment = Envelope::sign(enrolment(), &requester()).expect("its own statement");
+    let facility = Envelope::sign(facility, &node()).expect("its own statement");
+    let files = [(EndorsementKind::NvidiaRevoked, vec![9; 32])];
+    EndorsementSet::new(files, vec![enrolment.into_envelope()], vec![facility.into_envelope()]).expect("not empty")
+}

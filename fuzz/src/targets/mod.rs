@@ -77,6 +77,7 @@ table! {
     "receipt-file", 1_500, receipt::file, "a receipt; only the world's own parts are ever proven";
     "receipt-collusion", 500, receipt::collusion, "a receipt that all parties sign again; verification ends, and stays simulated";
     "receipt-network", 10_000, receipt::network, "network.toml; reads back as itself";
+    "receipt-endorsements", 4_000, receipt::endorsements, "endorsements beside evidence; only what an enroller signed counts";
     "receipt-sealed", 4_000, receipt::sealed, "JSON of a sealed secret; only what was sealed opens, and only in its context";
     "receipt-manifest", 20_000, receipt::manifest, "the sealed JSON of a task: manifest, details, resources";
 
