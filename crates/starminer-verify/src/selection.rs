@@ -20,6 +20,8 @@ use crate::types::UnixTime;
 pub struct Selection {
     /// To verify it with.
     pub endorsements: Endorsements,
+    /// What was taken out of the snapshot, by name.
+    pub used: Vec<Key>,
     /// What the evidence asks for and the snapshot does not have, or has too old. Most of it refuses; some is not asked for by any policy.
     pub missing: Vec<Missing>,
 }
@@ -27,6 +29,8 @@ pub struct Selection {
 #[derive(Default)]
 struct Files {
     files: Vec<(EndorsementKind, Vec<u8>)>,
+    /// Whatever was asked for, had or not.
+    asked: Vec<Key>,
     missing: Vec<Missing>,
 }
 
@@ -63,7 +67,13 @@ impl Evidence {
                 EvidenceKind::SoftwareTee | EvidenceKind::UefiLog | EvidenceKind::CcLog | EvidenceKind::ImaLog => {}
             }
         }
-        Ok(Selection { endorsements: Endorsements::new(files.files)?, missing: files.missing })
+        let mut used: Vec<Key> = Vec::new();
+        for key in files.asked {
+            if !used.contains(&key) && snapshot.find(&key, ages, now_s).is_ok() {
+                used.push(key);
+            }
+        }
+        Ok(Selection { endorsements: Endorsements::new(files.files)?, used, missing: files.missing })
     }
 }
 
@@ -76,7 +86,9 @@ fn sev_snp(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &m
     let products = product.map_or_else(|| vec![Product::Milan, Product::Genoa, Product::Turin], |one| vec![one]);
     let brings_its_own = !part.certificates.is_empty();
     for one in products {
-        let found = snapshot.snp(&SnpWants { product: one, signer, names: chip_id, tcb }, ages, now_s);
+        let wants = SnpWants { product: one, signer, names: chip_id, tcb };
+        files.asked.extend(wants.keys());
+        let found = snapshot.snp(&wants, ages, now_s);
         files.certificates(EndorsementKind::AmdCertificates, &found.certificates);
         files.lists(EndorsementKind::AmdCrl, &found.crls);
         let needed = found.missing.into_iter().filter(|missing| match missing.what {
@@ -97,6 +109,7 @@ fn intel(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut
     let Some(ca) = authorities.into_iter().find(|ca| ca.name() == platform.ca_name()) else { return };
     let wants = DcapWants { tee: quote.unverified_body().tee(), fmspc: platform.fmspc, ca };
     let found = snapshot.dcap(&wants, ages, now_s);
+    files.asked.extend(wants.keys());
     files.files.push((EndorsementKind::Intel, found.json));
     files.missing.extend(found.missing);
 }
@@ -111,6 +124,11 @@ fn tpm(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut F
         let found = snapshot.tpm(certificate, &ek::roots(), ages, now_s);
         files.certificates(EndorsementKind::TpmCertificates, &found.authorities);
         files.lists(EndorsementKind::TpmCrl, &found.crls);
+        // They are found by name of the issuer, and named by where they were had.
+        let ders: Vec<&[u8]> =
+            found.authorities.iter().map(Certificate::der).chain(found.crls.iter().map(Crl::der)).collect();
+        let items = snapshot.items().filter(|item| matches!(item.key(), Key::TpmAuthority { .. } | Key::TpmCrl { .. }));
+        files.asked.extend(items.filter(|item| ders.contains(&item.content().bytes())).map(|item| item.key().clone()));
         files.missing.extend(found.missing);
     }
 }
@@ -128,6 +146,11 @@ fn gpu(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut F
         .collect();
     let chain: Vec<Certificate> = part.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let found = snapshot.nvidia(&rims, &[&chain], ages, now_s);
+    files.asked.extend(rims.iter().map(|id| Key::NvidiaRim { id: id.clone() }));
+    files.asked.extend(chain.windows(2).map(|pair| Key::NvidiaOcsp {
+        issuer: pair[1].fingerprint(),
+        serial: pair[0].serial().to_vec(),
+    }));
     for id in &rims {
         if let Ok(item) = snapshot.find(&Key::NvidiaRim { id: id.clone() }, ages, now_s) {
             files.files.push((EndorsementKind::NvidiaRim, item.content().bytes().to_vec()));
