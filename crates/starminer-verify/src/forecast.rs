@@ -86,8 +86,7 @@ fn of_check(check: &Check, at_s: u64, cause: Cause, reason: String) -> Ending {
 /// The credential of the facility, where the policy hangs on it. It counts up to its end, and not at it.
 fn facility(verified: &Verified, policy: &Policy) -> Option<Ending> {
     let asked = policy.hardware().chips.facility == Requirement::Required;
-    let credential =
-        verified.facility.as_ref().filter(|_| asked || policy.fields().minimum_tier == Tier::Hardened)?;
+    let credential = verified.facility.as_ref().filter(|_| asked || policy.fields().minimum_tier == Tier::Hardened)?;
     Some(Ending {
         at_s: credential.not_after.as_millis().div_ceil(1000),
         cause: Cause::Certificate,

@@ -147,10 +147,11 @@ fn gpu(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut F
     let chain: Vec<Certificate> = part.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let found = snapshot.nvidia(&rims, &[&chain], ages, now_s);
     files.asked.extend(rims.iter().map(|id| Key::NvidiaRim { id: id.clone() }));
-    files.asked.extend(chain.windows(2).map(|pair| Key::NvidiaOcsp {
-        issuer: pair[1].fingerprint(),
-        serial: pair[0].serial().to_vec(),
-    }));
+    files.asked.extend(
+        chain
+            .windows(2)
+            .map(|pair| Key::NvidiaOcsp { issuer: pair[1].fingerprint(), serial: pair[0].serial().to_vec() }),
+    );
     for id in &rims {
         if let Ok(item) = snapshot.find(&Key::NvidiaRim { id: id.clone() }, ages, now_s) {
             files.files.push((EndorsementKind::NvidiaRim, item.content().bytes().to_vec()));
