@@ -7,16 +7,20 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use starminer_endorsements::{
-    FetchError, Fetcher, Limits, Loaded, Politeness, PutError, ServerRoots, Sources, Store, StoreError, SystemClock,
-    system_jitter,
+    Clock, FetchError, Fetcher, Limits, Loaded, Politeness, PutError, ServerRoots, Sources, Store, StoreError,
+    SystemClock, system_jitter,
 };
 use starminer_hardware::cert::Certificate;
-use starminer_hardware::endorsements::{Ages, Bundle, Item, Key, MAX_BUNDLE_BYTES, Marks, Refusal, Snapshot, Trust, encode};
+use starminer_hardware::endorsements::{
+    Ages, Bundle, Item, Key, MAX_BUNDLE_BYTES, Marks, Refusal, Snapshot, Trust, encode,
+};
 use starminer_hardware::inspect::parse_time;
 use starminer_requester::open_regular;
 
@@ -70,7 +74,8 @@ pub fn trust(roots: &[std::path::PathBuf]) -> Result<Trust, Failure> {
     Ok(trust)
 }
 
-fn certificates(paths: &[std::path::PathBuf]) -> Result<Vec<Certificate>, Failure> {
+/// Certificates in files.
+pub fn certificates(paths: &[std::path::PathBuf]) -> Result<Vec<Certificate>, Failure> {
     let mut all = Vec::new();
     for path in paths {
         let unusable = |reason: &dyn std::fmt::Display| {
@@ -172,13 +177,40 @@ impl Failed {
     }
 }
 
+/// A clock that was set to the time that the caller named, and goes on from there.
+#[derive(Debug)]
+struct Set {
+    ahead_ms: i64,
+}
+
+impl Clock for Set {
+    fn now_ms(&self) -> u64 {
+        SystemClock.now_ms().saturating_add_signed(self.ahead_ms)
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+fn clock(at: Option<&str>) -> Result<Arc<dyn Clock>, Failure> {
+    if at.is_none() {
+        return Ok(Arc::new(SystemClock));
+    }
+    let ahead_ms = i128::from(at_s(at)?) * 1000 - i128::from(SystemClock.now_ms());
+    // Both are times of our era, whose difference fits.
+    Ok(Arc::new(Set { ahead_ms: i64::try_from(ahead_ms).unwrap_or(i64::MAX) }))
+}
+
 fn fetch(terminal: &Terminal, args: &FetchArgs) -> Result<u8, Failure> {
     let config = EndorsementsConfig::read(args.config.as_deref())?;
-    let fetcher = fetcher(args, &config)?;
-    let (store, loaded) = open(&args.trust, &args.dir, now().as_seconds())?;
-    let keys = wanted(args, &store.snapshot(), &loaded, &config.ages);
+    let clock = clock(args.at.as_deref())?;
+    let fetcher = fetcher(args, &config, Arc::clone(&clock))?;
+    let (store, loaded) = open(&args.trust, &args.dir, clock.now_s())?;
+    let keys = wanted(args, &store.snapshot(), &loaded, &config.ages, clock.now_s());
     let bar = terminal.spinner(&format!("fetching {} endorsements", keys.len()));
-    let (fetched, failed) = block_on(fetch_all(&fetcher, &store, keys, |key| bar.set_message(key.to_string())))??;
+    let (fetched, failed) =
+        block_on(fetch_all(&fetcher, &store, &clock, keys, |key| bar.set_message(key.to_string())))??;
     bar.finish_and_clear();
 
     let snapshot = store.snapshot();
@@ -212,7 +244,7 @@ fn worse(a: u8, b: u8) -> u8 {
     if a == exit::OK || b == exit::REFUSED { b } else { a }
 }
 
-fn fetcher(args: &FetchArgs, config: &EndorsementsConfig) -> Result<Fetcher, Failure> {
+fn fetcher(args: &FetchArgs, config: &EndorsementsConfig, clock: Arc<dyn Clock>) -> Result<Fetcher, Failure> {
     let mut sources = config.sources.clone();
     let named = [
         (&mut sources.amd_kds, &args.amd_kds),
@@ -232,12 +264,12 @@ fn fetcher(args: &FetchArgs, config: &EndorsementsConfig) -> Result<Fetcher, Fai
         true => ServerRoots::Web,
         false => ServerRoots::Pinned(pinned.iter().map(|certificate| certificate.der().to_vec()).collect()),
     };
-    Fetcher::new(sources, &roots, config.politeness, Limits::default(), Arc::new(SystemClock), system_jitter())
+    Fetcher::new(sources, &roots, config.politeness, Limits::default(), clock, system_jitter())
         .map_err(|error| Failure::usage("call.authority", with_sources(&error), "give authorities that can be used"))
 }
 
 /// What was asked for; else what is there and due, and what was there and is lost.
-fn wanted(args: &FetchArgs, snapshot: &Snapshot, loaded: &Loaded, ages: &Ages) -> Vec<Key> {
+fn wanted(args: &FetchArgs, snapshot: &Snapshot, loaded: &Loaded, ages: &Ages, now_s: u64) -> Vec<Key> {
     if !args.keys.is_empty() {
         let mut keys: Vec<Key> = Vec::new();
         for key in &args.keys {
@@ -247,7 +279,6 @@ fn wanted(args: &FetchArgs, snapshot: &Snapshot, loaded: &Loaded, ages: &Ages) -
         }
         return keys;
     }
-    let now_s = now().as_seconds();
     let due = snapshot.items().filter(|item| args.all || item.refresh_at_s(ages) <= now_s);
     due.map(|item| item.key().clone()).chain(loaded.dropped.iter().map(|(key, _)| key.clone())).collect()
 }
@@ -266,6 +297,7 @@ type Had = (Vec<Key>, Vec<Failed>);
 async fn fetch_all(
     fetcher: &Fetcher,
     store: &Store,
+    clock: &Arc<dyn Clock>,
     keys: Vec<Key>,
     starts: impl Fn(&Key),
 ) -> Result<Had, Failure> {
@@ -278,11 +310,11 @@ async fn fetch_all(
         let mut hosts = tokio::task::JoinSet::new();
         for keys in by_host.into_values() {
             keys.iter().for_each(&starts);
-            let (fetcher, store) = (fetcher.clone(), store.clone());
+            let (fetcher, store, clock) = (fetcher.clone(), store.clone(), Arc::clone(clock));
             hosts.spawn(async move {
                 let mut done = Vec::new();
                 for key in keys {
-                    let result = one(&fetcher, &store, &key).await;
+                    let result = one(&fetcher, &store, &*clock, &key).await;
                     done.push((key, result));
                 }
                 done
@@ -302,15 +334,15 @@ async fn fetch_all(
 }
 
 /// Fetches one and keeps it; or why it was not had.
-async fn one(fetcher: &Fetcher, store: &Store, key: &Key) -> Result<Option<Failed>, Failure> {
+async fn one(fetcher: &Fetcher, store: &Store, clock: &dyn Clock, key: &Key) -> Result<Option<Failed>, Failure> {
     // An OCSP response was had with its issuers, and is asked for again by them.
     let issuers = store.snapshot().item(key).and_then(|item| item.chain().map(|chain| chain.bytes().to_vec()));
     let candidate = match fetcher.fetch(key, issuers.as_deref()).await {
         Ok(candidate) => candidate,
         Err(error) => return Ok(Some(Failed::fetching(key, &error))),
     };
-    let store = store.clone();
-    let put = tokio::task::spawn_blocking(move || store.put(&candidate, now().as_seconds())).await;
+    let (store, now_s) = (store.clone(), clock.now_s());
+    let put = tokio::task::spawn_blocking(move || store.put(&candidate, now_s)).await;
     match put.map_err(|error| Failure::local("endorsements.stopped", error, "try again"))? {
         Ok(()) => Ok(None),
         Err(PutError::Refused(refusal)) => Ok(Some(Failed::refused(key, &refusal))),

@@ -66,7 +66,9 @@ pub fn dispatch(args: Args) -> ExitCode {
             broker::run(&terminal, &args).map_err(|failure| failure.at(Party::Broker))
         }
         Command::Node(NodeCommand::Init(args)) => node::init(&terminal, &args),
-        Command::Node(NodeCommand::Doctor(args)) => doctor::doctor(&terminal, &args),
+        Command::Node(NodeCommand::Doctor(args)) => {
+            doctor::doctor(&terminal, &args).map_err(|failure| failure.at(Party::Node))
+        }
         Command::Node(NodeCommand::Run(args)) => node::run(&terminal, &args).map_err(|failure| failure.at(Party::Node)),
     };
     match outcome {

@@ -38,6 +38,9 @@ pub struct DoctorArgs {
     /// Endorsements: a directory of `starminer endorsements`, or a bundle.
     #[arg(long, value_name = "DIR|FILE")]
     pub endorsements: Option<PathBuf>,
+    /// Certificates of a test network's makers, roots and others: what they vouch for is SIMULATED. Repeatable.
+    #[arg(long = "ca", value_name = "FILE", num_args = 1..)]
+    pub authorities: Vec<PathBuf>,
     /// The time to judge by, RFC 3339 or seconds since 1970; now otherwise.
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,

@@ -80,6 +80,9 @@ pub struct FetchArgs {
     /// By whose word.
     #[command(flatten)]
     pub trust: TrustArgs,
+    /// The time to judge by, RFC 3339 or seconds since 1970; now otherwise.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
     /// Services, ages and politeness in TOML; options win over it.
     #[arg(long, value_name = "FILE", help_heading = SERVICES)]
     pub config: Option<PathBuf>,
