@@ -221,11 +221,11 @@ pub fn judge(found: &Collected, standard: &Standard) -> Diagnosis {
     if let Some(both) = &both {
         let result = case.appraise(both, Tier::Hardened);
         let joined = ["tpm.co-enrolled", "device.facility", "device.side-channels"];
-        result
-            .checks()
-            .iter()
-            .filter(|check| joined.contains(&check.name()))
-            .for_each(|check| lines.of_check(Of::Both, check));
+        for check in result.checks().iter().filter(|check| joined.contains(&check.name())) {
+            // What both together show is told in the place of what each shows alone.
+            lines.lines.retain(|line| line.name != check.name());
+            lines.of_check(Of::Both, check);
+        }
     }
     case.boot_lines(tpm.as_ref(), tee.as_ref(), &mut lines);
     case.host_lines(&mut lines);
@@ -828,8 +828,8 @@ impl Lines {
             _ => Group::Tee,
         };
         let name = line_name(of, name);
-        // Where no TPM was given, co-enrolment is told by its absence.
-        if self.lines.iter().any(|line| line.name == name) || (of == Of::Tee && name == "tpm.co-enrolled") {
+        // Of one device alone, co-enrolment is told by the other's absence.
+        if self.lines.iter().any(|line| line.name == name) || (of != Of::Both && name == "tpm.co-enrolled") {
             return;
         }
         let is_headline =
