@@ -25,7 +25,7 @@ use super::args::DoctorArgs;
 use super::endorsements::{EndorsementsConfig, at_s, certificates, snapshot_of, trust};
 use super::exit::{self, Failure};
 use super::home::with_sources;
-use super::service::{read_text, read_trust, toml_reason};
+use super::service::{harden, read_text, read_trust, toml_reason};
 use super::terminal::Terminal;
 use collect::{Asked, Machine, collect};
 use judge::{Standard, judge};
@@ -36,6 +36,10 @@ pub fn doctor(terminal: &Terminal, args: &DoctorArgs) -> Result<u8, Failure> {
     let data_dir = data_dir(args)?;
     let patience = Duration::from_secs(args.patience);
     let machine = Machine::at(&args.root, args.tpm.as_deref(), data_dir.as_deref(), patience);
+    // As the node does at its start, so that what is read of this process is what holds for the node's.
+    if let Err(failure) = harden() {
+        tracing::debug!(%failure, "this process is looked into; the node would not start so");
+    }
     let spinner = terminal.spinner("looking at the machine");
     let found = collect(&machine, &asked, |what| spinner.set_message(what));
     spinner.finish_and_clear();
