@@ -229,7 +229,7 @@ pub fn judge(found: &Collected, standard: &Standard) -> Diagnosis {
     }
     case.boot_lines(tpm.as_ref(), tee.as_ref(), &mut lines);
     case.host_lines(&mut lines);
-    case.endorsement_lines(&attempts, &mut lines);
+    case.endorsement_lines(&mut lines);
 
     // Of equal ones the first: the TEE's is told before the TPM's.
     let mut best: Option<(&Attempt, Tier)> = None;
@@ -396,19 +396,16 @@ impl Case<'_> {
         }
     }
 
-    fn verify(&self, of: Of, parts: &[(EvidenceKind, Vec<u8>)], enrolments: &Enrolments) -> Result<Attempt, Refusal> {
-        let unfit = |reason: String| {
-            Refusal::new(
-                Party::Node,
-                "evidence.parts",
-                reason,
-                "report it: this machine's devices made what no evidence carries",
-            )
-        };
+    fn encode(&self, of: Of, parts: &[(EvidenceKind, Vec<u8>)]) -> Result<Vec<u8>, Refusal> {
         let place = self.place(of).ok_or_else(|| unfit("there is no binding for these devices".to_owned()))?;
         let builder = EvidenceBuilder::new(place.binding.clone(), place.path.clone(), self.found.posture.clone());
         let builder = parts.iter().fold(builder, |builder, (kind, part)| builder.part(*kind, part.clone()));
-        let bytes = builder.encode().map_err(|error| unfit(error.to_string()))?;
+        builder.encode().map_err(|error| unfit(error.to_string()))
+    }
+
+    fn verify(&self, of: Of, parts: &[(EvidenceKind, Vec<u8>)], enrolments: &Enrolments) -> Result<Attempt, Refusal> {
+        let bytes = self.encode(of, parts)?;
+        let place = self.place(of).ok_or_else(|| unfit("there is no binding for these devices".to_owned()))?;
         let evidence = Evidence::parse(&bytes)?;
         let now = self.standard.now;
         let selected = self.standard.snapshot.as_ref();
@@ -594,26 +591,31 @@ impl Case<'_> {
         }
     }
 
-    fn endorsement_lines(&self, attempts: &[&Attempt], lines: &mut Lines) {
+    fn endorsement_lines(&self, lines: &mut Lines) {
         let group = Group::Endorsements;
-        let Some(snapshot) = &self.standard.snapshot else {
-            let reason = "none were given: --endorsements".to_owned();
-            let mark = if self.found.tee.is_ok() || self.found.tpm.is_ok() { Mark::NotChecked } else { Mark::Pass };
-            let reason = if mark == Mark::Pass { "no device asks for any".to_owned() } else { reason };
-            return lines.push(group, "endorsements.store", mark, reason, true);
+        let missing = self.missing();
+        let snapshot = self.standard.snapshot.as_ref();
+        let (mark, reason) = match (snapshot, missing.is_empty()) {
+            (Some(snapshot), _) => {
+                (Mark::Pass, format!("{} endorsements, snapshot {}", snapshot.len(), Digest(*snapshot.digest())))
+            }
+            (None, false) => (Mark::Missing, "none were given: --endorsements".to_owned()),
+            (None, true) => (Mark::Pass, "no device asks for any".to_owned()),
         };
-        let reason = format!("{} endorsements, snapshot {}", snapshot.len(), Digest(*snapshot.digest()));
-        lines.push(group, "endorsements.store", Mark::Pass, reason, true);
-        let mut missing: Vec<&Missing> = Vec::new();
-        for one in attempts.iter().filter_map(|attempt| attempt.selection.as_ref()).flat_map(|found| &found.missing) {
-            if !missing.contains(&one) {
-                missing.push(one);
+        lines.push(group, "endorsements.store", mark, reason, true);
+        for one in &missing {
+            let reason = format!("{}: {}", one.what, one.why);
+            lines.push(group, "endorsements.missing", Mark::Missing, reason, true);
+            if let Some(line) = lines.lines.last_mut() {
+                line.fix = match one.fetch() {
+                    Some(_) => {
+                        format!("starminer endorsements fetch DIR {}, and give DIR with --endorsements", one.what)
+                    }
+                    None => "it comes with the evidence: have the machine's cloud give it".to_owned(),
+                };
             }
         }
-        // What did not verify for want of them has no selection, but names in its refusal what to fetch.
-        for one in &missing {
-            lines.push(group, "endorsements.missing", Mark::Missing, format!("{}: {}", one.what, one.why), true);
-        }
+        let Some(snapshot) = snapshot else { return };
         let now_s = self.standard.now.as_seconds();
         let old: Vec<String> = snapshot
             .items()
@@ -625,6 +627,25 @@ impl Case<'_> {
             count => (Mark::Missing, format!("{count} ended or are too old, {} the first", old[0])),
         };
         lines.push(group, "endorsements.usable", mark, reason, true);
+    }
+
+    /// What the devices' evidence asks for and is not there, whether it verifies or not: often it does not for want of it.
+    fn missing(&self) -> Vec<Missing> {
+        let nothing = Snapshot::default();
+        let snapshot = self.standard.snapshot.as_ref().unwrap_or(&nothing);
+        let mut missing: Vec<Missing> = Vec::new();
+        for of in [Of::Tee, Of::Tpm] {
+            let evidence = self.encode(of, &self.parts(of)).ok().and_then(|bytes| Evidence::parse(&bytes).ok());
+            let selected = evidence.and_then(|evidence| {
+                evidence.select_endorsements(snapshot, &self.standard.ages, self.standard.now).ok()
+            });
+            for one in selected.into_iter().flat_map(|selection| selection.missing) {
+                if !missing.contains(&one) {
+                    missing.push(one);
+                }
+            }
+        }
+        missing
     }
 
     /// What runs here, as reference values would name it.
@@ -751,6 +772,11 @@ fn line_name(of: Of, check: &str) -> String {
         (Of::Tpm, Some("debug-off" | "memory-encrypted")) => "tee.device".to_owned(),
         _ => check.to_owned(),
     }
+}
+
+fn unfit(reason: String) -> Refusal {
+    let remedy = "report it: this machine's devices made what no evidence carries";
+    Refusal::new(Party::Node, "evidence.parts", reason, remedy)
 }
 
 /// What a log says, whoever wrote it.

@@ -14,8 +14,12 @@ mod snp_lab;
 mod tpm_lab;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use starminer_attester::tpm::Properties;
+use starminer_attester::{ReportTree, Tsm};
 use starminer_hardware::cert::Certificate;
 use starminer_hardware::endorsements::{Ages, Candidate, Cause, Key, Marks, Snapshot, Trust};
 use starminer_hardware::snp::{Product, SigningKey, TcbVersion};
@@ -27,7 +31,7 @@ use starminer_verify::{
     SimulatedRootId, Tier, TrustAnchors, UnixTime,
 };
 
-use super::collect::{Absence, Collected, Place, TeePart, TpmShown};
+use super::collect::{Absence, Asked, Collected, Machine, Place, TeePart, TpmShown, collect};
 use super::judge::{Diagnosis, Group, Mark, Standard, judge};
 use super::{fix, show};
 use log_builder::machine;
@@ -405,6 +409,10 @@ fn a_tee_alone_is_confidential() {
     // Without its certificate nothing verifies, and nothing of it counts.
     let none = check(&alone(|world| world.endorsements.clear()), Tier::None, Tier::Identified, &["tee.evidence"]);
     assert_eq!((mark(&none, "tee.device"), none.provenance), (Mark::Pass, None));
+    // What it asks for is named with the command that fetches it.
+    let asked: Vec<_> = none.lines.iter().filter(|line| line.name == "endorsements.missing").collect();
+    assert_eq!(asked.len(), 2, "the key's certificate and the list: {asked:#?}");
+    assert!(asked.iter().all(|line| line.fix.starts_with("starminer endorsements fetch DIR amd/")), "{asked:#?}");
 }
 
 #[test]
@@ -434,4 +442,83 @@ fn a_policy_asks_for_posture_too() {
     assert!(!diagnosis.is_enough());
     let first = diagnosis.forecast.first_for_provider().unwrap();
     assert_eq!((first.cause, first.at_s), (Cause::Today, NOW));
+}
+
+/// The kernel's configfs-tsm over a chip of the test authorities, or one that never answers.
+struct Kernel {
+    lab: Lab,
+    asked: Mutex<Vec<u8>>,
+    hangs: bool,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Kernel")
+    }
+}
+
+impl ReportTree for Kernel {
+    fn create(&self, _: &str) -> io::Result<()> {
+        while self.hangs {
+            std::thread::park();
+        }
+        Ok(())
+    }
+
+    fn write(&self, _: &str, attribute: &str, bytes: &[u8]) -> io::Result<()> {
+        assert_eq!(attribute, "inblob");
+        *self.asked.lock().unwrap() = bytes.to_vec();
+        Ok(())
+    }
+
+    fn read(&self, _: &str, attribute: &str, _: usize) -> io::Result<Vec<u8>> {
+        let asked = self.asked.lock().unwrap().clone();
+        match attribute {
+            "provider" => Ok(b"sev_guest\n".to_vec()),
+            "generation" => Ok(if asked.is_empty() { b"0\n".to_vec() } else { b"1\n".to_vec() }),
+            "outblob" => Ok(self.lab.report(|report| {
+                put(report, 0x08, &0x3001f_u64.to_le_bytes());
+                put(report, 0x50, &asked);
+            })),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A machine whose tree is empty but for this kernel.
+fn machine_of(kernel: Kernel, patience: Duration) -> (tempfile::TempDir, Machine) {
+    let root = tempfile::tempdir().unwrap();
+    let mut machine = Machine::at(root.path(), None, None, patience);
+    machine.tsm = Tsm::over(Arc::new(kernel)).with_patience(patience);
+    (root, machine)
+}
+
+#[test]
+fn a_tee_is_asked_and_judged() {
+    let world = World::with(|world| world.has_tpm = false);
+    let standard = world.standard();
+    let asked = Asked { network: NetworkId([1; 32]), pcrs: BTreeSet::new(), bank: HashAlg::Sha256 };
+    let kernel = Kernel { lab: world.snp, asked: Mutex::default(), hangs: false };
+    let (_root, machine) = machine_of(kernel, Duration::from_secs(60));
+    let steps = Mutex::new(Vec::new());
+    let found = collect(&machine, &asked, |step| steps.lock().unwrap().push(step));
+    assert!(found.plain.path.is_empty() && found.with_tpm.is_none());
+    let diagnosis = judge(&found, &standard);
+    holds_for_all(&diagnosis);
+    assert_eq!((diagnosis.tier, mark(&diagnosis, "tee.evidence")), (Tier::Confidential, Mark::Pass));
+    assert!(steps.lock().unwrap().len() >= 4, "whoever waits is told for what");
+}
+
+#[test]
+fn a_tee_that_hangs_has_a_deadline() {
+    let kernel = Kernel { lab: Lab::milan(), asked: Mutex::default(), hangs: true };
+    let (_root, machine) = machine_of(kernel, Duration::from_millis(10));
+    let asked = Asked { network: NetworkId([1; 32]), pcrs: BTreeSet::new(), bank: HashAlg::Sha256 };
+    let found = collect(&machine, &asked, |_| {});
+    let Err(Absence::Missing(reason)) = &found.tee else { panic!("{:?}", found.tee) };
+    assert!(reason.contains("did not answer in time"), "{reason}");
 }
