@@ -31,7 +31,7 @@ stand in a file, --config:
   fetched_hours = 48
 
 Exit codes: 0 all were had, 1 one was refused, 4 one could not be had.")]
-    Fetch(FetchArgs),
+    Fetch(Box<FetchArgs>),
     /// Show what a directory or a bundle holds: age, next update, evaluation number.
     #[command(after_help = "\
 Examples:

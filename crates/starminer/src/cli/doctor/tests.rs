@@ -6,6 +6,9 @@
 #[path = "../../../../starminer-hardware/tests/event_log/builder.rs"]
 #[allow(dead_code)]
 mod log_builder;
+#[path = "../../../../starminer-hardware/tests/dcap/pki.rs"]
+#[allow(dead_code)]
+mod pki;
 #[path = "../../../../starminer-hardware/tests/snp/lab.rs"]
 #[allow(dead_code)]
 mod snp_lab;
@@ -21,14 +24,15 @@ use std::time::Duration;
 use starminer_attester::tpm::Properties;
 use starminer_attester::{ReportTree, Tsm};
 use starminer_hardware::cert::Certificate;
-use starminer_hardware::endorsements::{Ages, Candidate, Cause, Key, Marks, Snapshot, Trust};
+use starminer_hardware::dcap::{FlagRule, Tee};
+use starminer_hardware::endorsements::{Ages, Candidate, Cause, Key, Marks, PckAuthority, Snapshot, Trust};
 use starminer_hardware::snp::{Product, SigningKey, TcbVersion};
 use starminer_hardware::tpm::{HashAlg, Template};
 use starminer_verify::parts::SevSnpPart;
 use starminer_verify::{
     Batch, Binding, BootId, Challenge, Digest, EvidenceKind, HardwarePolicy, HostMeasure, Measurement, MinimumPosture,
     NetworkId, NodeId, Policy, Posture, PostureItem, PostureState, PublicKey, Purpose, ReferenceValue, ReferenceValues,
-    SimulatedRootId, Tier, TrustAnchors, UnixTime,
+    SimulatedRootId, Tier, TrustAnchors, UnixTime, report_data_for,
 };
 
 use super::collect::{Absence, Asked, Collected, Machine, Place, TeePart, TpmShown, collect};
@@ -336,7 +340,7 @@ fn a_tpm_alone_is_measured() {
         })
     };
     let diagnosis = check(&alone(|_| {}), Tier::Measured, Tier::Confidential, &["tee.device"]);
-    assert_eq!(diagnosis.unmet.clone().unwrap().contains(&"tee.device".to_owned()), true, "{:?}", diagnosis.unmet);
+    assert!(diagnosis.unmet.clone().unwrap().contains(&"tee.device".to_owned()), "{:?}", diagnosis.unmet);
     assert!(!diagnosis.is_enough(), "the policy asks for more");
     let enough = alone(|world| world.has_policy = false).diagnosis();
     assert!(enough.is_enough() && enough.unmet.is_none(), "without a policy, measured is enough");
@@ -459,10 +463,12 @@ impl std::fmt::Debug for Kernel {
 
 impl ReportTree for Kernel {
     fn create(&self, _: &str) -> io::Result<()> {
-        while self.hangs {
-            std::thread::park();
+        match self.hangs {
+            true => loop {
+                std::thread::park();
+            },
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn write(&self, _: &str, attribute: &str, bytes: &[u8]) -> io::Result<()> {
@@ -521,4 +527,90 @@ fn a_tee_that_hangs_has_a_deadline() {
     let found = collect(&machine, &asked, |_| {});
     let Err(Absence::Missing(reason)) = &found.tee else { panic!("{:?}", found.tee) };
     assert!(reason.contains("did not answer in time"), "{reason}");
+}
+
+/// What Intel would publish of a world of its test authority.
+fn intel_snapshot(world: &pki::World) -> Snapshot {
+    let file: serde_json::Value = serde_json::from_slice(&world.json()).unwrap();
+    let text = |name: &str| file[name].as_str().unwrap().to_owned();
+    let list = |name: &str| data_encoding::HEXLOWER.decode(text(name).as_bytes()).unwrap();
+    let signed = |member: &str, name: &str| {
+        format!("{{\"{member}\":{},\"signature\":\"{}\"}}", text(name), text(&format!("{name}_signature"))).into_bytes()
+    };
+    let chain = |name: &str| Some(text(&format!("{name}_issuer_chain")).into_bytes());
+    let (tee, ca) = (Tee::Tdx, PckAuthority::Platform);
+    let mut trust = Trust::genuine();
+    trust.intel.add(world.root.certificate.clone());
+    let mut snapshot = Snapshot::default();
+    for (key, content, chain) in [
+        (Key::IntelRootCrl, list("root_ca_crl"), None),
+        (Key::IntelPckCrl { ca }, list("pck_crl"), chain("pck_crl")),
+        (Key::IntelTcbInfo { tee, fmspc: pki::FMSPC }, signed("tcbInfo", "tcb_info"), chain("tcb_info")),
+        (Key::IntelQeIdentity { tee }, signed("enclaveIdentity", "qe_identity"), chain("qe_identity")),
+    ] {
+        let candidate = Candidate { key, content, chain, fetched_s: NOW - 60, source: "https://test".to_owned() };
+        let item = snapshot.verify(&candidate, &trust, NOW).unwrap();
+        snapshot = snapshot.with(item, &mut Marks::none()).unwrap();
+    }
+    snapshot
+}
+
+#[test]
+fn a_trust_domain_and_its_log() {
+    use log_builder::Builder;
+    use starminer_hardware::event_log::{Bank, EventKind, EventLog, Guid, Variable};
+    let variable = Variable::encode(Guid::GLOBAL_VARIABLE, "SecureBoot", &[1]);
+    let log = Builder::new(&[(0xc, Bank::Sha384)])
+        .plain(1, EventKind::EFI_VARIABLE_DRIVER_CONFIG, &variable)
+        .separator(1)
+        .plain(3, EventKind::IPL, b"a command line\0");
+    let registers = EventLog::parse(&log.bytes).unwrap().replay_rtmrs().unwrap();
+    let world = World::with(|world| (world.has_tpm, world.knows_image, world.uefi) = (false, false, None));
+    let tdx = pki::World::new(pki::Form::Td10v4);
+    let mut found = world.collected();
+    let report_data = report_data_for(&found.plain.binding.digest(), &found.plain.path).unwrap();
+    let mut body = tdx.body();
+    body[520..584].copy_from_slice(&[&report_data.as_bytes()[..], &[0; 32]].concat());
+    for (at, register) in [328, 376, 424, 472].into_iter().zip(registers) {
+        body[at..at + 48].copy_from_slice(&register);
+    }
+    found.tee = Ok(TeePart { kind: EvidenceKind::Tdx, through: "a test", part: tdx.quote(&body) });
+    found.cc = Ok(log.bytes);
+
+    let root = SimulatedRootId::Intel(Digest(tdx.root.certificate.fingerprint()));
+    let mut standard = world.standard();
+    let mut fields = standard.policy.take().unwrap().fields().clone();
+    fields.accepted_simulated_roots = vec![root];
+    let hardware = fields.hardware.as_mut().unwrap();
+    hardware.intel.smt_enabled = FlagRule::Any;
+    standard.policy = Some(Policy::new(fields).unwrap());
+    standard.anchors = TrustAnchors::makers().with_simulated_roots([root]).unwrap();
+    standard.snapshot = None;
+
+    let bare = judge(&found, &standard);
+    holds_for_all(&bare);
+    assert_eq!((bare.tier, mark(&bare, "tee.evidence")), (Tier::None, Mark::Missing), "without endorsements, nothing");
+    assert_eq!(bare.lines.iter().filter(|line| line.name == "endorsements.missing").count(), 4, "all four are named");
+
+    standard.snapshot = Some(intel_snapshot(&tdx));
+    let diagnosis = judge(&found, &standard);
+    holds_for_all(&diagnosis);
+    assert_eq!((diagnosis.tier, diagnosis.would_reach), (Tier::Identified, Tier::Confidential), "{:?}", diagnosis.next);
+    assert_eq!(mark(&diagnosis, "boot.cc-log"), Mark::Pass);
+    assert!(diagnosis.next.unwrap().missing.contains(&"device.measurement".to_owned()));
+    // Named by the network, and ended by Intel's lists.
+    let values = diagnosis.measurements.into_iter().map(|(kind, measurement)| ReferenceValue {
+        kind,
+        measurement,
+        name: "a released image".to_owned(),
+    });
+    standard.reference_values = ReferenceValues::new(values.collect()).unwrap();
+    let diagnosis = judge(&found, &standard);
+    assert_eq!(diagnosis.tier, Tier::Confidential);
+    let first = diagnosis.forecast.first().unwrap();
+    assert!(first.reason.starts_with("intel/") && first.cause == Cause::Age, "{first:?}");
+    // A log of something else.
+    found.cc = Ok(machine(&[1]).bytes);
+    let other = judge(&found, &standard);
+    assert_eq!((other.tier, mark(&other, "boot.cc-log")), (Tier::Confidential, Mark::Missing));
 }
