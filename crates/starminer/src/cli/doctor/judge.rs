@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use starminer_hardware::cert::{self, Certificate};
-use starminer_hardware::endorsements::{Ages, Forecast, Missing, Snapshot};
+use starminer_hardware::endorsements::{Ages, Cause, Forecast, Missing, Snapshot};
 use starminer_hardware::event_log::{self, EventLog, Registers};
 use starminer_hardware::tpm::Public;
 use starminer_verify::parts::{SevSnpPart, pcr_measurement};
@@ -216,6 +216,7 @@ pub fn judge(found: &Collected, standard: &Standard) -> Diagnosis {
     };
     let attempts: Vec<&Attempt> = [&tee, &tpm].into_iter().flatten().flatten().chain(both.as_ref()).collect();
 
+    case.boot_lines(tpm.as_ref(), tee.as_ref(), &mut lines);
     case.tee_lines(tee.as_ref(), &mut lines);
     case.tpm_lines(tpm.as_ref(), &enrolments, &mut lines);
     if let Some(both) = &both {
@@ -227,7 +228,6 @@ pub fn judge(found: &Collected, standard: &Standard) -> Diagnosis {
             lines.of_check(Of::Both, check);
         }
     }
-    case.boot_lines(tpm.as_ref(), tee.as_ref(), &mut lines);
     case.host_lines(&mut lines);
     case.endorsement_lines(&mut lines);
 
@@ -707,7 +707,14 @@ impl Case<'_> {
 
     /// What refuses where this tier is asked for, under the names of lines.
     fn refusing(&self, attempt: &Attempt, tier: Tier) -> Vec<String> {
-        names_of(attempt.of, &self.appraise(attempt, tier))
+        let mut names = names_of(attempt.of, &self.appraise(attempt, tier));
+        // Which device it is hangs on roots and enrolment; what runs on it, whatever a policy says, on nothing of that.
+        let identifies = |name: &String| {
+            name.ends_with(".root")
+                || ["tpm.enrolled", "tpm.policy.", "tpm-ek."].iter().any(|kind| name.starts_with(kind))
+        };
+        names.retain(|name| tier > Tier::Identified || identifies(name));
+        names
     }
 
     /// What of a policy is not met by whatever meets most of it.
@@ -734,7 +741,9 @@ impl Case<'_> {
             announced: &[],
             kept: kept.map(|(selection, snapshot)| Kept { selection, snapshot, ages: &self.standard.ages }),
         };
-        forecast(&attempt.verified, &outlook)
+        let told = forecast(&attempt.verified, &outlook);
+        // Without a policy there is nothing to be met but the tier, which is reached.
+        if self.standard.policy.is_some() { told } else { told.without(Cause::Today) }
     }
 }
 
@@ -861,6 +870,13 @@ impl Lines {
         let is_headline =
             name.starts_with("device.") || matches!(name.as_str(), "tpm.root" | "tpm.measurement" | "tpm.storage");
         self.push(group, &name, Mark::of(check.verdict()), check.reason().to_owned(), is_headline);
+        if let Some(line) =
+            self.lines.last_mut().filter(|line| line.mark == Mark::NotChecked && line.group == Group::Boot)
+        {
+            // It is the log that is not there.
+            let log = if name.starts_with("ima") { "boot.ima" } else { "boot.event-log" };
+            line.fix = fix::of(log).unwrap_or_default().to_owned();
+        }
         if let Some(line) = self.lines.last_mut().filter(|line| line.mark != Mark::Pass && line.fix.is_empty()) {
             line.fix = check.refusal().map(|refusal| refusal.remedy().to_owned()).unwrap_or_default();
         }

@@ -350,7 +350,13 @@ fn a_tpm_alone_is_measured() {
         |change: fn(&mut World), missing: &str| check(&alone(change), Tier::Identified, Tier::Measured, &[missing]);
     let unknown = identified(|world| world.knows_image = false, "tpm.measurement");
     assert_eq!(unknown.would_reach, Tier::Measured, "if the network named what runs here");
-    identified(|world| world.uefi = None, "eventlog.policy.secure-boot");
+    let today = |diagnosis: &Diagnosis| diagnosis.forecast.first().unwrap().cause == Cause::Today;
+    assert!(today(&unknown), "the policy is not met");
+    let lenient = alone(|world| (world.knows_image, world.has_policy) = (false, false)).diagnosis();
+    assert!(lenient.tier == Tier::Identified && !today(&lenient), "{:?}", lenient.forecast);
+    let bare = identified(|world| world.uefi = None, "eventlog.policy.secure-boot");
+    let fix_of = |name: &str| bare.lines.iter().find(|line| line.name == name).unwrap().fix.clone();
+    assert_eq!(fix_of("eventlog.policy.secure-boot"), fix_of("boot.event-log"), "it is the log that is missing");
     let off = identified(
         |world| {
             world.tpm = TpmLab::with_log(machine(&[0]));
@@ -380,6 +386,7 @@ fn a_tpm_alone_is_measured() {
     }] {
         let none = check(&alone(change), Tier::None, Tier::Identified, &["tpm.enrolled"]);
         assert_eq!(mark(&none, "tpm.evidence"), Mark::Pass);
+        assert_eq!(none.next.unwrap().missing, ["tpm.enrolled"], "what runs on it is no matter of who it is");
     }
     let unknown = check(&alone(|world| world.knows_roots = false), Tier::None, Tier::Identified, &["tpm.evidence"]);
     assert_eq!(mark(&unknown, "tpm.evidence"), Mark::Missing);
