@@ -31,6 +31,8 @@ use starminer_hardware::endorsements::{
 const MAX_LIST_BYTES: u64 = (MAX_ITEMS * 2 * 1024) as u64;
 /// The most damaged files that are kept.
 const MAX_DAMAGED: usize = 64;
+/// How often a directory is read that changes meanwhile.
+const LOOKS_MAX: usize = 8;
 const INDEX: &str = "index";
 const MARKS: &str = "marks";
 const OBJECTS: &str = "objects";
@@ -104,34 +106,42 @@ impl Store {
         let lock = File::create(directory.join("lock")).map_err(fault)?;
         lock.try_lock().map_err(|error| fault(error.into()))?;
         let mut loaded = Loaded::default();
-        let marks: Option<Marks> = read_list(directory, MARKS, &mut loaded).map_err(fault)?;
-        let entries: Option<Vec<Entry>> = read_list(directory, INDEX, &mut loaded).map_err(fault)?;
-        let mut marks = marks.unwrap_or_default();
-        let mut candidates = Vec::new();
-        for entry in entries.unwrap_or_default() {
-            let content = object(directory, &entry.content, &mut loaded).map_err(fault)?;
-            let chain = match &entry.chain {
-                None => Some(None),
-                Some(name) => object(directory, name, &mut loaded).map_err(fault)?.map(Some),
-            };
-            if let (Some(content), Some(chain)) = (content, chain) {
-                let Entry { key, fetched_s, source, .. } = entry;
-                candidates.push(Candidate { key, content, chain, fetched_s, source });
-            }
-        }
-        let opened = take(&candidates, &Snapshot::default(), &mut marks, &trust, now_s);
-        loaded.dropped = opened.refused;
+        let (snapshot, marks) = load(directory, Damaged::SetAside, &trust, now_s, &mut loaded).map_err(fault)?;
         for name in &loaded.damaged {
             tracing::warn!(directory = %directory.display(), name, "damaged, set aside: it has to be fetched again");
         }
         let inner = Inner {
             directory: directory.to_owned(),
             trust,
-            snapshot: RwLock::new(opened.snapshot),
+            snapshot: RwLock::new(snapshot),
             marks: Mutex::new(marks),
             _lock: lock,
         };
         Ok((Self(Arc::new(inner)), loaded))
+    }
+
+    /// What is in a directory as of this time, verified, without taking it from whoever has it: nothing is written, moved or locked. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no store.
+    pub fn look(directory: &Path, trust: &Trust, now_s: u64) -> Result<(Snapshot, Loaded), StoreError> {
+        let fault = |source| StoreError { path: directory.to_owned(), source };
+        let index = || read(&directory.join(INDEX), MAX_LIST_BYTES).map_err(fault);
+        let mut before = index()?;
+        if before.is_none() {
+            // A store that never held anything has no list; what has no objects either is none.
+            fs::metadata(directory.join(OBJECTS)).map_err(fault)?;
+        }
+        for _ in 0..LOOKS_MAX {
+            let mut loaded = Loaded::default();
+            let (snapshot, _) = load(directory, Damaged::Leave, trust, now_s, &mut loaded).map_err(fault)?;
+            let after = index()?;
+            if after == before {
+                return Ok((snapshot, loaded));
+            }
+            before = after;
+        }
+        Err(fault(io::Error::other("it changed each time it was read")))
     }
 
     /// What verifiers take: no disk, no network, no waiting.
@@ -283,18 +293,58 @@ fn read(path: &Path, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Reads a list; a damaged one is set aside.
-fn read_list<T: for<'de> Deserialize<'de>>(directory: &Path, name: &str, loaded: &mut Loaded) -> io::Result<Option<T>> {
+/// What becomes of damaged files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Damaged {
+    SetAside,
+    Leave,
+}
+
+/// Reads and verifies everything in a directory.
+fn load(
+    directory: &Path,
+    damaged: Damaged,
+    trust: &Trust,
+    now_s: u64,
+    loaded: &mut Loaded,
+) -> io::Result<(Snapshot, Marks)> {
+    let marks: Option<Marks> = read_list(directory, MARKS, damaged, loaded)?;
+    let entries: Option<Vec<Entry>> = read_list(directory, INDEX, damaged, loaded)?;
+    let mut marks = marks.unwrap_or_default();
+    let mut candidates = Vec::new();
+    for entry in entries.unwrap_or_default() {
+        let content = object(directory, &entry.content, damaged, loaded)?;
+        let chain = match &entry.chain {
+            None => Some(None),
+            Some(name) => object(directory, name, damaged, loaded)?.map(Some),
+        };
+        if let (Some(content), Some(chain)) = (content, chain) {
+            let Entry { key, fetched_s, source, .. } = entry;
+            candidates.push(Candidate { key, content, chain, fetched_s, source });
+        }
+    }
+    let opened = take(&candidates, &Snapshot::default(), &mut marks, trust, now_s);
+    loaded.dropped = opened.refused;
+    Ok((opened.snapshot, marks))
+}
+
+/// Reads a list.
+fn read_list<T: for<'de> Deserialize<'de>>(
+    directory: &Path,
+    name: &str,
+    damaged: Damaged,
+    loaded: &mut Loaded,
+) -> io::Result<Option<T>> {
     let Some(bytes) = read(&directory.join(name), MAX_LIST_BYTES)? else { return Ok(None) };
     let list = unsealed(&bytes).and_then(|json| serde_json::from_slice(json).ok());
     if list.is_none() {
-        set_aside(directory, name, loaded)?;
+        found_damaged(directory, name, damaged, loaded)?;
     }
     Ok(list)
 }
 
-/// Reads an object; one that does not have the digest that names it is set aside.
-fn object(directory: &Path, name: &str, loaded: &mut Loaded) -> io::Result<Option<Vec<u8>>> {
+/// Reads an object, which has the digest that names it.
+fn object(directory: &Path, name: &str, damaged: Damaged, loaded: &mut Loaded) -> io::Result<Option<Vec<u8>>> {
     if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(None);
     }
@@ -306,11 +356,19 @@ fn object(directory: &Path, name: &str, loaded: &mut Loaded) -> io::Result<Optio
     if HEXLOWER.encode(digest(&SHA256, &bytes).as_ref()) == name {
         return Ok(Some(bytes));
     }
-    set_aside(directory, &within, loaded)?;
+    found_damaged(directory, &within, damaged, loaded)?;
     Ok(None)
 }
 
-fn set_aside(directory: &Path, within: &str, loaded: &mut Loaded) -> io::Result<()> {
+fn found_damaged(directory: &Path, within: &str, damaged: Damaged, loaded: &mut Loaded) -> io::Result<()> {
+    loaded.damaged.push(within.to_owned());
+    match damaged {
+        Damaged::SetAside => set_aside(directory, within),
+        Damaged::Leave => Ok(()),
+    }
+}
+
+fn set_aside(directory: &Path, within: &str) -> io::Result<()> {
     let path = directory.join(within);
     let kept = fs::read_dir(directory.join(DAMAGED))?.count();
     if kept < MAX_DAMAGED {
@@ -319,6 +377,5 @@ fn set_aside(directory: &Path, within: &str, loaded: &mut Loaded) -> io::Result<
     } else {
         fs::remove_file(&path)?;
     }
-    loaded.damaged.push(within.to_owned());
     Ok(())
 }

@@ -29,6 +29,7 @@ mod ear;
 mod endorsements;
 mod enrolment;
 mod evidence;
+mod forecast;
 #[doc(hidden)]
 pub mod fuzz;
 mod hardware_policy;
@@ -65,6 +66,7 @@ pub use evidence::{
     MAX_EVIDENCE_BYTES, MAX_EVIDENCE_WITH_LOGS_BYTES, MAX_IMA_LOG_BYTES, MAX_PARTS, MAX_REPORT_BYTES,
     ParseEvidenceError,
 };
+pub use forecast::{Kept, Outlook, forecast};
 pub use hardware_policy::{
     ChipRules, FacilityRule, GpuRules, HardwarePolicy, IntelRules, MAX_DENIED_CHIPS, Requirement, SevSnpRules,
     SgxRules, TdxRules, TpmRules,

@@ -22,6 +22,8 @@ pub struct Selection {
     pub endorsements: Endorsements,
     /// The same as files, to be handed on.
     pub files: Vec<(EndorsementKind, Vec<u8>)>,
+    /// What was taken out of the snapshot, by name.
+    pub used: Vec<Key>,
     /// What the evidence asks for and the snapshot does not have, or has too old. Most of it refuses; some is not asked for by any policy.
     pub missing: Vec<Missing>,
 }
@@ -29,13 +31,21 @@ pub struct Selection {
 #[derive(Default)]
 struct Files {
     files: Vec<(EndorsementKind, Vec<u8>)>,
+    /// Whatever was asked for, had or not.
+    asked: Vec<Key>,
     missing: Vec<Missing>,
 }
 
 impl Files {
-    fn select(self) -> Result<Selection, EndorsementsError> {
+    fn select(self, snapshot: &Snapshot, ages: &Ages, now_s: u64) -> Result<Selection, EndorsementsError> {
+        let mut used: Vec<Key> = Vec::new();
+        for key in self.asked {
+            if !used.contains(&key) && snapshot.find(&key, ages, now_s).is_ok() {
+                used.push(key);
+            }
+        }
         let endorsements = Endorsements::new(self.files.iter().map(|(kind, bytes)| (*kind, bytes)))?;
-        Ok(Selection { endorsements, files: self.files, missing: self.missing })
+        Ok(Selection { endorsements, files: self.files, used, missing: self.missing })
     }
 
     fn certificates(&mut self, kind: EndorsementKind, certificates: &[Certificate]) {
@@ -70,7 +80,7 @@ impl Evidence {
                 EvidenceKind::SoftwareTee | EvidenceKind::UefiLog | EvidenceKind::CcLog | EvidenceKind::ImaLog => {}
             }
         }
-        files.select()
+        files.select(snapshot, ages, now_s)
     }
 }
 
@@ -83,7 +93,9 @@ fn sev_snp(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &m
     let products = product.map_or_else(|| vec![Product::Milan, Product::Genoa, Product::Turin], |one| vec![one]);
     let brings_its_own = !part.certificates.is_empty();
     for one in products {
-        let found = snapshot.snp(&SnpWants { product: one, signer, names: chip_id, tcb }, ages, now_s);
+        let wants = SnpWants { product: one, signer, names: chip_id, tcb };
+        files.asked.extend(wants.keys());
+        let found = snapshot.snp(&wants, ages, now_s);
         files.certificates(EndorsementKind::AmdCertificates, &found.certificates);
         files.lists(EndorsementKind::AmdCrl, &found.crls);
         let needed = found.missing.into_iter().filter(|missing| match missing.what {
@@ -104,6 +116,7 @@ fn intel(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut
     let Some(ca) = authorities.into_iter().find(|ca| ca.name() == platform.ca_name()) else { return };
     let wants = DcapWants { tee: quote.unverified_body().tee(), fmspc: platform.fmspc, ca };
     let found = snapshot.dcap(&wants, ages, now_s);
+    files.asked.extend(wants.keys());
     files.files.push((EndorsementKind::Intel, found.json));
     files.missing.extend(found.missing);
 }
@@ -120,7 +133,7 @@ pub fn select_for_tpm(
 ) -> Result<Selection, EndorsementsError> {
     let mut files = Files::default();
     tpm_certificates(certificates.iter().copied(), snapshot, ages, now.as_seconds(), &mut files);
-    files.select()
+    files.select(snapshot, ages, now.as_seconds())
 }
 
 fn tpm(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut Files) {
@@ -143,6 +156,11 @@ fn tpm_certificates<'c>(
         let found = snapshot.tpm(certificate, &ek::roots(), ages, now_s);
         files.certificates(EndorsementKind::TpmCertificates, &found.authorities);
         files.lists(EndorsementKind::TpmCrl, &found.crls);
+        // They are found by name of the issuer, and named by where they were had.
+        let ders: Vec<&[u8]> =
+            found.authorities.iter().map(Certificate::der).chain(found.crls.iter().map(Crl::der)).collect();
+        let items = snapshot.items().filter(|item| matches!(item.key(), Key::TpmAuthority { .. } | Key::TpmCrl { .. }));
+        files.asked.extend(items.filter(|item| ders.contains(&item.content().bytes())).map(|item| item.key().clone()));
         files.missing.extend(found.missing);
     }
 }
@@ -160,6 +178,12 @@ fn gpu(bytes: &[u8], snapshot: &Snapshot, ages: &Ages, now_s: u64, files: &mut F
         .collect();
     let chain: Vec<Certificate> = part.certificates.iter().filter_map(|der| Certificate::from_der(der).ok()).collect();
     let found = snapshot.nvidia(&rims, &[&chain], ages, now_s);
+    files.asked.extend(rims.iter().map(|id| Key::NvidiaRim { id: id.clone() }));
+    files.asked.extend(
+        chain
+            .windows(2)
+            .map(|pair| Key::NvidiaOcsp { issuer: pair[1].fingerprint(), serial: pair[0].serial().to_vec() }),
+    );
     for id in &rims {
         if let Ok(item) = snapshot.find(&Key::NvidiaRim { id: id.clone() }, ages, now_s) {
             files.files.push((EndorsementKind::NvidiaRim, item.content().bytes().to_vec()));

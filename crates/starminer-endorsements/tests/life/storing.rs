@@ -169,3 +169,31 @@ async fn a_bundle_carries_all_to_where_there_is_no_network() {
     assert_eq!(objects, named.len());
     assert!(Snapshot::default().is_empty());
 }
+
+#[tokio::test]
+async fn looking_takes_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (makers, store) = filled(directory.path()).await;
+    let files = |below: &str| {
+        let entries = fs::read_dir(directory.path().join(below)).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = (files("."), files("objects"), files("damaged"));
+    // While somebody has it.
+    let (snapshot, loaded) = Store::look(directory.path(), &makers.trust(), NOW_S).unwrap();
+    assert_eq!(snapshot.digest(), store.snapshot().digest());
+    assert!(loaded.damaged.is_empty() && loaded.dropped.is_empty());
+    // What is damaged is told, not served, and left where it is.
+    let list = snapshot.items().find(|item| matches!(item.key(), Key::AmdCrl { .. })).unwrap();
+    let name = data_encoding::HEXLOWER.encode(list.content().sha256());
+    fs::write(directory.path().join("objects").join(&name), b"damaged").unwrap();
+    let (snapshot, loaded) = Store::look(directory.path(), &makers.trust(), NOW_S).unwrap();
+    assert_eq!((snapshot.len(), loaded.damaged), (6, vec![format!("objects/{name}")]));
+    assert_eq!((files("."), files("objects"), files("damaged")), before);
+    // What is no store is not made one.
+    let nothing = directory.path().join("nothing");
+    assert!(Store::look(&nothing, &makers.trust(), NOW_S).is_err());
+    assert!(!nothing.exists());
+}

@@ -119,7 +119,9 @@ fn failing(checks: &Checks) -> impl Iterator<Item = &crate::Check> {
 }
 
 impl Forecast {
-    fn of(mut endings: Vec<Ending>) -> Self {
+    /// Of these endings, in whatever order.
+    #[must_use]
+    pub fn of(mut endings: Vec<Ending>) -> Self {
         endings.sort_by(|a, b| a.at_s.cmp(&b.at_s).then_with(|| a.reason.cmp(&b.reason)));
         endings.dedup();
         Self { endings }
@@ -285,6 +287,13 @@ impl Forecast {
     pub fn and(mut self, other: Self) -> Self {
         self.endings.extend(other.endings);
         Self::of(self.endings)
+    }
+
+    /// The same without endings of one cause, for whoever tells those in words of its own.
+    #[must_use]
+    pub fn without(mut self, cause: Cause) -> Self {
+        self.endings.retain(|ending| ending.cause != cause);
+        self
     }
 
     /// All endings, soonest first.

@@ -98,7 +98,12 @@ impl Question<'_> {
         self.policy.fields().accepted_simulated_roots.iter().filter_map(of_sort).collect()
     }
 
-    fn given(&self, kind: EvidenceKind, sort: fn(Digest) -> SimulatedRootId, report_data: [u8; 64]) -> Given<'_> {
+    pub(crate) fn given(
+        &self,
+        kind: EvidenceKind,
+        sort: fn(Digest) -> SimulatedRootId,
+        report_data: [u8; 64],
+    ) -> Given<'_> {
         Given {
             simulated_roots: self.accepted(sort),
             report_data,

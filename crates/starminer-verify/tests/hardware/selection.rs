@@ -9,14 +9,14 @@ use crate::snp_lab::{NOW, Vek};
 use crate::world::{DRIVER, World, refused_by};
 
 /// A snapshot that admits what the test authorities issue.
-struct Network {
-    snapshot: Snapshot,
+pub struct Network {
+    pub snapshot: Snapshot,
     marks: Marks,
     trust: Trust,
 }
 
 impl Network {
-    fn of(world: &World) -> Self {
+    pub fn of(world: &World) -> Self {
         let with = |mut roots: cert::Roots, root: &cert::Certificate| {
             roots.add(root.clone());
             roots
@@ -35,7 +35,7 @@ impl Network {
     }
 
     #[track_caller]
-    fn add(&mut self, key: Key, content: Vec<u8>, chain: Option<Vec<u8>>) {
+    pub fn add(&mut self, key: Key, content: Vec<u8>, chain: Option<Vec<u8>>) {
         let candidate = Candidate { key, content, chain, fetched_s: NOW - 60, source: "https://test".into() };
         let item = self.snapshot.verify(&candidate, &self.trust, NOW).unwrap_or_else(|refusal| panic!("{refusal}"));
         self.snapshot = self.snapshot.with(item, &mut self.marks).unwrap_or_else(|refusal| panic!("{refusal}"));

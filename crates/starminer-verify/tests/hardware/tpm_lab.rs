@@ -14,8 +14,8 @@ use starminer_hardware::tpm::{HashAlg, PcrIndex, PcrValues, Public};
 use starminer_verify::parts::TpmPart;
 use starminer_verify::{AkName, Digest, pcr_measurement};
 
-use crate::log_builder::{Builder, machine};
-use crate::snp_lab::NOW;
+use super::log_builder::{Builder, machine};
+use super::snp_lab::NOW;
 
 /// The agent's executable file, as the kernel measured it.
 pub const AGENT_FILE: &[u8] = b"an agent's executable";

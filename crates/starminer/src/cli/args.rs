@@ -1,6 +1,8 @@
 //! Arguments of every command. Help teaches by example.
 
 mod appraise;
+mod doctor;
+mod endorsements;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
+pub use doctor::DoctorArgs;
+pub use endorsements::{EndorsementsCommand, ExportArgs, FetchArgs, ImportArgs, ListArgs, TrustArgs};
 
 /// Heading of the options that every command has.
 const OUTPUT: &str = "Output";
@@ -113,6 +117,17 @@ dates and consistency decide, and what was not given is listed as not checked. W
 that it asks for has to be shown; examples/policy/hardware.toml has every option."
     )]
     Appraise(AppraiseCommand),
+    /// What hardware makers publish: fetched, listed, carried to where there is no network.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer endorsements fetch store/ amd/crl/milan/vcek
+  starminer endorsements list store/
+  starminer endorsements export store/ bundle.json
+  starminer endorsements import offline-store/ bundle.json"
+    )]
+    Endorsements(EndorsementsCommand),
     /// Seal and open files.
     #[command(
         subcommand,
@@ -159,6 +174,7 @@ Examples:
 Examples:
   starminer node init net/node1 --network net/coordinator/network.toml \\
       --software-tee-root net/coordinator/software-tee-root.key
+  starminer node doctor           what this machine can prove, and what it lacks
   starminer node run net/node1"
     )]
     Node(NodeCommand),
@@ -524,6 +540,8 @@ Examples:
   starminer node init net/node2 --network network.toml --tpm /dev/tpmrm0
   starminer node run net/node1")]
     Init(NodeInitArgs),
+    /// What this machine can prove: the tier it reaches, each check it lacks and how to mend it, and until when.
+    Doctor(DoctorArgs),
     /// Run it, until it is asked to stop (SIGTERM or Ctrl-C).
     Run(NodeRunArgs),
 }

@@ -5,6 +5,8 @@ mod args;
 mod broker;
 mod collected;
 mod coordinator;
+mod doctor;
+mod endorsements;
 pub mod exit;
 mod home;
 mod interrupt;
@@ -25,7 +27,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 
 pub use args::Args;
-use args::{BrokerCommand, Command, CoordinatorCommand, KeyCommand, NodeCommand, VaultCommand};
+use args::{BrokerCommand, Command, CoordinatorCommand, EndorsementsCommand, KeyCommand, NodeCommand, VaultCommand};
 use exit::Failure;
 use starminer_verify::Party;
 pub use terminal::Terminal;
@@ -35,6 +37,7 @@ pub use verify::now as clock_now;
 pub fn dispatch(args: Args) -> ExitCode {
     let stdout_is_data = match &args.command {
         Command::Vault(VaultCommand::Seal(vault) | VaultCommand::Open(vault)) => vault.writes_stdout(),
+        Command::Endorsements(EndorsementsCommand::Export(export)) => export.file.as_os_str() == "-",
         _ => false,
     };
     let terminal = Terminal::new(args.json, args.quiet, stdout_is_data);
@@ -49,6 +52,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Cancel(args) => task::cancel(&terminal, &args),
         Command::Verify(args) => verify::verify(&terminal, &args),
         Command::Appraise(command) => appraise::appraise(&terminal, &command),
+        Command::Endorsements(command) => endorsements::endorsements(&terminal, &command),
         Command::Vault(VaultCommand::Seal(args)) => vault::seal(&terminal, &args),
         Command::Vault(VaultCommand::Open(args)) => vault::open(&terminal, &args),
         Command::Key(KeyCommand::New(args)) => key::new(&terminal, &args),
@@ -62,6 +66,9 @@ pub fn dispatch(args: Args) -> ExitCode {
             broker::run(&terminal, &args).map_err(|failure| failure.at(Party::Broker))
         }
         Command::Node(NodeCommand::Init(args)) => node::init(&terminal, &args),
+        Command::Node(NodeCommand::Doctor(args)) => {
+            doctor::doctor(&terminal, &args).map_err(|failure| failure.at(Party::Node))
+        }
         Command::Node(NodeCommand::Run(args)) => node::run(&terminal, &args).map_err(|failure| failure.at(Party::Node)),
     };
     match outcome {

@@ -64,12 +64,13 @@ pub fn take(dir: &Path, in_use: &'static str) -> Result<fs::File, Failure> {
 
 /// Reads settings that `init` wrote.
 pub fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    read_toml_at(path, "give the directory that `init` made")
+}
+
+/// Reads settings that the caller named.
+pub fn read_toml_at<T: DeserializeOwned>(path: &Path, remedy: &str) -> Result<T, Failure> {
     let unusable = |reason: &dyn std::fmt::Display| {
-        Failure::usage(
-            "settings.unusable",
-            format!("{}: {reason}", path.display()),
-            "give the directory that `init` made",
-        )
+        Failure::usage("settings.unusable", format!("{}: {reason}", path.display()), remedy)
     };
     let text = read_text(path, MAX_SETTINGS_BYTES).map_err(|error| unusable(&error))?;
     toml::from_str(&text).map_err(|error| unusable(&toml_reason(&text, &error)))

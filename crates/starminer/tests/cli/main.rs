@@ -10,6 +10,8 @@ mod support;
 mod appraise;
 mod call;
 mod demo;
+mod doctor;
+mod endorsements;
 mod help;
 mod key;
 mod operators;
