@@ -37,6 +37,8 @@ pub enum EntryKind {
     Expired,
     /// A requester cancelled; statement: the cancellation.
     Cancelled,
+    /// Reference values were published; statement: these, as their release keys signed them. They count from here on.
+    Published,
 }
 
 /// One entry.
