@@ -461,33 +461,33 @@ fn real_log(name: &str) -> Option<(Vec<u8>, PcrValues)> {
 #[test]
 fn registers_4_and_7_of_real_machines() {
     for name in [
-        "ubuntu-2404-amd-sevsnp.bin",
-        "ubuntu-2104-no-secure-boot.bin",
-        "keylime_secureboot_on.bin",
         "debian-10.bin",
+        "keylime_secureboot_on.bin",
         "rhel8-uefi.bin",
-        "keylime_secureboot_off.bin",
+        "ubuntu-2104-no-secure-boot.bin",
+        "ubuntu-2404-amd-sevsnp.bin",
     ] {
         let Some((bytes, expected)) = real_log(name) else { return };
         let log = EventLog::parse(&bytes).unwrap();
         for bank in log.banks().iter().copied() {
+            let of = |register| log.events().filter(move |event| event.register == register && event.extends());
             let marks = [CALLING_BOOT_OPTION, SEPARATOR].map(|mark| bank.hash(&[mark]));
-            let events: Vec<_> = log.events().filter(|event| event.register == 4 && event.extends()).collect();
-            println!(
-                "{name} {bank:?} {:?}",
-                events
-                    .iter()
-                    .map(|e| (e.kind.to_string(), String::from_utf8_lossy(&e.data[..e.data.len().min(40)]).to_string()))
-                    .collect::<Vec<_>>()
-            );
-            let programs = events.iter().skip(2).map(|event| event.owned_digest(bank).unwrap());
+            let programs = of(4).skip(2).map(|event| event.owned_digest(bank).unwrap());
             let four = extend_all(bank, &marks.into_iter().chain(programs).collect::<Vec<_>>());
-            println!("4: {}", Some(&four) == expected.value(bank, 4));
-            let seven: Vec<_> = log.events().filter(|event| event.register == 7 && event.extends()).collect();
-            println!(
-                "{:?}",
-                seven.iter().map(|e| (e.kind.to_string(), Variable::parse(e.data).map(|v| v.name))).collect::<Vec<_>>()
-            );
+            assert_eq!(Some(&four), expected.value(bank, 4), "{name} {bank:?}");
+
+            let held: Vec<_> = of(7).filter_map(|event| Variable::parse(event.data)).collect();
+            let contents = |name: &str| held.iter().find(|variable| variable.name == name).unwrap().contents;
+            let variables = SecureBootVariables {
+                secure_boot: contents("SecureBoot"),
+                pk: contents("PK"),
+                kek: contents("KEK"),
+                db: contents("db"),
+                dbx: contents("dbx"),
+            };
+            let seven = secure_boot(bank, &variables, &held[5..]);
+            assert_eq!(Some(&seven), expected.value(bank, 7), "{name} {bank:?}");
+            assert_ne!(Some(&secure_boot(bank, &variables, &[])), expected.value(bank, 7), "{name} {bank:?}");
         }
     }
 }

@@ -881,9 +881,11 @@ impl Verifier<'_> {
                     EntryKind::Denied => ("denial", receipt.denial.is_some()),
                     EntryKind::Reported => ("report", receipt.report.is_some()),
                     EntryKind::Cancelled => ("cancellation", receipt.cancel.is_some()),
-                    EntryKind::Genesis | EntryKind::Admitted | EntryKind::Submitted | EntryKind::Expired => {
-                        return None;
-                    }
+                    EntryKind::Genesis
+                    | EntryKind::Admitted
+                    | EntryKind::Submitted
+                    | EntryKind::Expired
+                    | EntryKind::Published => return None,
                 };
                 (!present).then_some(name)
             })
