@@ -6,8 +6,8 @@ use starminer_log::{
 };
 use starminer_receipt::{
     CoordinatorEntry, EntryKind, LogEntry, LogEntryKeys, LogPlace, LoggedReferenceValues, MAX_REFERENCE_FILE_BYTES,
-    MAX_RELEASE_KEYS, NetworkTrust, NetworkTrustError, Opening, ReferenceError, ReferenceFile, ReferenceStatement, Role,
-    SeenReferences, SignedReferenceValues, Signer as _, SigningKey,
+    MAX_RELEASE_KEYS, NetworkTrust, NetworkTrustError, Opening, ReferenceError, ReferenceFile, ReferenceStatement,
+    Role, SeenReferences, SignedReferenceValues, Signer as _, SigningKey,
 };
 use starminer_verify::{
     Digest, EvidenceKind, Measurement, NetworkId, PublicKey, ReferenceValue, ReferenceValues, ReferenceValuesError,
@@ -144,7 +144,8 @@ fn a_signature_of_another_statement_under_a_release_key() {
     json["envelope"]["signatures"][1] = other["envelope"]["signatures"][0].clone();
     refused(&ReferenceFile::parse(json.to_string().as_bytes()).unwrap(), "reference.bad-signature");
     // Under the name of a key that did not make it.
-    let mut json: serde_json::Value = serde_json::from_slice(&logged(signed_by(&statement(), &[1, 8])).encode()).unwrap();
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&logged(signed_by(&statement(), &[1, 8])).encode()).unwrap();
     json["envelope"]["signatures"][1]["keyid"] = key(2).public_key().to_string().into();
     refused(&ReferenceFile::parse(json.to_string().as_bytes()).unwrap(), "reference.bad-signature");
 }
@@ -219,10 +220,8 @@ fn not_logged() {
     wrong(|entry| entry.node = Some(Digest([1; 32])));
 
     // An entry that the proof is not of.
-    let elsewhere = LogPlace {
-        entry: signed.log_entry(UnixTime(LOGGED.0 + 1)).encode().into(),
-        ..place(&entry, &log_signer())
-    };
+    let elsewhere =
+        LogPlace { entry: signed.log_entry(UnixTime(LOGGED.0 + 1)).encode().into(), ..place(&entry, &log_signer()) };
     refused(&with(elsewhere), "reference.inclusion");
 }
 
@@ -337,13 +336,9 @@ fn release_keys_in_a_trust_file() {
     assert_eq!(NetworkTrust::parse(&without).unwrap().release_keys(), []);
 
     let keys = |numbers: &[u8]| numbers.iter().map(|number| PublicKey([*number; 32])).collect::<Vec<_>>();
-    for (numbers, threshold) in [
-        (&[][..], 1),
-        (&[1], 0),
-        (&[1, 2], 3),
-        (&[1, 2, 1], 2),
-        (&(0..=MAX_RELEASE_KEYS as u8).collect::<Vec<_>>(), 2),
-    ] {
+    for (numbers, threshold) in
+        [(&[][..], 1), (&[1], 0), (&[1, 2], 3), (&[1, 2, 1], 2), (&(0..=MAX_RELEASE_KEYS as u8).collect::<Vec<_>>(), 2)]
+    {
         let found = trust().with_release_keys(keys(numbers), threshold);
         assert!(matches!(found, Err(NetworkTrustError::BadReleaseKeys)), "{numbers:?} {threshold}");
     }

@@ -236,7 +236,8 @@ pub(super) async fn receipt(
 /// A lease begins an attempt: what was of the attempt before is not part of the receipt, its log entries are.
 fn put(parts: &mut ReceiptParts, stored: StoredParts) -> Result<(), EnvelopeError> {
     match stored.kind {
-        EntryKind::Genesis | EntryKind::Admitted | EntryKind::Submitted | EntryKind::Expired => {}
+        EntryKind::Genesis | EntryKind::Admitted | EntryKind::Submitted | EntryKind::Expired | EntryKind::Published => {
+        }
         EntryKind::Leased => {
             parts.lease = Some(stored.envelope()?);
             parts.challenge = None;

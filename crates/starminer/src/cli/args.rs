@@ -1,6 +1,7 @@
 //! Arguments of every command. Help teaches by example.
 
 mod appraise;
+mod reference;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
+pub use reference::{
+    DirectBootArgs, PageOrderArg, ProgramKind, ReferenceCommand, ReferenceCosignArgs, ReferenceMergeArgs,
+    ReferenceOutArgs, ReferencePcrsArgs, ReferenceProgramArgs, ReferenceShowArgs, ReferenceSignArgs, ReferenceSnpArgs,
+    ReferenceTdxArgs, ReferenceVerifyArgs, RoleArg, VmmArg,
+};
 
 /// Heading of the options that every command has.
 const OUTPUT: &str = "Output";
@@ -113,6 +119,21 @@ dates and consistency decide, and what was not given is listed as not checked. W
 that it asks for has to be shown; examples/policy/hardware.toml has every option."
     )]
     Appraise(AppraiseCommand),
+    /// Reference values: what good machines measure, made from files, signed and verified.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer reference snp --firmware OVMF.fd --vcpus 1,2,4 --cpu EPYC-v4 --out values.json
+  starminer reference sign --key release1.key --network network.toml --role agent --version 5 \\
+      --name 'agent 0.1' values.json --out agent.references
+  starminer reference cosign --key release2.key agent.references
+  starminer reference verify --network network.toml agent.references
+
+Values come from the files that are started, before any machine has started them. They count once
+as many release keys signed as network.toml asks for, and the log has them. What is not set denies."
+    )]
+    Reference(ReferenceCommand),
     /// Seal and open files.
     #[command(
         subcommand,

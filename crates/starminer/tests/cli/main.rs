@@ -13,6 +13,7 @@ mod demo;
 mod help;
 mod key;
 mod operators;
+mod reference;
 mod tasks;
 mod vault;
 mod verify;
