@@ -4,6 +4,13 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
+use starminer_log::{Checkpoint, Frontier, KeyName, LogSigner, prove_inclusion};
+use starminer_receipt::{
+    CoordinatorEntry, LogEntryKeys, LogPlace, NetworkTrust, ReferenceFile, ReferenceStatement, Role, Signer as _,
+    SigningKey,
+};
+use starminer_verify::{NetworkId, ReferenceValues, UnixTime};
+use zeroize::Zeroizing;
 
 use crate::support::text;
 use crate::{Cli, exit, has_keys};
@@ -209,4 +216,62 @@ fn a_file_is_signed_by_several_and_does_not_count_unlogged() {
     said.fails(exit::REFUSED, "reference.no-release-keys", "network", "no release keys");
     cli.write("agent.references", "{}");
     verify(&[]).fails_in_json(exit::UNUSABLE, "reference.malformed", "requester", "agent.references");
+}
+
+/// Logged files of one release key: they count, and the newest one that was seen keeps older ones out.
+#[test]
+fn a_logged_file_counts_and_is_remembered() {
+    const NETWORK: NetworkId = NetworkId([7; 32]);
+    const AT: u64 = 1_790_000_000;
+    let cli = Cli::new();
+    let key = SigningKey::from_seed(&Zeroizing::new([1; 32]));
+    let signer = LogSigner::from_seed(KeyName::parse("test/log").unwrap(), &[2; 32]);
+    let log = LogEntryKeys { key: signer.key().to_string(), witnesses: Vec::new(), witness_quorum: 0 };
+    let coordinator = CoordinatorEntry { address: "127.0.0.1:1".into(), key: key.public_key() };
+    let trust =
+        NetworkTrust::new("test".into(), NETWORK, coordinator, log, Vec::new(), ReferenceValues::unset()).unwrap();
+    let trust = trust.with_release_keys(vec![key.public_key()], 1).unwrap();
+    cli.write("network.toml", trust.encode().unwrap());
+    let write = |name: &str, version: u64, what: &str| {
+        let statement = ReferenceStatement {
+            v: 1,
+            network: NETWORK,
+            role: Role::Agent,
+            name: what.into(),
+            version,
+            not_before: UnixTime::from_seconds(AT - 10),
+            not_after: UnixTime::from_seconds(AT + 10),
+            values: ReferenceValues::parse(values("sev-snp", "ab", 48, "good").as_bytes()).unwrap(),
+        };
+        let mut file = ReferenceFile::new(&statement).unwrap();
+        file.sign(&key).unwrap();
+        let entry = file.log_entry(UnixTime::from_seconds(AT - 5)).encode();
+        let batch = Frontier::empty().append(&[b"genesis", entry.as_slice()]).unwrap();
+        let checkpoint =
+            Checkpoint::new(signer.name().clone(), batch.size(), batch.root()).unwrap().sign(&signer).unwrap();
+        let checkpoint = String::from_utf8(checkpoint.as_bytes().to_vec()).unwrap();
+        let inclusion = prove_inclusion(batch.size(), 1, batch.hashes()).unwrap();
+        cli.write(name, file.with_place(LogPlace { entry: entry.into(), inclusion, checkpoint }).encode());
+    };
+    write("5.references", 5, "five");
+    write("other.references", 5, "another five");
+    write("6.references", 6, "six");
+    let verify = |name: &str, more: &[&str]| {
+        let at = AT.to_string();
+        let mut words = vec!["reference", "verify", "--network", "network.toml", "--at", &at, name, "--json"];
+        words.extend(more);
+        cli.run(words)
+    };
+    let document = verify("5.references", &[]).json(exit::OK);
+    assert_eq!((&document["verdict"], &document["log_index"]), (&json!("verified"), &json!(1)));
+    assert_eq!(document["signers"], json!([key.public_key().to_string()]));
+    let memory = ["--memory", "seen.json"];
+    verify("5.references", &memory).json(exit::OK);
+    verify("other.references", &memory).fails_in_json(exit::REFUSED, "reference.forked", "network", "other content");
+    verify("6.references", &memory).json(exit::OK);
+    verify("5.references", &memory).fails_in_json(exit::REFUSED, "reference.older", "network", "version 6");
+    verify("5.references", &[]).json(exit::OK);
+    // A memory that is damaged does not forget.
+    cli.write("seen.json", "{}");
+    verify("5.references", &memory).fails_in_json(exit::UNUSABLE, "reference.memory", "requester", "seen.json");
 }

@@ -265,8 +265,13 @@ pub enum RoleArg {
     Broker,
 }
 
-/// Arguments of `reference sign`.
+/// Arguments of `reference sign`. Its `--version` is that of the values.
 #[derive(Debug, clap::Args)]
+#[command(
+    disable_version_flag = true,
+    override_usage = "starminer reference sign [OPTIONS] --key <FILE> --network <FILE> --role <ROLE>
+                               --version <N> --name <NAME> --out <FILE> <VALUES>"
+)]
 pub struct ReferenceSignArgs {
     /// A release key (`starminer key new`).
     #[arg(long, value_name = "FILE")]
