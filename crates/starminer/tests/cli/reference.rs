@@ -250,7 +250,7 @@ fn a_logged_file_counts_and_is_remembered() {
         let checkpoint =
             Checkpoint::new(signer.name().clone(), batch.size(), batch.root()).unwrap().sign(&signer).unwrap();
         let checkpoint = String::from_utf8(checkpoint.as_bytes().to_vec()).unwrap();
-        let inclusion = prove_inclusion(batch.size(), 1, batch.hashes()).unwrap();
+        let inclusion = prove_inclusion(batch.size(), 1, &batch.hashes().to_vec()).unwrap();
         cli.write(name, file.with_place(LogPlace { entry: entry.into(), inclusion, checkpoint }).encode());
     };
     write("5.references", 5, "five");
