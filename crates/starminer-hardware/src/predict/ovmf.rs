@@ -208,7 +208,7 @@ impl<'a> Firmware<'a> {
         const SECTION_BYTES: usize = 12;
         let malformed = FirmwareError::Metadata("SEV");
         let entry = self.entry(SEV_METADATA).ok_or(FirmwareError::Missing("SEV metadata"))?;
-        let metadata = self.from_end(entry).ok_or(malformed)?;
+        let metadata = self.pointed_to(entry).ok_or(malformed)?;
         let (size, count) = metadata_header(metadata, *b"ASEV").ok_or(malformed)?;
         if size != HEADER_BYTES + count * SECTION_BYTES {
             return Err(malformed);
@@ -249,7 +249,7 @@ impl<'a> Firmware<'a> {
         const ACCEPTED_LATER: u32 = 2;
         let malformed = FirmwareError::Metadata("TDX");
         let entry = self.entry(TDX_METADATA).ok_or(FirmwareError::Missing("TDX metadata"))?;
-        let metadata = self.from_end(entry).ok_or(malformed)?;
+        let metadata = self.pointed_to(entry).ok_or(malformed)?;
         let (size, count) = metadata_header(metadata, *b"TDVF").ok_or(malformed)?;
         if size != HEADER_BYTES + count * SECTION_BYTES {
             return Err(malformed);
@@ -287,7 +287,7 @@ impl<'a> Firmware<'a> {
     }
 
     /// What lies as far before the end of the image as the entry says.
-    fn from_end(&self, entry: &[u8]) -> Option<&'a [u8]> {
+    fn pointed_to(&self, entry: &[u8]) -> Option<&'a [u8]> {
         let distance = usize::try_from(u32_at(entry, 0)?).ok()?;
         self.bytes.get(self.bytes.len().checked_sub(distance)?..)
     }
