@@ -697,7 +697,7 @@ pub fn checkpoint() -> &'static VerifiedCheckpoint {
 pub fn enrolment() -> EnrolmentStatement {
     EnrolmentStatement {
         network: NETWORK,
-        node: NodeId(node().public_key()),
+        node: story_node(),
         ak_name: Base64Bytes(vec![0, 11, 7, 7]),
         ek_certificate: Digest([6; 32]),
         simulated_root: None,

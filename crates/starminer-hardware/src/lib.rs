@@ -19,6 +19,7 @@ pub mod event_log;
 pub mod ima;
 pub mod inspect;
 pub mod nvidia;
+pub mod predict;
 pub mod snp;
 pub mod tpm;
 

@@ -944,6 +944,7 @@ impl Verifier<'_> {
                     | EntryKind::Enrolled
                     | EntryKind::Suspended
                     | EntryKind::Rules
+                    | EntryKind::Published
                     | EntryKind::Submitted
                     | EntryKind::Expired => {
                         return None;

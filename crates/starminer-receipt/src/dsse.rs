@@ -1,7 +1,8 @@
 //! DSSE envelopes: JSON payloads signed and hashed as the exact bytes.
 //!
 //! Specification: Dead Simple Signing Envelope v1.0.2, protocol and envelope sections. Signatures are Ed25519 (RFC 8032) over the
-//! pre-authentication encoding. One signature an envelope: where two parties vouch, each signs a statement of its own.
+//! pre-authentication encoding. One signature an envelope: where two parties vouch, each signs a statement of its own. Published reference values
+//! alone are signed by several keys, which all vouch for the same (`reference`).
 //! Payloads are never re-encoded: [`Signed`] keeps the bytes that were verified.
 
 use std::fmt;
@@ -236,6 +237,27 @@ impl Envelope {
     #[must_use]
     pub fn payload_type(&self) -> &str {
         &self.payload_type
+    }
+
+    /// An envelope that nobody has signed yet: of a statement that several keys sign.
+    pub(crate) fn unsigned(payload_type: &str, payload: Vec<u8>) -> Self {
+        Self { payload_type: payload_type.into(), payload: Base64Bytes(payload), signatures: Vec::new() }
+    }
+
+    /// The payload, not verified.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.payload.0
+    }
+
+    /// Keys and signatures, not verified.
+    pub(crate) fn signatures(&self) -> impl ExactSizeIterator<Item = (PublicKey, &[u8])> {
+        self.signatures.iter().map(|signature| (signature.keyid, signature.sig.0.as_slice()))
+    }
+
+    /// Adds the signer's signature.
+    pub(crate) fn add_signature(&mut self, signer: &impl Signer) {
+        let signature = signer.sign(&pre_authentication_encoding(&self.payload_type, &self.payload.0));
+        self.signatures.push(EnvelopeSignature { keyid: signer.public_key(), sig: Base64Bytes(signature.to_vec()) });
     }
 
     /// Signs a statement.

@@ -43,6 +43,8 @@ pub enum EntryKind {
     Suspended,
     /// Rules for hardware count from here on; statement: the section of the coordinator's policy.
     Rules,
+    /// Reference values were published; statement: these, as their release keys signed them. They count from here on.
+    Published,
 }
 
 /// One entry.

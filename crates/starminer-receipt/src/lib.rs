@@ -14,6 +14,7 @@ mod entry;
 mod job;
 mod network;
 mod receipt;
+mod reference;
 mod report;
 mod seal;
 mod spec;
@@ -35,8 +36,14 @@ pub use job::{
     JobManifest, MANIFEST_OBJECT_NAME, MAX_MANIFEST_BYTES, OnnxManifest, OutputManifest, OutputName,
     WORKLOAD_OBJECT_NAME, WasmManifest, input_object_name, output_object_name,
 };
-pub use network::{CoordinatorEntry, LogEntryKeys, NetworkTrust, NetworkTrustError, SimulatedRootEntry};
+pub use network::{
+    CoordinatorEntry, LogEntryKeys, MAX_RELEASE_KEYS, NetworkTrust, NetworkTrustError, SimulatedRootEntry,
+};
 pub use receipt::{LoggedEntry, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
+pub use reference::{
+    LogPlace, LoggedReferenceValues, MAX_REFERENCE_FILE_BYTES, Opening, ReferenceError, ReferenceFile,
+    ReferenceStatement, Role, SeenReferences, SignedReferenceValues,
+};
 pub use report::{
     AgentStatement, EngineRecord, ExitStatus, IN_TOTO_STATEMENT_TYPE, Outcome, OutputObject, PREDICATE_TYPE, Report,
     ReportAuthor, ReportPredicate, ReportSubject, Resources, RunDetails,

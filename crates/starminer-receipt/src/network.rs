@@ -11,6 +11,8 @@ use starminer_verify::{NetworkId, PublicKey, ReferenceValues, SimulatedRootId};
 const MAX_KEYS: usize = 64;
 /// Most enrollers, and most facilities: as many as a spec names.
 const MAX_ENROLLERS: usize = crate::spec::MAX_ENROLLERS;
+/// Most release keys.
+pub const MAX_RELEASE_KEYS: usize = 16;
 
 /// Why a trust file is unusable.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum NetworkTrustError {
     /// More keys than anyone needs, or a quorum that they cannot reach.
     #[error("more than {MAX_KEYS} keys, or a witness quorum over the number of witnesses")]
     OutOfBounds,
+    /// More release keys than [`MAX_RELEASE_KEYS`], one twice, or a threshold that is none of 1 to their number (0 without any).
+    #[error("release keys are at most {MAX_RELEASE_KEYS}, each once, with a threshold of 1 to their number")]
+    BadReleaseKeys,
 }
 
 /// A simulated root that this verifier accepts by name.
@@ -75,6 +80,10 @@ pub struct LogEntryKeys {
 struct TrustFile {
     name: String,
     network: NetworkId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    release_keys: Vec<PublicKey>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    release_threshold: usize,
     coordinator: CoordinatorEntry,
     log: LogEntryKeys,
     #[serde(default)]
@@ -85,6 +94,12 @@ struct TrustFile {
     facilities: Vec<PublicKey>,
     #[serde(default = "ReferenceValues::unset")]
     reference_values: ReferenceValues,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// What a verifier trusts.
@@ -106,6 +121,8 @@ pub struct NetworkTrust {
     pub facilities: Vec<PublicKey>,
     /// Measurements of agents that count here.
     pub reference_values: ReferenceValues,
+    release_keys: Vec<PublicKey>,
+    release_threshold: usize,
     log_key: LogKey,
     witness_keys: Vec<WitnessKey>,
 }
@@ -124,7 +141,8 @@ impl NetworkTrust {
         }
         let file: TrustFile = toml::from_str(text).map_err(NetworkTrustError::Malformed)?;
         Self::new(file.name, file.network, file.coordinator, file.log, file.simulated_root, file.reference_values)?
-            .with_enrollers(file.enrollers, file.facilities)
+            .with_enrollers(file.enrollers, file.facilities)?
+            .with_release_keys(file.release_keys, file.release_threshold)
     }
 
     /// The same with those whose statements about nodes count.
@@ -166,6 +184,7 @@ impl NetworkTrust {
             witness_keys.push(WitnessKey::parse(key).map_err(|_| NetworkTrustError::BadWitnessKey { index })?);
         }
         let (enrollers, facilities) = (Vec::new(), Vec::new());
+        let (release_keys, release_threshold) = (Vec::new(), 0);
         Ok(Self {
             name,
             network,
@@ -175,9 +194,25 @@ impl NetworkTrust {
             enrollers,
             facilities,
             reference_values,
+            release_keys,
+            release_threshold,
             log_key,
             witness_keys,
         })
+    }
+
+    /// The same, with the keys that sign reference values, and how many of them it takes.
+    ///
+    /// # Errors
+    /// [`NetworkTrustError::BadReleaseKeys`].
+    pub fn with_release_keys(mut self, keys: Vec<PublicKey>, threshold: usize) -> Result<Self, NetworkTrustError> {
+        let twice = keys.iter().enumerate().any(|(index, key)| keys[..index].contains(key));
+        let reachable = if keys.is_empty() { threshold == 0 } else { (1..=keys.len()).contains(&threshold) };
+        if keys.len() > MAX_RELEASE_KEYS || twice || !reachable {
+            return Err(NetworkTrustError::BadReleaseKeys);
+        }
+        (self.release_keys, self.release_threshold) = (keys, threshold);
+        Ok(self)
     }
 
     /// The file's text.
@@ -188,6 +223,8 @@ impl NetworkTrust {
         toml::to_string(&TrustFile {
             name: self.name.clone(),
             network: self.network,
+            release_keys: self.release_keys.clone(),
+            release_threshold: self.release_threshold,
             coordinator: self.coordinator.clone(),
             log: self.log.clone(),
             simulated_root: self.simulated_roots.clone(),
@@ -201,6 +238,18 @@ impl NetworkTrust {
     #[must_use]
     pub fn log_key(&self) -> &LogKey {
         &self.log_key
+    }
+
+    /// The keys that sign reference values; none where nobody's count.
+    #[must_use]
+    pub fn release_keys(&self) -> &[PublicKey] {
+        &self.release_keys
+    }
+
+    /// How many of the release keys have to sign; 0 where there are none.
+    #[must_use]
+    pub fn release_threshold(&self) -> usize {
+        self.release_threshold
     }
 
     /// The witnesses' keys.

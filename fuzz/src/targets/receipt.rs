@@ -312,7 +312,11 @@ pub fn endorsements(data: &[u8]) -> Outcome {
         assert!(opened.enrolments.facilities.is_empty(), "somebody counts whom nobody named");
         let known = world::enrolment();
         for key in &opened.enrolments.keys {
-            assert_eq!((key.node, key.ak_name.as_bytes()), (known.node, known.ak_name.0.as_slice()), "a forged enrolment");
+            assert_eq!(
+                (key.node, key.ak_name.as_bytes()),
+                (known.node, known.ak_name.0.as_slice()),
+                "a forged enrolment"
+            );
         }
     }
     Outcome::of(&opened, |error| error.code().to_owned())

@@ -7,12 +7,13 @@ use starminer_receipt::{
     EndorsementSet, Enrollers, EnrolmentStatement, Envelope, FacilityStatement, NetworkTrust, Signed, Statement as _,
 };
 use starminer_verify::{
-    Challenge, Check, Context, Digest, Evidence, Expect, Expected, ExpectedPurpose, HardwarePolicy, MinimumPosture,
-    MinimumTcb, NodeId, OperatorMayReadMemory, POLICY_VERSION, Party, Policy, PolicyFields, Provenance, PublicKey,
-    Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
+    Challenge, Check, Context, Digest, Evidence, Expect, Expected, ExpectedPurpose, HardwarePolicy, Kept,
+    MinimumPosture, MinimumTcb, NodeId, OperatorMayReadMemory, Outlook, POLICY_VERSION, Party, Policy, PolicyFields,
+    Provenance, PublicKey, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, forecast, verify,
 };
 use starminer_wire::{
-    AdmissionChallenge, AdmissionRequest, EnrolmentChallenge, EnrolmentRequest, MAX_ENROLMENTS, ProblemStatus,
+    AdmissionChallenge, AdmissionRequest, EnrolmentChallenge, EnrolmentRequest, MAX_ENROLMENTS, NodeForecast,
+    ProblemStatus,
 };
 
 use super::endorsing::Endorsing;
@@ -51,6 +52,8 @@ pub(crate) struct Outcome {
     pub(crate) standing: Standing,
     /// What happened since the evidence before, where that ends the node's leases.
     pub(crate) change: Option<Refusal>,
+    /// When this evidence will not be enough any more, for whoever provides the node.
+    pub(crate) forecast: Option<NodeForecast>,
     /// The enrolment that came of it.
     pub(crate) enrolment: Option<Signed<EnrolmentStatement>>,
     /// What the next evidence is compared with.
@@ -265,10 +268,31 @@ impl Admission {
                 admitted_at: now,
                 valid_until: now.saturating_add_millis(self.valid_ms),
             },
+            forecast: self.forecast(&evidence, &verified, now)?,
             change: self.watch.change(&node, &state),
             enrolment,
             state,
         })
+    }
+
+    fn forecast(
+        &self,
+        evidence: &Evidence,
+        verified: &Verified,
+        now: UnixTime,
+    ) -> Result<Option<NodeForecast>, Refusal> {
+        let (selection, snapshot) = self.endorsing.kept(evidence, now)?;
+        let outlook = Outlook {
+            reference_values: &self.trust.reference_values,
+            policy: &self.policy,
+            announced: &[],
+            kept: Some(Kept { selection: &selection, snapshot: &snapshot, ages: self.endorsing.ages() }),
+        };
+        let forecast = forecast(verified, &outlook);
+        Ok(forecast.first_for_provider().map(|ending| NodeForecast {
+            at: UnixTime(ending.at_s.saturating_mul(1000)),
+            reason: format!("{}; {}", ending.reason, ending.remedy),
+        }))
     }
 
     fn verify(

@@ -8,7 +8,7 @@ use starminer_endorsements::{
     Fetcher, Limits, Politeness, Prefetcher, ServerRoots, SetupError, Sources, Store, StoreError, SystemClock, Want,
     system_jitter,
 };
-use starminer_hardware::endorsements::{Ages, Trust};
+use starminer_hardware::endorsements::{Ages, Snapshot, Trust};
 use starminer_receipt::Base64Bytes;
 use starminer_verify::{Endorsements, Evidence, Refusal, Selection, UnixTime};
 
@@ -96,6 +96,17 @@ impl Endorsing {
         let selection = evidence.select_endorsements(&self.store.snapshot(), &self.ages, now)?;
         self.want(&selection);
         Ok(selection)
+    }
+
+    /// The same once more with the snapshot that it is out of.
+    pub(crate) fn kept(&self, evidence: &Evidence, now: UnixTime) -> Result<(Selection, Snapshot), Refusal> {
+        let snapshot = self.store.snapshot();
+        Ok((evidence.select_endorsements(&snapshot, &self.ages, now)?, snapshot))
+    }
+
+    /// How old endorsements may get.
+    pub(crate) const fn ages(&self) -> &Ages {
+        &self.ages
     }
 
     fn want(&self, selection: &Selection) {

@@ -50,7 +50,7 @@ pub(super) async fn admission(
             return Err(refused);
         }
     };
-    let Outcome { evidence, standing, change, enrolment, state } = outcome;
+    let Outcome { evidence, standing, forecast, change, enrolment, state } = outcome;
     if let Some(refusal) = change {
         shared.writer.execute(Command::Suspend { node, refusal }).await?;
     }
@@ -60,7 +60,7 @@ pub(super) async fn admission(
         valid_until: standing.valid_until,
         renew_after_ms: shared.config.waits.attestation_ms / 2,
         enrolment: enrolment.as_ref().map(|signed| signed.envelope().clone()),
-        forecast: None,
+        forecast,
     };
     if let Some(statement) = enrolment {
         shared.writer.execute(Command::Enrol { node, statement: Arc::new(statement) }).await?;

@@ -242,6 +242,7 @@ fn put(parts: &mut ReceiptParts, stored: StoredParts) -> Result<(), EnvelopeErro
         | EntryKind::Enrolled
         | EntryKind::Suspended
         | EntryKind::Rules
+        | EntryKind::Published
         | EntryKind::Submitted
         | EntryKind::Expired => {}
         EntryKind::Leased => {

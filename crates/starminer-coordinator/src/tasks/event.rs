@@ -496,6 +496,8 @@ impl Event {
                 EventBody::Suspended { refusal: extra.refusal }
             }
             EntryKind::Rules => EventBody::Rules { policy: reader.digest()? },
+            // No row has it: it is not among the kinds that rows number.
+            EntryKind::Published => return Err(ReplayError::Kind { index: row.index, kind: row.kind }),
         };
         Ok(event)
     }

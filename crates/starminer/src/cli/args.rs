@@ -3,6 +3,7 @@
 mod appraise;
 mod doctor;
 mod endorsements;
+mod reference;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
 pub use doctor::DoctorArgs;
 pub use endorsements::{EndorsementsCommand, ExportArgs, FetchArgs, ImportArgs, ListArgs, TrustArgs};
+pub use reference::{
+    DirectBootArgs, PageOrderArg, ProgramKind, ReferenceCommand, ReferenceCosignArgs, ReferenceMergeArgs,
+    ReferenceOutArgs, ReferencePcrsArgs, ReferenceProgramArgs, ReferenceShowArgs, ReferenceSignArgs, ReferenceSnpArgs,
+    ReferenceTdxArgs, ReferenceVerifyArgs, RoleArg, VmmArg,
+};
 
 /// Heading of the options that every command has.
 const OUTPUT: &str = "Output";
@@ -128,6 +134,21 @@ Examples:
   starminer endorsements import offline-store/ bundle.json"
     )]
     Endorsements(EndorsementsCommand),
+    /// Reference values: what good machines measure, made from files, signed and verified.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer reference snp --firmware OVMF.fd --vcpus 1,2,4 --cpu EPYC-v4 --out values.json
+  starminer reference sign --key release1.key --network network.toml --role agent --version 5 \\
+      --name 'agent 0.1' values.json --out agent.references
+  starminer reference cosign --key release2.key agent.references
+  starminer reference verify --network network.toml agent.references
+
+Values come from the files that are started, before any machine has started them. They count once
+as many release keys signed as network.toml asks for, and the log has them. What is not set denies."
+    )]
+    Reference(ReferenceCommand),
     /// Seal and open files.
     #[command(
         subcommand,

@@ -14,6 +14,7 @@ mod job;
 mod job_file;
 mod key;
 mod node;
+mod reference;
 mod run;
 mod service;
 mod task;
@@ -53,6 +54,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Verify(args) => verify::verify(&terminal, &args),
         Command::Appraise(command) => appraise::appraise(&terminal, &command),
         Command::Endorsements(command) => endorsements::endorsements(&terminal, &command),
+        Command::Reference(command) => reference::reference(&terminal, &command),
         Command::Vault(VaultCommand::Seal(args)) => vault::seal(&terminal, &args),
         Command::Vault(VaultCommand::Open(args)) => vault::open(&terminal, &args),
         Command::Key(KeyCommand::New(args)) => key::new(&terminal, &args),

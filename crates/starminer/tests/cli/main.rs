@@ -15,6 +15,7 @@ mod endorsements;
 mod help;
 mod key;
 mod operators;
+mod reference;
 mod tasks;
 mod vault;
 mod verify;

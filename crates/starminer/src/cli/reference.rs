@@ -1,0 +1,352 @@
+//! `starminer reference …`: reference values made from files, signed, shown and verified.
+//!
+//! This file reads and writes files. What registers will hold is told by `starminer_hardware::predict`, what counts is decided by
+//! `starminer_receipt::SignedReferenceValues`.
+
+mod make;
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use starminer_hardware::inspect::parse_time;
+use starminer_receipt::{
+    MAX_REFERENCE_FILE_BYTES, Opening, ReferenceError, ReferenceFile, ReferenceStatement, Role, SeenReferences,
+    SignedReferenceValues, Signer,
+};
+use starminer_requester::open_regular;
+use starminer_tls::IdentityKey;
+use starminer_verify::{
+    MAX_REFERENCE_VALUES_BYTES, NetworkId, Party, PublicKey, ReferenceValues, ReferenceValuesError, Refusal, UnixTime,
+};
+
+use super::args::{
+    ReferenceCommand, ReferenceCosignArgs, ReferenceMergeArgs, ReferenceShowArgs, ReferenceSignArgs,
+    ReferenceVerifyArgs, RoleArg,
+};
+use super::exit::{self, Failure};
+use super::home::with_sources;
+use super::key::load_identity;
+use super::service::read_trust;
+use super::terminal::{Style, Terminal, printable};
+use super::verify::now;
+
+const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
+/// Longest memory of what was seen.
+const MAX_MEMORY_BYTES: usize = 1024;
+
+/// Makes, signs, shows or verifies reference values.
+pub fn reference(terminal: &Terminal, command: &ReferenceCommand) -> Result<u8, Failure> {
+    match command {
+        ReferenceCommand::Snp(args) => make::snp(terminal, args),
+        ReferenceCommand::Tdx(args) => make::tdx(terminal, args),
+        ReferenceCommand::Pcrs(args) => make::pcrs(terminal, args),
+        ReferenceCommand::Program(args) => make::program(terminal, args),
+        ReferenceCommand::Merge(args) => merge(terminal, args),
+        ReferenceCommand::Sign(args) => sign(terminal, args),
+        ReferenceCommand::Cosign(args) => cosign(terminal, args),
+        ReferenceCommand::Verify(args) => verify(terminal, args),
+        ReferenceCommand::Show(args) => show(terminal, args),
+    }
+}
+
+fn merge(terminal: &Terminal, args: &ReferenceMergeArgs) -> Result<u8, Failure> {
+    let mut all = Vec::new();
+    for path in &args.files {
+        all.extend(read_values(path)?.values().iter().cloned());
+    }
+    // The sort is stable: of one measurement the first file's name stays.
+    all.sort_by(|a, b| (a.kind, a.measurement.as_bytes()).cmp(&(b.kind, b.measurement.as_bytes())));
+    all.dedup_by(|later, earlier| later.kind == earlier.kind && later.measurement == earlier.measurement);
+    let values = ReferenceValues::new(all).map_err(|error| values_failure(&error))?;
+    write_values(terminal, &args.out, &values)
+}
+
+/// An identity file as a release key.
+struct ReleaseKey(IdentityKey);
+
+impl Signer for ReleaseKey {
+    fn public_key(&self) -> PublicKey {
+        PublicKey(self.0.public())
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message)
+    }
+}
+
+fn sign(terminal: &Terminal, args: &ReferenceSignArgs) -> Result<u8, Failure> {
+    let trust = read_trust(&args.network)?;
+    let key = ReleaseKey(load_identity(&args.key)?);
+    let values = read_values(&args.values)?;
+    let not_before = time_or_now(args.from.as_deref(), "--from")?;
+    let statement = ReferenceStatement {
+        v: 1,
+        network: trust.network,
+        role: role(args.role),
+        name: args.name.clone(),
+        version: args.version,
+        not_before,
+        not_after: not_before.saturating_add_millis(args.days * MILLIS_PER_DAY),
+        values,
+    };
+    let unusable = |error: ReferenceError| {
+        Failure::usage(error.code(), with_sources(&error), "see `starminer reference sign --help` and specs/policy.md")
+    };
+    let mut file = ReferenceFile::new(&statement).map_err(unusable)?;
+    file.sign(&key).map_err(unusable)?;
+    write_new(&args.out, &file.encode())?;
+    tell_signed(terminal, &args.out, &file, &statement, key.public_key());
+    if !trust.release_keys().contains(&key.public_key()) {
+        let key = key.public_key();
+        terminal.say(terminal.style(Style::Yellow, format!("{key} is no release key of {}", printable(&trust.name))));
+    }
+    Ok(exit::OK)
+}
+
+fn cosign(terminal: &Terminal, args: &ReferenceCosignArgs) -> Result<u8, Failure> {
+    let key = ReleaseKey(load_identity(&args.key)?);
+    let mut file = parse_file(&args.file)?;
+    let statement = file.unverified().map_err(|error| file_failure(&args.file, &error))?;
+    tell_statement(terminal, &statement);
+    file.sign(&key).map_err(|error| file_failure(&args.file, &error))?;
+    replace(&args.file, &file.encode())?;
+    tell_signed(terminal, &args.file, &file, &statement, key.public_key());
+    Ok(exit::OK)
+}
+
+fn verify(terminal: &Terminal, args: &ReferenceVerifyArgs) -> Result<u8, Failure> {
+    let trust = read_trust(&args.network)?;
+    let (role, now) = (role(args.role), time_or_now(args.at.as_deref(), "--at")?);
+    let memory = args.memory.as_deref().map(|path| Memory::read(path, trust.network, role)).transpose()?.flatten();
+    let bytes = read(&args.file, MAX_REFERENCE_FILE_BYTES)?;
+    let opening = Opening { trust: &trust, role, now, newest_seen: memory.map(|memory| memory.seen) };
+    let values = SignedReferenceValues::open(&bytes, &opening).map_err(|error| match error {
+        ReferenceError::TooLarge | ReferenceError::Malformed => file_failure(&args.file, &error),
+        _ => {
+            let reason = format!("{}: {}", args.file.display(), with_sources(&error));
+            Failure::refused(Refusal::new(Party::Network, error.code(), reason, remedy(&error)))
+        }
+    })?;
+    if let Some(path) = &args.memory {
+        let memory = Memory { network: trust.network, role, seen: values.seen() };
+        let text = serde_json::to_vec(&memory)
+            .map_err(|error| Failure::local("reference.memory", error, "check free space and permissions"))?;
+        replace(path, &text)?;
+    }
+    terminal.result(terminal.style(Style::Green, "VERIFIED"));
+    tell_statement(terminal, values.statement());
+    let signers: Vec<String> = values.signers().iter().map(ToString::to_string).collect();
+    let (have, need) = (signers.len(), trust.release_threshold());
+    terminal.result(format!("  signed   by {have} release keys of {need} that have to"));
+    signers.iter().for_each(|key| terminal.result(format!("             {key}")));
+    terminal.result(format!("  logged   entry {} at {}", values.index(), time(values.logged_at())));
+    let mut document = statement_json(values.statement(), values.seen().digest.to_string());
+    document["verdict"] = "verified".into();
+    document["signers"] = signers.into();
+    document["log_index"] = values.index().into();
+    document["logged_at"] = values.logged_at().as_millis().into();
+    terminal.document(&document);
+    Ok(exit::OK)
+}
+
+fn show(terminal: &Terminal, args: &ReferenceShowArgs) -> Result<u8, Failure> {
+    let bytes = read(&args.file, MAX_REFERENCE_FILE_BYTES)?;
+    if let Ok(values) = ReferenceValues::parse(&bytes) {
+        tell_values(terminal, &values);
+        terminal
+            .document(&json!({ "digest": values.digest().to_string(), "values": values.values(), "signed": false }));
+        return Ok(exit::OK);
+    }
+    let file = ReferenceFile::parse(&bytes).map_err(|error| file_failure(&args.file, &error))?;
+    let statement = file.unverified().map_err(|error| file_failure(&args.file, &error))?;
+    terminal.result(terminal.style(Style::Yellow, "NOT VERIFIED"));
+    tell_statement(terminal, &statement);
+    let signers: Vec<String> = file.claimed_signers().map(|key| key.to_string()).collect();
+    signers.iter().for_each(|key| terminal.result(format!("  signature of {key}, it says")));
+    let mut document = statement_json(&statement, file.digest().to_string());
+    document["signed"] = true.into();
+    document["claimed_signers"] = signers.into();
+    terminal.document(&document);
+    Ok(exit::OK)
+}
+
+/// What was seen last, of one role of one network.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    network: NetworkId,
+    role: Role,
+    seen: SeenReferences,
+}
+
+impl Memory {
+    /// `None` where nothing was seen yet. A memory that cannot be read is no reason to forget.
+    fn read(path: &Path, network: NetworkId, role: Role) -> Result<Option<Self>, Failure> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let unusable = |reason: &str| {
+            let reason = format!("{}: {reason}", path.display());
+            Failure::usage("reference.memory", reason, "give the file that an earlier --memory made, one for each role")
+        };
+        let memory: Self = serde_json::from_slice(&read(path, MAX_MEMORY_BYTES)?)
+            .map_err(|_| unusable("not what `reference verify` remembers"))?;
+        if memory.network != network || memory.role != role {
+            return Err(unusable("it is of another network or role"));
+        }
+        Ok(Some(memory))
+    }
+}
+
+fn role(role: RoleArg) -> Role {
+    match role {
+        RoleArg::Agent => Role::Agent,
+        RoleArg::Broker => Role::Broker,
+    }
+}
+
+fn time_or_now(text: Option<&str>, option: &'static str) -> Result<UnixTime, Failure> {
+    match text {
+        None => Ok(now()),
+        Some(text) => parse_time(text)
+            .map(UnixTime::from_seconds)
+            .map_err(|error| Failure::usage(error.code, format!("{option}: {}", error.reason), error.remedy)),
+    }
+}
+
+fn time(at: UnixTime) -> String {
+    let format = time::format_description::well_known::Rfc3339;
+    let seconds = i64::try_from(at.as_seconds()).ok();
+    let date = seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    date.and_then(|date| date.format(&format).ok()).unwrap_or_else(|| format!("{} ms", at.as_millis()))
+}
+
+fn statement_json(statement: &ReferenceStatement, digest: String) -> Value {
+    json!({
+        "digest": digest,
+        "network": statement.network.to_string(),
+        "role": statement.role.name(),
+        "name": statement.name,
+        "version": statement.version,
+        "not_before": statement.not_before.as_millis(),
+        "not_after": statement.not_after.as_millis(),
+        "values": statement.values.values(),
+    })
+}
+
+fn tell_statement(terminal: &Terminal, statement: &ReferenceStatement) {
+    let ReferenceStatement { role, name, version, not_before, not_after, network, .. } = statement;
+    terminal.result(format!("  {} version {version} for {}s of network {network}", printable(name), role.name()));
+    terminal.result(format!("  in force {} to {}", time(*not_before), time(*not_after)));
+    tell_values(terminal, &statement.values);
+}
+
+fn tell_values(terminal: &Terminal, values: &ReferenceValues) {
+    for value in values.values() {
+        let measurement = value.measurement.to_string();
+        terminal.result(format!("  {:<12} {:.16}…  {}", value.kind.name(), measurement, printable(&value.name)));
+    }
+}
+
+fn tell_signed(terminal: &Terminal, out: &Path, file: &ReferenceFile, statement: &ReferenceStatement, by: PublicKey) {
+    let signatures = file.claimed_signers().count();
+    terminal.result(format!("signed by {by}, {signatures} signatures in {}", printable(out.display())));
+    let mut document = statement_json(statement, file.digest().to_string());
+    document["file"] = out.display().to_string().into();
+    document["signer"] = by.to_string().into();
+    document["signatures"] = signatures.into();
+    terminal.document(&document);
+}
+
+/// Reads a file of at most that many bytes; of a longer one nothing is used.
+fn read(path: &Path, most_bytes: usize) -> Result<Vec<u8>, Failure> {
+    let unreadable = |reason: &dyn std::fmt::Display| {
+        Failure::usage("file.unreadable", format!("{}: {reason}", path.display()), "give a file that can be read")
+    };
+    let mut bytes = Vec::new();
+    open_regular(path)
+        .and_then(|file| file.take(most_bytes as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| unreadable(&error))?;
+    if bytes.len() > most_bytes {
+        return Err(unreadable(&format!("more than {most_bytes} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn read_values(path: &Path) -> Result<ReferenceValues, Failure> {
+    ReferenceValues::parse(&read(path, MAX_REFERENCE_VALUES_BYTES)?).map_err(|error| {
+        let reason = format!("{}: {error}", path.display());
+        Failure::usage("reference.values", reason, "give a file that `starminer reference` made")
+    })
+}
+
+fn values_failure(error: &ReferenceValuesError) -> Failure {
+    Failure::usage("reference.values", error, "ask for fewer values, with names of printable ASCII")
+}
+
+fn parse_file(path: &Path) -> Result<ReferenceFile, Failure> {
+    ReferenceFile::parse(&read(path, MAX_REFERENCE_FILE_BYTES)?).map_err(|error| file_failure(path, &error))
+}
+
+fn file_failure(path: &Path, error: &ReferenceError) -> Failure {
+    let reason = format!("{}: {}", path.display(), with_sources(error));
+    Failure::usage(error.code(), reason, "give a file that `starminer reference sign` made")
+}
+
+/// What to do about values that do not count.
+fn remedy(error: &ReferenceError) -> &'static str {
+    match error {
+        ReferenceError::NoReleaseKeys => {
+            "put release_keys and release_threshold into network.toml, if you trust anybody's"
+        }
+        ReferenceError::TooFewSignatures { .. } => "have more release keys sign: `starminer reference cosign`",
+        ReferenceError::OtherNetwork | ReferenceError::OtherRole(_) => {
+            "give the file that is for this network and role"
+        }
+        ReferenceError::NotYetInForce | ReferenceError::Expired | ReferenceError::Older { .. } => {
+            "give the version that is in force"
+        }
+        ReferenceError::NotLogged => "have it published: values count once the log has them",
+        ReferenceError::Forked(_) => "do not use either: ask the holders of the release keys why they signed both",
+        _ => "do not use the file; get it again from where it was published",
+    }
+}
+
+/// Writes a file that does not exist yet.
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let remedy = "name a file that does not exist, in a directory where you may write";
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .map_err(|error| Failure::usage("reference.output", format!("{}: {error}", path.display()), remedy))
+}
+
+/// Replaces a file, whole or not at all.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        let reason = format!("{}: {error}", path.display());
+        Failure::local("reference.output", reason, "check free space and permissions")
+    };
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(path).map(drop).map_err(|error| failed(error.error))
+}
+
+fn write_values(terminal: &Terminal, out: &Path, values: &ReferenceValues) -> Result<u8, Failure> {
+    let mut json = values.to_json();
+    json.push(b'\n');
+    write_new(out, &json)?;
+    tell_values(terminal, values);
+    let count = values.values().len();
+    terminal.result(format!("{count} values written to {}", printable(out.display())));
+    terminal.document(&json!({
+        "file": out.display().to_string(), "digest": values.digest().to_string(), "values": values.values(),
+    }));
+    Ok(exit::OK)
+}

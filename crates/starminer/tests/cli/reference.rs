@@ -1,0 +1,277 @@
+//! `reference`: values from files, by real runs of the program; what is computed is tested in `starminer-hardware`, what counts in
+//! `starminer-receipt`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use starminer_log::{Checkpoint, Frontier, KeyName, LogSigner, prove_inclusion};
+use starminer_receipt::{
+    CoordinatorEntry, LogEntryKeys, LogPlace, NetworkTrust, ReferenceFile, ReferenceStatement, Role, Signer as _,
+    SigningKey,
+};
+use starminer_verify::{NetworkId, ReferenceValues, UnixTime};
+use zeroize::Zeroizing;
+
+use crate::support::text;
+use crate::{Cli, exit, has_keys};
+
+/// Debian's package `ovmf`.
+const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+
+fn firmware() -> Option<&'static str> {
+    if Path::new(OVMF).exists() {
+        return Some(OVMF);
+    }
+    println!("SKIPPED: no {OVMF}; `cargo xtask test` installs it");
+    None
+}
+
+/// A value of its kind, by hand.
+fn values(kind: &str, byte: &str, bytes: usize, name: &str) -> String {
+    json!({ "version": 1, "values": [{ "kind": kind, "measurement": byte.repeat(bytes), "name": name }] }).to_string()
+}
+
+#[test]
+fn launch_digests_of_real_firmware() {
+    let (Some(ovmf), cli) = (firmware(), Cli::new()) else { return };
+    let call = |cpu: &str, out: &str, more: &[&str]| {
+        let mut words = vec!["reference", "snp", "--firmware", ovmf, "--cpu", cpu, "--out", out];
+        words.extend(more);
+        cli.run(words)
+    };
+    let document =
+        call("EPYC-v4,EPYC-Milan", "a.json", &["--vcpus", "1,4-5", "--name", "test", "--json"]).json(exit::OK);
+    has_keys(&document, &["digest", "file", "values"]);
+    let listed = document["values"].as_array().unwrap();
+    assert_eq!(listed.len(), 6);
+    assert!(listed.iter().all(|value| value["kind"] == "sev-snp"), "{document:#}");
+    assert!(listed.iter().any(|value| value["name"] == "test, EPYC-Milan, 4 vCPU"), "{document:#}");
+    let written: Value = serde_json::from_slice(&cli.read("a.json")).unwrap();
+    assert_eq!(written["values"], document["values"]);
+
+    // The same by signature; and twice the same model is the same value once.
+    call("0x800f12", "b.json", &["--vcpus", "4"]).exits(exit::OK);
+    let by_signature: Value = serde_json::from_slice(&cli.read("b.json")).unwrap();
+    let measurement = &by_signature["values"][0]["measurement"];
+    assert!(
+        listed.iter().any(|value| value["measurement"] == *measurement && value["name"] == "test, EPYC-v4, 4 vCPU")
+    );
+    let once = call("EPYC-v4,EPYC-v3", "c.json", &["--vcpus", "4", "--json"]).json(exit::OK);
+    assert_eq!(once["values"].as_array().unwrap().len(), 1);
+
+    call("EPYC-v4", "a.json", &["--vcpus", "1"]).fails(exit::UNUSABLE, "reference.output", "requester", "a.json");
+    for (cpu, vcpus, reason) in [
+        ("EPYC-v4", "0", "processors"),
+        ("EPYC-v4", "4-1", "4-1"),
+        ("EPYC-v4", "1,,2", "1,,2"),
+        ("EPYC-v4", "5000", "5000"),
+        ("Pentium", "1", "Pentium"),
+        ("0xzz", "1", "0xzz"),
+    ] {
+        let said = call(cpu, "never.json", &["--vcpus", vcpus]);
+        said.exits(exit::UNUSABLE);
+        assert!(said.err.contains(reason), "{cpu} {vcpus}: {said:?}");
+    }
+    // Debian's build checks no kernel: what it would start is not measured.
+    cli.write("kernel", "a kernel");
+    call("EPYC-v4", "never.json", &["--vcpus", "1", "--kernel", "kernel"]).fails(
+        exit::UNUSABLE,
+        "launch.no-kernel-hashes",
+        "requester",
+        "not measured",
+    );
+    cli.write("image", [0; 4096]);
+    let said =
+        cli.run(["reference", "snp", "--firmware", "image", "--vcpus", "1", "--cpu", "EPYC", "--out", "never.json"]);
+    said.fails(exit::UNUSABLE, "firmware.no-table", "requester", "image");
+    assert_eq!(cli.names(), ["a.json", "b.json", "c.json", "image", "kernel"]);
+}
+
+#[test]
+fn registers_of_a_trust_domain() {
+    let (Some(ovmf), cli) = (firmware(), Cli::new()) else { return };
+    let zero = |number: u32| format!("{number}=zeroes");
+    let call = |rtmrs: &[String]| {
+        let mut words: Vec<String> =
+            ["reference", "tdx", "--firmware", ovmf, "--out", "v.json"].map(str::to_owned).to_vec();
+        rtmrs.iter().for_each(|rtmr| words.extend(["--rtmr".to_owned(), rtmr.clone()]));
+        cli.run(words)
+    };
+    call(&[zero(0), zero(1), zero(2)]).fails(exit::UNUSABLE, "reference.incomplete", "requester", "RTMR 3");
+    for wrong in ["4=zeroes", "x=zeroes", "3", "3=00", "3=zz"] {
+        call(&[wrong.to_owned()]).fails(exit::UNUSABLE, "call.unusable", "requester", wrong);
+    }
+    call(&[zero(0), format!("1={}", "ab".repeat(48)), zero(2), zero(3)]).exits(exit::OK);
+    let written: Value = serde_json::from_slice(&cli.read("v.json")).unwrap();
+    let measurement = written["values"][0]["measurement"].as_str().unwrap();
+    assert_eq!(measurement.len(), 480);
+    assert_eq!(&measurement[96..192], "00".repeat(48));
+    assert_eq!(&measurement[192..288], "ab".repeat(48));
+}
+
+/// A log of a real machine gives a value; the same registers in a file of values give the same one.
+#[test]
+fn registers_of_a_real_machine() {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
+    let folder = std::env::var_os("STARMINER_VECTORS").map_or(default, Into::into).join("eventlog");
+    let Ok(expected) = std::fs::read(folder.join("expected.json")) else {
+        return println!("skipped: no vectors at {}", folder.display());
+    };
+    let expected: Value = serde_json::from_slice(&expected).unwrap();
+    let cli = Cli::new();
+    let log = "ubuntu-2404-amd-sevsnp.bin";
+    cli.write("pcrs.json", expected[log]["pcrs"].to_string());
+    let log = text(&folder.join(log));
+    let call = |source: &[&str], select: &str, out: &str| {
+        let mut words = vec!["reference", "pcrs", "--select", select, "--out", out, "--json"];
+        words.extend(source);
+        cli.run(words)
+    };
+    let by_log = call(&["--eventlog", &log], "0,2,4,7", "a.json").json(exit::OK);
+    let by_values = call(&["--pcrs", "pcrs.json"], "0,2,4,7", "b.json").json(exit::OK);
+    assert_eq!(by_log["values"][0]["measurement"], by_values["values"][0]["measurement"]);
+    assert_eq!(by_log["values"][0]["kind"], "tpm");
+    // Another selection and another bank are another value.
+    let fewer = call(&["--eventlog", &log], "0,2,4", "c.json").json(exit::OK);
+    let longer = call(&["--eventlog", &log, "--bank", "sha384"], "0,2,4,7", "d.json").json(exit::OK);
+    for other in [&fewer, &longer] {
+        assert_ne!(by_log["values"][0]["measurement"], other["values"][0]["measurement"]);
+    }
+    let unknown = call(&["--eventlog", &log], "0,11", "never.json");
+    unknown.fails_in_json(exit::UNUSABLE, "reference.incomplete", "requester", "register 11");
+    cli.write("linux.efi", "MZ");
+    for option in ["--uki", "--boot-program"] {
+        let said = call(&[option, "linux.efi"], "4", "never.json");
+        said.fails_in_json(exit::UNUSABLE, "pe.malformed", "requester", "linux.efi");
+    }
+    let said = call(&["--pcrs", "linux.efi"], "4", "never.json");
+    said.fails_in_json(exit::UNUSABLE, "pcrs.malformed", "requester", "linux.efi");
+}
+
+#[test]
+fn programs_and_several_files() {
+    let cli = Cli::new();
+    cli.write("agent", "an agent");
+    cli.run(["reference", "program", "--kind", "ima-log", "agent", "--name", "one", "--out", "a.json"]).exits(exit::OK);
+    cli.write("b.json", values("sev-snp", "ab", 48, "two"));
+    cli.write("c.json", values("sev-snp", "ab", 48, "three"));
+    let document = cli.run(["reference", "merge", "a.json", "b.json", "c.json", "--out", "all.json", "--json"]);
+    let document = document.json(exit::OK);
+    let names: Vec<_> = document["values"].as_array().unwrap().iter().map(|value| value["name"].clone()).collect();
+    assert_eq!(names, ["two", "one, agent"], "sorted by kind, each measurement once");
+    cli.write("short.json", values("sev-snp", "ab", 47, "x"));
+    let said = cli.run(["reference", "merge", "short.json", "--out", "never.json"]);
+    said.fails(exit::UNUSABLE, "reference.values", "requester", "short.json");
+    let shown = cli.run(["reference", "show", "all.json", "--json"]).json(exit::OK);
+    assert_eq!(shown["values"], document["values"]);
+    assert_eq!(shown["signed"], false);
+}
+
+/// Two release keys of three sign; without the log it does not count.
+#[test]
+fn a_file_is_signed_by_several_and_does_not_count_unlogged() {
+    let cli = Cli::new();
+    let network = cli.run(["coordinator", "init", "net", "--software-tee", "--json"]);
+    network.exits(exit::OK);
+    let public = |name: &str| {
+        let document = cli.run(["key", "new", name, "--json"]).json(exit::OK);
+        document["public"].as_str().unwrap().to_owned()
+    };
+    let keys = ["1.key", "2.key", "3.key"].map(public);
+    let trust = String::from_utf8(cli.read("net/network.toml")).unwrap();
+    cli.write("network.toml", format!("release_keys = {keys:?}\nrelease_threshold = 2\n{trust}"));
+    cli.write("values.json", values("sev-snp", "ab", 48, "good"));
+    let sign = |out: &str, more: &[&str]| {
+        let mut words = vec!["reference", "sign", "--key", "1.key", "--network", "network.toml", "--role", "agent"];
+        words.extend(["--name", "agent 0.1", "values.json", "--out", out]);
+        words.extend(more);
+        cli.run(words)
+    };
+    sign("zero.references", &["--version", "0"]).fails(exit::UNUSABLE, "reference.statement", "requester", "from 1");
+    let signed =
+        sign("agent.references", &["--version", "5", "--from", "2026-01-01T00:00:00Z", "--json"]).json(exit::OK);
+    assert_eq!((&signed["version"], &signed["role"]), (&json!(5), &json!("agent")));
+    assert_eq!(signed["not_after"].as_u64().unwrap() - signed["not_before"].as_u64().unwrap(), 90 * 86_400_000);
+
+    let verify = |more: &[&str]| {
+        let mut words = vec!["reference", "verify", "--network", "network.toml", "agent.references", "--json"];
+        words.extend(more);
+        cli.run(words)
+    };
+    let at = ["--at", "2026-02-01T00:00:00Z"];
+    verify(&at).fails_in_json(exit::REFUSED, "reference.too-few-signatures", "network", "1 of the release keys");
+    let cosign = |key: &str| cli.run(["reference", "cosign", "--key", key, "agent.references", "--json"]);
+    cosign("1.key").fails_in_json(exit::UNUSABLE, "reference.signed-already", "requester", "signed already");
+    assert_eq!(cosign("3.key").json(exit::OK)["signatures"], 2);
+    verify(&at).fails_in_json(exit::REFUSED, "reference.not-logged", "network", "not logged");
+    verify(&["--at", "2027-01-01T00:00:00Z"]).fails_in_json(exit::REFUSED, "reference.expired", "network", "no longer");
+    verify(&["--role", "broker"]).fails_in_json(exit::REFUSED, "reference.other-role", "network", "agent");
+
+    let shown = cli.run(["reference", "show", "agent.references", "--json"]).json(exit::OK);
+    assert_eq!(shown["claimed_signers"], json!([keys[0], keys[2]]));
+    let said = cli.run(["reference", "show", "agent.references"]);
+    assert!(said.exits(exit::OK).starts_with("NOT VERIFIED"), "{said:?}");
+    // A trust file without release keys takes nobody's.
+    let said = cli.run(["reference", "verify", "--network", "net/network.toml", "agent.references"]);
+    said.fails(exit::REFUSED, "reference.no-release-keys", "network", "no release keys");
+    cli.write("agent.references", "{}");
+    verify(&[]).fails_in_json(exit::UNUSABLE, "reference.malformed", "requester", "agent.references");
+}
+
+/// Logged files of one release key: they count, and the newest one that was seen keeps older ones out.
+#[test]
+fn a_logged_file_counts_and_is_remembered() {
+    const NETWORK: NetworkId = NetworkId([7; 32]);
+    const AT: u64 = 1_790_000_000;
+    let cli = Cli::new();
+    let key = SigningKey::from_seed(&Zeroizing::new([1; 32]));
+    let signer = LogSigner::from_seed(KeyName::parse("test/log").unwrap(), &[2; 32]);
+    let log = LogEntryKeys { key: signer.key().to_string(), witnesses: Vec::new(), witness_quorum: 0 };
+    let coordinator = CoordinatorEntry { address: "127.0.0.1:1".into(), key: key.public_key() };
+    let trust =
+        NetworkTrust::new("test".into(), NETWORK, coordinator, log, Vec::new(), ReferenceValues::unset()).unwrap();
+    let trust = trust.with_release_keys(vec![key.public_key()], 1).unwrap();
+    cli.write("network.toml", trust.encode().unwrap());
+    let write = |name: &str, version: u64, what: &str| {
+        let statement = ReferenceStatement {
+            v: 1,
+            network: NETWORK,
+            role: Role::Agent,
+            name: what.into(),
+            version,
+            not_before: UnixTime::from_seconds(AT - 10),
+            not_after: UnixTime::from_seconds(AT + 10),
+            values: ReferenceValues::parse(values("sev-snp", "ab", 48, "good").as_bytes()).unwrap(),
+        };
+        let mut file = ReferenceFile::new(&statement).unwrap();
+        file.sign(&key).unwrap();
+        let entry = file.log_entry(UnixTime::from_seconds(AT - 5)).encode();
+        let batch = Frontier::empty().append(&[b"genesis", entry.as_slice()]).unwrap();
+        let checkpoint =
+            Checkpoint::new(signer.name().clone(), batch.size(), batch.root()).unwrap().sign(&signer).unwrap();
+        let checkpoint = String::from_utf8(checkpoint.as_bytes().to_vec()).unwrap();
+        let inclusion = prove_inclusion(batch.size(), 1, &batch.hashes().to_vec()).unwrap();
+        cli.write(name, file.with_place(LogPlace { entry: entry.into(), inclusion, checkpoint }).encode());
+    };
+    write("5.references", 5, "five");
+    write("other.references", 5, "another five");
+    write("6.references", 6, "six");
+    let verify = |name: &str, more: &[&str]| {
+        let at = AT.to_string();
+        let mut words = vec!["reference", "verify", "--network", "network.toml", "--at", &at, name, "--json"];
+        words.extend(more);
+        cli.run(words)
+    };
+    let document = verify("5.references", &[]).json(exit::OK);
+    assert_eq!((&document["verdict"], &document["log_index"]), (&json!("verified"), &json!(1)));
+    assert_eq!(document["signers"], json!([key.public_key().to_string()]));
+    let memory = ["--memory", "seen.json"];
+    verify("5.references", &memory).json(exit::OK);
+    verify("other.references", &memory).fails_in_json(exit::REFUSED, "reference.forked", "network", "other content");
+    verify("6.references", &memory).json(exit::OK);
+    verify("5.references", &memory).fails_in_json(exit::REFUSED, "reference.older", "network", "version 6");
+    verify("5.references", &[]).json(exit::OK);
+    // A memory that is damaged does not forget.
+    cli.write("seen.json", "{}");
+    verify("5.references", &memory).fails_in_json(exit::UNUSABLE, "reference.memory", "requester", "seen.json");
+}
