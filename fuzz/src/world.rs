@@ -697,7 +697,7 @@ pub fn checkpoint() -> &'static VerifiedCheckpoint {
 pub fn enrolment() -> EnrolmentStatement {
     EnrolmentStatement {
         network: NETWORK,
-        node: story_node(),
+        node: NodeId(PublicKey([40; 32])),
         ak_name: Base64Bytes(vec![0, 11, 7, 7]),
         ek_certificate: Digest([6; 32]),
         simulated_root: None,
@@ -714,10 +714,10 @@ pub fn endorsement_set() -> EndorsementSet {
         chip: Digest([5; 32]),
         not_before: UnixTime(1),
         not_after: UnixTime(2),
-        facility: node().public_key(),
+        facility: broker().public_key(),
     };
     let enrolment = Envelope::sign(enrolment(), &requester()).expect("its own statement");
-    let facility = Envelope::sign(facility, &node()).expect("its own statement");
+    let facility = Envelope::sign(facility, &broker()).expect("its own statement");
     let files = [(EndorsementKind::NvidiaRevoked, vec![9; 32])];
     EndorsementSet::new(files, vec![enrolment.into_envelope()], vec![facility.into_envelope()]).expect("not empty")
 }

@@ -316,6 +316,7 @@ impl ReferenceFile {
             node: None,
             statement: self.digest(),
             annex: None,
+            why: None,
             ends: false,
         }
     }
