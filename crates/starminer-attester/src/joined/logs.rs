@@ -138,3 +138,30 @@ fn log_values(values: &PcrValues) -> LogValues {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_take_the_room_that_evidence_has_and_no_more() {
+        use EvidenceKind::{CcLog, ImaLog, UefiLog};
+        let check = |logs: &[(EvidenceKind, usize)], taken: &[EvidenceKind]| {
+            let (mut found, mut notes) = (LogParts::default(), Vec::new());
+            for (kind, bytes) in logs {
+                found.add(Ok((*kind, vec![0; *bytes])), &mut notes);
+            }
+            let parts: Vec<_> = found.into_parts().iter().map(|(kind, _)| *kind).collect();
+            assert_eq!(parts, taken, "{logs:?}");
+            assert_eq!(notes.len(), logs.len() - taken.len());
+            assert!(notes.iter().all(|note| note.code == "log.too-long"));
+        };
+        let (event, ima) = (MAX_EVENT_LOG_BYTES, MAX_IMA_LOG_BYTES);
+        check(&[(UefiLog, event), (ImaLog, ima)], &[UefiLog, ImaLog]);
+        check(&[(UefiLog, event + 1), (ImaLog, ima)], &[ImaLog]);
+        check(&[(UefiLog, event), (ImaLog, ima + 1)], &[UefiLog]);
+        // All three at their longest are more than evidence holds: the last one goes.
+        check(&[(CcLog, event), (UefiLog, event), (ImaLog, ima)], &[CcLog, UefiLog]);
+        check(&[(CcLog, event), (UefiLog, event), (ImaLog, ima - 50_000)], &[CcLog, UefiLog, ImaLog]);
+    }
+}
