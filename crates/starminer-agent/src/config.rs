@@ -15,9 +15,12 @@ use starminer_verify::{BootId, Digest, NodeId, PublicKey, UnixTime};
 use zeroize::Zeroizing;
 
 use crate::error::AgentError;
+use crate::hardware::HardwareConfig;
 
 /// Name of the configuration file in a node's directory.
 pub const CONFIG_FILE: &str = "agent.toml";
+/// Name of the software TEE's file in it.
+const SOFTWARE_TEE_FILE: &str = "software-tee.key";
 /// Largest configuration file, in bytes.
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 /// Largest trust file, in bytes.
@@ -37,8 +40,9 @@ pub struct AgentConfig {
     pub network: PathBuf,
     /// The node's identity key.
     pub identity: PathBuf,
-    /// Key and certificate of the software TEE.
-    pub software_tee: PathBuf,
+    /// Key and certificate of the software TEE, where one takes part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software_tee: Option<PathBuf>,
     /// Where ciphertext of running tasks lies. Nothing in it outlives a task, and nothing is kept over a restart.
     pub data_dir: PathBuf,
     /// Tasks at a time, 1 to 1024.
@@ -47,6 +51,9 @@ pub struct AgentConfig {
     /// Bounds of this node.
     #[serde(default)]
     pub limits: NodeLimits,
+    /// The devices that make evidence. Left out: the software TEE alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<HardwareConfig>,
 }
 
 /// What this node has for one task, and for itself. A task that asks for more is left to other nodes.
@@ -98,8 +105,12 @@ impl AgentConfig {
             .map_err(|source| AgentError::Config { path: path.into(), reason: source.message().into() })?;
         config.check().map_err(|reason| AgentError::Config { path: path.into(), reason: reason.into() })?;
         let directory = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
-        for file in [&mut config.network, &mut config.identity, &mut config.software_tee, &mut config.data_dir] {
+        let files = [&mut config.network, &mut config.identity, &mut config.data_dir];
+        for file in files.into_iter().chain(&mut config.software_tee) {
             *file = directory.join(&*file);
+        }
+        if let Some(hardware) = &mut config.hardware {
+            hardware.resolve(&directory);
         }
         Ok(config)
     }
@@ -111,7 +122,11 @@ impl AgentConfig {
         if self.limits.warm_processes == 0 {
             return Err("limits.warm_processes is 0");
         }
-        Ok(())
+        match &self.hardware {
+            None if self.software_tee.is_none() => Err("no device: neither software_tee nor hardware is set"),
+            None => Ok(()),
+            Some(hardware) => hardware.check(self.software_tee.is_some()),
+        }
     }
 
     /// Reads the trust file that the configuration names.
@@ -146,10 +161,11 @@ pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoo
     let config = AgentConfig {
         network: "network.toml".into(),
         identity: "node.key".into(),
-        software_tee: "software-tee.key".into(),
+        software_tee: Some(SOFTWARE_TEE_FILE.into()),
         data_dir: "data".into(),
         places: default_places(),
         limits: NodeLimits::default(),
+        hardware: None,
     };
     let file = |path: PathBuf| move |source| AgentError::File { path, source };
     for dir in [dir.to_path_buf(), dir.join(&config.data_dir)] {
@@ -157,7 +173,7 @@ pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoo
     }
     // A start that was interrupted left its keys behind, and they are as good as new ones: no configuration named them.
     let identity = IdentityKey::load_or_create(&dir.join(&config.identity))?;
-    let tee_path = dir.join(&config.software_tee);
+    let tee_path = dir.join(SOFTWARE_TEE_FILE);
     if !tee_path.exists() {
         new_software_tee(software_tee_root)?
             .save(&tee_path)
@@ -204,13 +220,17 @@ pub fn software_tee_settings(boot: BootId, measurement: Digest) -> SoftwareTeeSe
     }
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
+/// Puts a file in its place, whole and durable, with mode 0600.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     let error = |source| AgentError::File { path: path.into(), source };
     let temporary = path.with_extension("new");
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(error)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(error)?;
-    fs::rename(&temporary, path).map_err(error)
+    fs::rename(&temporary, path).map_err(error)?;
+    // The name lives in the directory, which has to be durable as well.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(error)
 }
 
 /// The machine's clock.
@@ -222,7 +242,50 @@ pub(crate) fn now() -> UnixTime {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use starminer_attester::TpmLog;
+    use starminer_attester::tpm::PcrIndex;
+
     use super::*;
+    use crate::hardware::{EndorsementKeyChoice, LogChoice, TeeChoice, TpmConfig};
+
+    #[test]
+    fn a_configuration_is_written_as_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(CONFIG_FILE);
+        let tpm = TpmConfig {
+            address: "unix:/run/tpm.sock".parse().unwrap(),
+            endorsement_key: Some(EndorsementKeyChoice::Rsa2048),
+            pcrs: Some([0, 7, 10].into_iter().filter_map(PcrIndex::new).collect()),
+            certificates: vec!["/ca.pem".into()],
+            logs: LogChoice::These([TpmLog::Ima].into()),
+            enrolment: "/enrolment.json".into(),
+            ..TpmConfig::default()
+        };
+        let config = AgentConfig {
+            network: "/n".into(),
+            identity: "/k".into(),
+            software_tee: None,
+            data_dir: "/d".into(),
+            places: 3,
+            limits: NodeLimits::default(),
+            hardware: Some(HardwareConfig { tee: TeeChoice::None, root: Some("/r".into()), tpm: Some(tpm), ..HardwareConfig::default() }),
+        };
+        fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(AgentConfig::load(&path).unwrap(), config);
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(CONFIG_FILE);
+        let text = "network = \"n\"\nidentity = \"/k\"\ndata_dir = \"d\"\n[hardware]\nroot = \"r\"\nfacility_statements = [\"f\"]\n[hardware.tpm]\ncertificates = [\"c\", \"/c\"]\n";
+        fs::write(&path, text).unwrap();
+        let hardware = AgentConfig::load(&path).unwrap().hardware.unwrap();
+        let here = |name: &str| directory.path().join(name);
+        assert_eq!((hardware.root, hardware.facility_statements), (Some(here("r")), vec![here("f")]));
+        let tpm = hardware.tpm.unwrap();
+        assert_eq!((tpm.certificates, tpm.enrolment), (vec![here("c"), "/c".into()], here("enrolment.json")));
+    }
 
     #[test]
     fn a_configuration_is_read_strictly() {
@@ -248,6 +311,47 @@ mod tests {
         check(&format!("{good}colour = 1\n"), Some("colour"));
         check(&format!("{good}[limits]\ncolour = 1\n"), Some("colour"));
         check("network = \"n\"\n", Some("identity"));
+
+        let bare = "network = \"n.toml\"\nidentity = \"/k\"\ndata_dir = \"d\"\n";
+        check(bare, Some("no device"));
+        let tpm = |lines: &str| format!("{bare}[hardware]\ntee = \"none\"\n[hardware.tpm]\n{lines}");
+        for good in [
+            format!("{bare}[hardware]\n"),
+            format!("{good}[hardware]\ntee = \"software-tee\"\nroot = \"tree\"\nfacility_statements = [\"f\"]\n"),
+            format!("{good}[hardware]\ntee = \"sev-guest\"\n"),
+            tpm(""),
+            tpm("address = \"unix:/run/tpm.sock\"\nkey = \"rsapss-2048\"\nendorsement_key = \"p-384\"\nbank = \"sha384\"\n"),
+            tpm("address = \"tcp:127.0.0.1:2321\"\npcrs = [0, 7, 10]\nlogs = [\"uefi\", \"ima\"]\ncertificates = [\"c\"]\n"),
+            tpm("pcrs = [0, 7]\nlogs = \"all\"\nenrolment = \"e\"\n"),
+            tpm("pcrs = [7]\nlogs = \"none\"\n"),
+        ] {
+            check(&good, None);
+        }
+        for (bad, wanted) in [
+            (format!("{bare}[hardware]\ntee = \"none\"\n"), "no device"),
+            (format!("{bare}[hardware]\ntee = \"software-tee\"\n"), "software_tee names no file"),
+            (format!("{bare}[hardware]\ntee = \"enclave\"\n"), "enclave"),
+            (format!("{bare}[hardware]\ncolour = 1\n"), "colour"),
+            (format!("{good}[hardware]\nfacility_statements = [\"1\", \"2\", \"3\", \"4\"]\n"), "more than 3"),
+            (tpm("colour = 1\n"), "colour"),
+            (tpm("address = \"tpm0\"\n"), "address of a TPM"),
+            (tpm("address = \"unix:run/tpm.sock\"\n"), "address of a TPM"),
+            (tpm("address = \"tcp:localhost\"\n"), "address of a TPM"),
+            (tpm("key = \"rsa\"\n"), "rsa"),
+            (tpm("endorsement_key = \"p-521\"\n"), "p-521"),
+            (tpm("bank = \"sha1\"\n"), "sha1"),
+            (tpm("bank = \"md5\"\n"), "md5"),
+            (tpm("pcrs = []\n"), "empty"),
+            (tpm("pcrs = [24]\n"), "above 23"),
+            (tpm("pcrs = [99]\n"), "99"),
+            (tpm("logs = \"some\"\n"), "logs is"),
+            (tpm("logs = [\"uefi\", \"uefi\"]\n"), "logs is"),
+            (tpm("logs = [\"boot\"]\n"), "logs is"),
+            (tpm("pcrs = [0]\nlogs = [\"ima\"]\n"), "lacks 10"),
+            (tpm(&format!("certificates = [{}]\n", "\"c\",".repeat(9))), "more than 8"),
+        ] {
+            check(&bad, Some(wanted));
+        }
         fs::write(&path, vec![b'#'; 70_000]).unwrap();
         assert!(matches!(AgentConfig::load(&path), Err(AgentError::File { .. })));
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use starminer_attester::{CertifyError, KeyFileError as DeviceFileError, MeasureError};
+use starminer_attester::{CertifyError, DeviceError, KeyFileError as DeviceFileError, MeasureError};
 use starminer_receipt::NetworkTrustError;
 use starminer_sandbox::HardenError;
 use starminer_tls::{IssueError, KeyFileError};
@@ -57,6 +57,24 @@ pub enum AgentError {
         #[source]
         source: DeviceFileError,
     },
+    /// A device that makes evidence cannot take part.
+    #[error("the devices of this node")]
+    Hardware(#[from] DeviceError),
+    /// The file of the enrolment is not one.
+    #[error("{path} is not the enrolment of a node's TPM: remove it, and the node is enrolled anew")]
+    Enrolment {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The TPM is not the one that was enrolled.
+    #[error("the TPM is not the one that {path} is about: if it was replaced or reset on purpose, remove that file, and the node is enrolled anew")]
+    OtherTpm {
+        /// The file of the enrolment.
+        path: PathBuf,
+        /// What the TPM showed.
+        #[source]
+        source: DeviceError,
+    },
     /// The software TEE could not be certified.
     #[error("the software TEE")]
     Certify(#[source] CertifyError),
@@ -91,6 +109,8 @@ impl AgentError {
             Self::Trust { .. } => "node.trust",
             Self::Identity(error) => error.code(),
             Self::Device { .. } => "node.device-file",
+            Self::Hardware(error) | Self::OtherTpm { source: error, .. } => error.code(),
+            Self::Enrolment { .. } => "node.enrolment-file",
             Self::Certify(_) => "node.certify",
             Self::Measure(_) => "node.measure",
             Self::Harden(error) => error.code(),
@@ -99,4 +119,16 @@ impl AgentError {
             Self::Randomness(_) => "node.randomness",
         }
     }
+}
+
+/// An error and what lies beneath it, in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -16,7 +16,9 @@
 //! Not here: releasing keys (`starminer-broker`), judging evidence (`starminer-verify`), the server's side of the API.
 
 mod config;
+mod enrolment;
 mod error;
+mod hardware;
 mod posture;
 mod protocol;
 mod random;
@@ -26,15 +28,17 @@ mod task;
 use std::future::Future;
 use std::sync::Arc;
 
-use starminer_attester::{SELF_EXECUTABLE, SoftwareTee, measure_executable};
+use starminer_attester::tpm::{KnownEk, TpmError};
+use starminer_attester::{Attester as _, DeviceError, JoinedAttester};
 use starminer_client::{CoordinatorClient, Transport};
 use starminer_receipt::SigningKey;
 use starminer_sandbox::{Program, harden_supervisor};
 use starminer_tls::{Clock, Connector, IdentityKey, PeerIdentity, RotatingCertificate, Rotation, Side, SystemClock};
-use starminer_verify::BootId;
+use starminer_verify::{BootId, NetworkId, NodeId, PublicKey};
 
 pub use config::{AgentConfig, CONFIG_FILE, NodeLimits, init, new_software_tee, software_tee_settings};
 pub use error::AgentError;
+pub use hardware::{EndorsementKeyChoice, HardwareConfig, KeyChoice, LogChoice, TeeChoice, TpmConfig};
 pub use random::NoRandomness;
 pub use task::run_if_task_process;
 
@@ -54,10 +58,12 @@ pub async fn run(
     harden_supervisor()?;
     let trust = config.trust()?;
     let identity = Arc::new(IdentityKey::load(&config.identity)?);
-    let boot = BootId(random::bytes()?);
-    let settings = config::software_tee_settings(boot, measure_executable(SELF_EXECUTABLE)?);
-    let device = SoftwareTee::load(&config.software_tee, settings)
-        .map_err(|source| AgentError::Device { path: config.software_tee.clone(), source })?;
+    let node = NodeId(PublicKey(identity.public()));
+    let (opening, network) = (config.clone(), trust.network);
+    let opened = tokio::task::spawn_blocking(move || devices(&opening, network, node)).await;
+    let (device, statements) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    let tee = device.tee().map_or("none", |tee| tee.name());
+    tracing::info!(tee, tpm = device.tpm().is_some(), "the devices that make evidence");
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let rotation = Rotation::default();
@@ -75,6 +81,7 @@ pub async fn run(
         coordinator: trust.coordinator.key,
         identity: SigningKey::from_seed(&zeroize::Zeroizing::new(*identity.seed())),
         device: Arc::new(device),
+        statements,
         program: Program::Itself,
         data_dir: config.data_dir,
         places: config.places,
@@ -84,11 +91,52 @@ pub async fn run(
     supervisor::serve(parts, shutdown).await
 }
 
+/// Opens the devices, with the TPM that was enrolled where one was, and what speaks for them. Blocks.
+fn devices(
+    config: &AgentConfig,
+    network: NetworkId,
+    node: NodeId,
+) -> Result<(JoinedAttester, enrolment::Statements), AgentError> {
+    let boot = BootId(random::bytes()?);
+    let facilities = config.hardware.as_ref().map(|hardware| hardware.facilities(network)).transpose()?;
+    let statements = enrolment::Statements::new(facilities.unwrap_or_default());
+    let Some(tpm) = config.hardware.as_ref().and_then(|hardware| hardware.tpm.as_ref()) else {
+        return Ok((hardware::open(config, network, node, boot, KnownEk::FirstUse)?, statements));
+    };
+    let kept = enrolment::KeptEnrolment::load(&tpm.enrolment)?;
+    let known_ek = kept.as_ref().map_or(KnownEk::FirstUse, enrolment::KeptEnrolment::known_ek);
+    let device = hardware::open(config, network, node, boot, known_ek).map_err(|error| match error {
+        AgentError::Hardware(source @ DeviceError::Tpm(TpmError::OtherEndorsementKey)) => {
+            AgentError::OtherTpm { path: tpm.enrolment.clone(), source }
+        }
+        other => other,
+    })?;
+    Ok((device, statements.with_enrolment(tpm.enrolment.clone(), kept)))
+}
+
 /// For this crate's own integration tests: the channel's messages, so that a test can play the agent, and the supervisor
 /// without a network, so that it can play the coordinator. No stable interface.
 #[doc(hidden)]
 pub mod testing {
+    pub use crate::enrolment::{KeptEnrolment, Statements};
     pub use crate::protocol::{CompiledRecord, FromTask, MAX_OBJECTS_PER_MESSAGE, Phase, ToTask};
     pub use crate::supervisor::{Parts, Upstream, serve};
     pub use crate::task::ProcessLimits;
+
+    use starminer_attester::JoinedAttester;
+    use starminer_verify::{NetworkId, NodeId};
+
+    use crate::{AgentConfig, AgentError};
+
+    /// What [`crate::run`] opens before it talks to anybody.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn devices(
+        config: &AgentConfig,
+        network: NetworkId,
+        node: NodeId,
+    ) -> Result<(JoinedAttester, Statements), AgentError> {
+        crate::devices(config, network, node)
+    }
 }

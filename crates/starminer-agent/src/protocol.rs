@@ -37,12 +37,11 @@ pub enum ToTask {
         /// Number of the first.
         first: u32,
     },
-    /// The key, and what it was given for.
+    /// The key, and what it was given for. With it comes one descriptor: a file with the evidence, as its exact bytes, because evidence with logs
+    /// is longer than a frame.
     Grant {
         /// The signed challenge.
         challenge: Envelope,
-        /// The evidence, as its exact bytes.
-        evidence: Base64Bytes,
         /// The signed grant.
         grant: Envelope,
     },

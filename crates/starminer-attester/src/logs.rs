@@ -64,6 +64,7 @@ impl LogError {
 #[derive(Debug, Clone)]
 pub struct Logs {
     tree: Tree,
+    max_ima_bytes: usize,
 }
 
 impl Logs {
@@ -74,7 +75,14 @@ impl Logs {
 
     /// A stand-in tree that holds `sys/…`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { tree: Tree::at(root) }
+        Self { tree: Tree::at(root), max_ima_bytes: MAX_IMA_BYTES }
+    }
+
+    /// Reads IMA lists of at most `bytes`, where whoever gets them takes no more.
+    #[must_use]
+    pub const fn with_max_ima_bytes(mut self, bytes: usize) -> Self {
+        self.max_ima_bytes = bytes;
+        self
     }
 
     /// The UEFI event log of the first TPM.
@@ -90,7 +98,7 @@ impl Logs {
     /// The IMA measurement list. It grows while it is read; what is returned are whole entries from the first one on.
     pub fn ima(&self) -> Result<Vec<u8>, LogError> {
         let name = "IMA list";
-        let mut list = self.read(IMA, name, MAX_IMA_BYTES)?;
+        let mut list = self.read(IMA, name, self.max_ima_bytes)?;
         let whole = whole_entries(&list).filter(|whole| *whole > 0).ok_or(LogError::Malformed(name))?;
         list.truncate(whole);
         Ok(list)

@@ -270,7 +270,7 @@ impl SoftwareTee {
     }
 
     /// One signed report over `report_data`.
-    fn report(&self, report_data: Digest) -> Option<[u8; REPORT_LEN]> {
+    pub(crate) fn report(&self, report_data: Digest) -> Option<[u8; REPORT_LEN]> {
         let settings = &self.settings;
         let signed: [u8; SIGNED_LEN] = ReportBody {
             debug: settings.debug,
@@ -306,9 +306,12 @@ impl Attester for SoftwareTee {
         if bindings.iter().any(|binding| binding.boot != self.settings.boot) {
             return Err(AttestError::Boot);
         }
+        if bindings.iter().any(|binding| binding.ak_name.is_some()) {
+            return Err(AttestError::AkName);
+        }
         let digests: Vec<Digest> = bindings.iter().map(Binding::digest).collect();
         let batch = Batch::new(&digests).map_err(|_| AttestError::EmptyBatch)?;
-        let report = self.report(batch.report_data()).ok_or(AttestError::Device)?;
+        let report = self.report(batch.report_data()).ok_or(AttestError::SoftwareTee)?;
         bindings
             .iter()
             .zip(batch.into_paths())

@@ -134,14 +134,14 @@ fn each_evidence_of_a_batch_is_accepted_for_its_attempt_and_no_other() {
 #[test]
 fn a_batch_that_cannot_be_signed_is_refused() {
     let device = device();
-    assert_eq!(device.attest(&[], &posture()), Err(AttestError::EmptyBatch));
+    assert!(matches!(device.attest(&[], &posture()), Err(AttestError::EmptyBatch)));
     let many = vec![binding(1); MAX_ATTEST_BATCH + 1];
-    assert_eq!(device.attest(&many, &posture()), Err(AttestError::BatchTooLarge));
+    assert!(matches!(device.attest(&many, &posture()), Err(AttestError::BatchTooLarge)));
     let mut other_boot = binding(1);
     other_boot.boot = BootId([9; 16]);
-    assert_eq!(device.attest(&[other_boot], &posture()), Err(AttestError::Boot));
+    assert!(matches!(device.attest(&[other_boot], &posture()), Err(AttestError::Boot)));
     let other_posture = device.attest(&[binding(1)], &Posture::unstated());
-    assert_eq!(other_posture, Err(AttestError::Build(BuildEvidenceError::Posture)));
+    assert!(matches!(other_posture, Err(AttestError::Build(BuildEvidenceError::Posture))));
     let mut shapeless = binding(1);
     shapeless.spec = None;
     assert!(matches!(device.attest(&[shapeless], &posture()), Err(AttestError::Build(BuildEvidenceError::Shape(_)))));

@@ -19,7 +19,7 @@ use starminer_tls::{
 use starminer_verify::{Attempt, Digest, PublicKey, TaskId};
 use starminer_wire::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest,
-    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EvidenceRequest, FeedResponse, FeedRole,
+    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EnrolmentChallenge, EnrolmentRequest, EvidenceRequest, FeedResponse, FeedRole,
     GrantRequest, LogChain, LogProof, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest,
     ReleaseResponse, ReportRequest, SubmitRequest, TaskView, paths,
 };
@@ -213,6 +213,14 @@ impl CoordinatorClient {
         let body =
             self.call(Method::POST, paths::NODE_CHALLENGE, RequestBody::Empty, CALL_TIMEOUT, MAX_ANSWER_BYTES).await?;
         Self::parse(&body)
+    }
+
+    /// Offers a TPM to be enrolled, and gets the credential that shows whether its keys are in one TPM.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn enrol(&self, request: &EnrolmentRequest) -> Result<EnrolmentChallenge, ClientError> {
+        self.post(paths::NODE_ENROLMENT, request, CALL_TIMEOUT).await
     }
 
     /// Asks for admission.

@@ -5,13 +5,14 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use starminer_client::ClientError;
 use starminer_receipt::{Base64Bytes, ChallengeStatement, Envelope, Lease, Report, Signed, TaskSpec};
-use starminer_sandbox::Exit;
+use starminer_sandbox::{Exit, memory_file};
 use starminer_verify::{Binding, Digest, Party, PostureState, PublicKey, Purpose, Refusal, Suite, TaskKey};
 use starminer_wire::{AttemptView, EvidenceRequest, ReportRequest};
 use tokio::sync::watch;
@@ -495,8 +496,8 @@ impl<U: Upstream> Driver<U> {
             report_key: Some(*report_key),
             agent_key: shared.agent_key(),
             tls_key: shared.upstream.tls_key(),
+            // Both filled in where the evidence is made.
             ak_name: None,
-            // Filled in where the posture is read.
             posture: Digest([0; 32]),
             subject: None,
         };
@@ -518,7 +519,8 @@ impl<U: Upstream> Driver<U> {
         let (shared, task, attempt) = (Arc::clone(&self.shared), self.spec.task, self.lease.attempt);
         let ends = self.ends;
         self.beside.spawn(async move {
-            let request = EvidenceRequest { evidence: Base64Bytes(bound.evidence.to_vec()), enrolments: Vec::new() };
+            let evidence = Base64Bytes(bound.evidence.to_vec());
+            let request = EvidenceRequest { evidence, enrolments: shared.statements.all() };
             let sent = repeat(ends, || shared.upstream.evidence(task, attempt, request.clone())).await;
             match sent {
                 Ok(_) => Done::EvidenceTaken,
@@ -535,12 +537,12 @@ impl<U: Upstream> Driver<U> {
         let (Some(grant), Some(bound), Some(challenge)) = (&self.grant_tried, &self.bound, &self.challenge) else {
             return Some(Event::Failed(node("node.defect", "a grant was handed over too early".into())));
         };
-        let message = ToTask::Grant {
-            challenge: challenge.envelope().clone(),
-            evidence: Base64Bytes(bound.evidence.to_vec()),
-            grant: grant.clone(),
+        let message = ToTask::Grant { challenge: challenge.envelope().clone(), grant: grant.clone() };
+        let evidence = match file_with(&bound.evidence) {
+            Ok(file) => file,
+            Err(error) => return Some(Event::Failed(storage(&error))),
         };
-        send_to(&mut self.process, &message, &[]).await;
+        send_to(&mut self.process, &message, &[evidence.as_fd()]).await;
         None
     }
 
@@ -629,6 +631,13 @@ impl<U: Upstream> Driver<U> {
         let sandbox = self.process.as_ref().map(|process| sandbox_items(process.in_force()))?;
         Some(Closing { binding: Arc::clone(&bound.binding), sandbox })
     }
+}
+
+/// A memory file with these bytes, whatever their length.
+fn file_with(bytes: &[u8]) -> io::Result<File> {
+    let mut file = memory_file()?;
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 struct Closing {

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use starminer_attester::{Attester, HostTree, MAX_ATTEST_BATCH};
+use starminer_attester::{Attester, HostTree, MAX_ATTEST_BATCH, Note};
 use starminer_verify::{Binding, Posture, PostureItem, SandboxMeasure};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::error::with_causes;
 
 /// Bindings that wait for the device at most; whoever comes then waits to be let in.
 const QUEUE: usize = 1024;
@@ -37,8 +39,8 @@ impl Evidences {
         Self { requests }
     }
 
-    /// Evidence for `binding`, whose posture is filled in here: what is stated of the task's process, and what the host
-    /// is seen to be at this moment.
+    /// Evidence for `binding`, whose TPM key and posture are filled in here: the key that quotes, what is stated of the task's process, and what
+    /// the host is seen to be at this moment.
     pub(crate) async fn make(
         &self,
         binding: Binding,
@@ -53,11 +55,21 @@ impl Evidences {
 
 async fn serve(device: Arc<dyn Attester>, host: HostTree, mut queue: mpsc::Receiver<Request>) {
     let mut waiting = Vec::new();
+    let mut told = Vec::new();
     while queue.recv_many(&mut waiting, MAX_ATTEST_BATCH).await > 0 {
-        let (device, host, batch) = (Arc::clone(&device), host.clone(), std::mem::take(&mut waiting));
+        let (asked, host, batch) = (Arc::clone(&device), host.clone(), std::mem::take(&mut waiting));
         // Devices block. A device that panics has no answers for this batch; the next one may fare better.
-        let _ = tokio::task::spawn_blocking(move || attest_all(device.as_ref(), &host, batch)).await;
+        let _ = tokio::task::spawn_blocking(move || attest_all(asked.as_ref(), &host, batch)).await;
+        tell(device.notes(), &mut told);
     }
+}
+
+/// Says what evidence is made without, when that changes.
+fn tell(notes: Vec<Note>, told: &mut Vec<Note>) {
+    for note in notes.iter().filter(|note| !told.iter().any(|told| told.code == note.code && told.kind == note.kind)) {
+        tracing::warn!(%note, code = note.code, "evidence is made without a part that was asked for");
+    }
+    *told = notes;
 }
 
 /// One signature for each posture among the requests: processes of one node mostly share theirs.
@@ -75,8 +87,13 @@ fn attest_all(device: &dyn Attester, host: &HostTree, mut requests: Vec<Request>
             }
         };
         let digest = posture.digest();
-        let bindings: Vec<Binding> =
-            batch.iter().map(|request| Binding { posture: digest, ..request.binding.clone() }).collect();
+        let ak_name = device.ak_name();
+        let complete = |request: &Request| Binding {
+            ak_name: ak_name.clone(),
+            posture: digest,
+            ..request.binding.clone()
+        };
+        let bindings: Vec<Binding> = batch.iter().map(complete).collect();
         match device.attest(&bindings, &posture) {
             Ok(evidence) => {
                 for (request, evidence) in batch.into_iter().zip(evidence) {
@@ -84,7 +101,7 @@ fn attest_all(device: &dyn Attester, host: &HostTree, mut requests: Vec<Request>
                     let _ = request.answer.send(Ok(evidence));
                 }
             }
-            Err(error) => answer_all(batch, Err(NoEvidence(error.to_string()))),
+            Err(error) => answer_all(batch, Err(NoEvidence(with_causes(&error)))),
         }
     }
 }

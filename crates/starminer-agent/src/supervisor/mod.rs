@@ -36,6 +36,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::config::NodeLimits;
+use crate::enrolment::Statements;
 use crate::error::AgentError;
 use crate::task::ProcessLimits;
 use attempt::Told;
@@ -79,6 +80,8 @@ pub struct Parts<U> {
     pub identity: SigningKey,
     /// What makes evidence; it fixes the boot.
     pub device: Arc<dyn Attester>,
+    /// What speaks for the node beside its evidence.
+    pub statements: Statements,
     /// What becomes a task process.
     pub program: Program,
     /// Where ciphertext of running tasks goes.
@@ -102,6 +105,9 @@ pub(crate) struct Shared<U> {
     /// Signs what the agent vouches for; made at this start, gone with it.
     pub agent: SigningKey,
     pub evidences: Evidences,
+    /// What makes the evidence; its TPM is asked to be enrolled, on a thread that may block.
+    pub device: Arc<dyn Attester>,
+    pub statements: Arc<Statements>,
     pub pool: Arc<Pool>,
     pub jobs: JobDir,
     pub limits: NodeLimits,
@@ -125,8 +131,22 @@ impl<U> Shared<U> {
 /// # Errors
 /// What keeps it from starting; nothing that happens later.
 pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
-    let Parts { upstream, network, coordinator, identity, device, program, data_dir, places, limits, admitted } = parts;
+    let Parts {
+        upstream,
+        network,
+        coordinator,
+        identity,
+        device,
+        statements,
+        program,
+        data_dir,
+        places,
+        limits,
+        admitted,
+    } = parts;
     let jobs = JobDir::take(&data_dir)?;
+    let job_storage =
+        data_dir.canonicalize().map_err(|source| AgentError::File { path: data_dir.clone(), source })?;
     let node = NodeId(identity.public_key());
     let seed = Zeroizing::new(crate::random::bytes::<32>()?);
     let process_limits = ProcessLimits {
@@ -142,7 +162,9 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         identity,
         boot: device.boot(),
         agent: SigningKey::from_seed(&seed),
-        evidences: Evidences::new(device, HostTree::machine()),
+        evidences: Evidences::new(Arc::clone(&device), HostTree::machine().with_job_storage(job_storage)),
+        device,
+        statements: Arc::new(statements),
         pool: Pool::new(program, process_limits, warm as usize),
         jobs,
         limits,
@@ -152,17 +174,17 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
     tracing::info!(node = %node, boot = %shared.boot, places, "the node starts");
     let readmit = Arc::new(Notify::new());
     let mut shutdown = pin!(shutdown);
-    let valid_until = {
+    let admission = {
         let admission = admission::admit(&shared);
         tokio::select! {
             () = &mut shutdown => None,
-            valid_until = admission => Some(valid_until),
+            admission = admission => Some(admission),
         }
     };
-    if let Some(valid_until) = valid_until {
+    if let Some(admission) = admission {
         admitted();
         let mut renewal = JoinSet::new();
-        renewal.spawn(admission::renew(Arc::clone(&shared), valid_until, Arc::clone(&readmit)));
+        renewal.spawn(admission::renew(Arc::clone(&shared), admission, Arc::clone(&readmit)));
         Feed::new(Arc::clone(&shared), places as usize, readmit).run(shutdown).await;
         renewal.shutdown().await;
     }

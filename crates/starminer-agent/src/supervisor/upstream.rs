@@ -11,8 +11,8 @@ use starminer_client::{ClientError, CoordinatorClient, UploadSource};
 use starminer_tls::RotatingCertificate;
 use starminer_verify::{Attempt, Digest, PublicKey, TaskId};
 use starminer_wire::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, EvidenceRequest, FeedResponse, NodeFeedRequest,
-    ReportRequest,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, EnrolmentChallenge, EnrolmentRequest,
+    EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest,
 };
 
 /// The coordinator as a node sees it. Every call may fail, and every call may be repeated.
@@ -38,6 +38,10 @@ pub trait Upstream: Clone + Send + Sync + 'static {
 
     /// Asks for a challenge for admission.
     fn admission_challenge(&self) -> impl Future<Output = Result<AdmissionChallenge, ClientError>> + Send;
+
+    /// Offers a TPM to be enrolled.
+    fn enrol(&self, request: EnrolmentRequest)
+    -> impl Future<Output = Result<EnrolmentChallenge, ClientError>> + Send;
 
     /// Asks for admission.
     fn admit(&self, request: AdmissionRequest) -> impl Future<Output = Result<AdmissionResponse, ClientError>> + Send;
@@ -89,6 +93,10 @@ impl Upstream for Coordinator {
 
     async fn admission_challenge(&self) -> Result<AdmissionChallenge, ClientError> {
         self.client.admission_challenge().await
+    }
+
+    async fn enrol(&self, request: EnrolmentRequest) -> Result<EnrolmentChallenge, ClientError> {
+        self.client.enrol(&request).await
     }
 
     async fn admit(&self, request: AdmissionRequest) -> Result<AdmissionResponse, ClientError> {

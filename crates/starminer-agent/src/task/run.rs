@@ -4,6 +4,7 @@
 //! the deadline counts from the grant on the monotonic clock.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -11,7 +12,8 @@ use starminer_receipt::{Lease, Outcome, Signed, TaskSpec};
 use starminer_runtime::StopSignal;
 use starminer_runtime::fs::TaskFs;
 use starminer_sandbox::{ResourceLimit, tighten};
-use starminer_verify::SandboxMeasure;
+use starminer_vault::ReadAt;
+use starminer_verify::{MAX_EVIDENCE_WITH_LOGS_BYTES, SandboxMeasure};
 use zeroize::Zeroizing;
 
 use super::Broken;
@@ -120,14 +122,16 @@ impl Waiting {
             }
             match link.receive()? {
                 (ToTask::Objects { first }, fds) => self.objects.put(first, fds)?,
-                (ToTask::Grant { challenge, evidence, grant }, fds) if opened.is_none() && fds.is_empty() => {
+                (ToTask::Grant { challenge, grant }, fds) if opened.is_none() => {
+                    let [evidence] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Broken)?;
+                    let evidence = read_evidence(&File::from(evidence))?;
                     let context = GrantContext {
                         spec: &self.spec,
                         lease: &self.lease,
                         task_key: self.keys.task_key(),
                         report_key: self.keys.report_key(),
                     };
-                    match open_grant(&context, self.keys.kem(), challenge, &evidence.0, grant) {
+                    match open_grant(&context, self.keys.kem(), challenge, &evidence, grant) {
                         Ok(valid) => {
                             opened = Some((valid, Instant::now()));
                             link.send(&FromTask::GrantTaken)?;
@@ -152,6 +156,24 @@ impl Waiting {
             sandbox: self.sandbox,
         }
     }
+}
+
+/// What the agent put into the file, which the agent may still have open. Longer than any evidence: it is none.
+fn read_evidence(file: &File) -> Result<Vec<u8>, Broken> {
+    let mut evidence = vec![0; MAX_EVIDENCE_WITH_LOGS_BYTES + 1];
+    let mut filled = 0;
+    while let Some(rest) = evidence.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match ReadAt::read_at(file, rest, filled as u64) {
+            Ok(0) => {
+                evidence.truncate(filled);
+                return Ok(evidence);
+            }
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Err(Broken),
+        }
+    }
+    Err(Broken)
 }
 
 impl Granted {

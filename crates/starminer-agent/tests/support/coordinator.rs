@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use starminer_agent::NodeLimits;
-use starminer_agent::testing::{Parts, Upstream};
+use starminer_agent::testing::{Parts, Statements, Upstream};
 use starminer_client::{ClientError, UploadSource};
 use starminer_receipt::{
     AgentStatement, Base64Bytes, ChallengeStatement, DETAILS_INFO, Envelope, Lease, Outcome, Report, Resources, Signed,
@@ -24,10 +24,11 @@ use starminer_verify::{
     Refusal, TaskId, TrustAnchors, UnixTime, Verified, verify,
 };
 use starminer_wire::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, EvidenceRequest, FeedResponse,
-    NodeFeedRequest, ReportRequest, TaskState,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, EnrolmentChallenge, EnrolmentRequest,
+    EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest, TaskState,
 };
 
+use super::enroller::{Enroller, UNKNOWN_ENROLMENT};
 use super::{Job, Keys, NOW, OpenedResult, SealedJob, World, open_result};
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -67,6 +68,8 @@ struct Entry {
     ended: bool,
     challenge: Option<Signed<ChallengeStatement>>,
     evidence: Option<Vec<u8>>,
+    /// What came along with it.
+    enrolments: Vec<Envelope>,
     grant: Option<Envelope>,
     report: Option<ReportRequest>,
     grants: Grants,
@@ -83,6 +86,8 @@ pub enum Grants {
 
 pub struct Coordinator {
     pub world: World,
+    /// Takes TPMs; then the node's boot is its own, and times are those of the TPM's certificates.
+    pub enroller: Option<Enroller>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -94,6 +99,7 @@ enum Call {
     Evidence(TaskId, Attempt, EvidenceRequest),
     Report(TaskId, Attempt, ReportRequest),
     Challenge,
+    Enrol(EnrolmentRequest),
     Admit(AdmissionRequest),
     Upload(Digest, Base64Bytes),
     Download(Digest),
@@ -105,8 +111,21 @@ impl Coordinator {
     }
 
     pub fn with(world: World) -> Arc<Self> {
+        Arc::new(Self::over(world, None))
+    }
+
+    /// Takes TPMs under the root that the enroller knows.
+    pub fn enrolling(enroller: Enroller) -> Arc<Self> {
+        Arc::new(Self::over(World::new(), Some(enroller)))
+    }
+
+    fn over(world: World, enroller: Option<Enroller>) -> Self {
         let state = State { epoch: 1, ..State::default() };
-        Arc::new(Self { world, state: Mutex::new(state), changed: Condvar::new() })
+        Self { world, enroller, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub fn admissions(&self) -> u32 {
+        self.lock().admissions
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -155,6 +174,7 @@ impl Coordinator {
             ended: false,
             challenge: Some(challenge),
             evidence: None,
+            enrolments: Vec::new(),
             grant: None,
             report: None,
             grants,
@@ -230,6 +250,11 @@ impl Coordinator {
             .unwrap()
     }
 
+    /// What came along with the evidence.
+    pub fn enrolments_of(&self, name: (TaskId, Attempt)) -> Vec<Envelope> {
+        self.change(name, |entry| entry.enrolments.clone())
+    }
+
     pub fn has_report(&self, name: (TaskId, Attempt)) -> bool {
         self.lock()
             .entries
@@ -252,21 +277,23 @@ impl Coordinator {
             challenge_issued_at: challenge.issued_at,
             purpose,
             node: self.world.node,
-            boot: Expect::Exactly(super::BOOT),
+            boot: if self.enroller.is_some() { Expect::Any } else { Expect::Exactly(super::BOOT) },
             task_key: Expect::Any,
             report_key: Expect::Any,
             agent_key: Expect::Any,
             tls_key: Expect::Any,
             posture: Expect::Any,
         };
-        let anchors = TrustAnchors::makers().with_simulated_roots([self.world.root.id()]).unwrap();
+        let roots = self.enroller.iter().map(Enroller::root).chain([self.world.root.id()]);
+        let anchors = TrustAnchors::makers().with_simulated_roots(roots).unwrap();
         let endorsements = Endorsements::none();
+        let enrolments = self.enroller.as_ref().map_or_else(Enrolments::none, Enroller::records);
         let context = Context {
             expected,
             endorsements: &endorsements,
             trust_anchors: &anchors,
-            enrolments: &Enrolments::none(),
-            now: NOW,
+            enrolments: &enrolments,
+            now: self.enroller.as_ref().map_or(NOW, Enroller::now),
         };
         verify(Evidence::parse(evidence).unwrap(), &context).unwrap()
     }
@@ -349,6 +376,7 @@ impl Coordinator {
                     if entry.grants == Grants::AtOnce && entry.grant.is_none() {
                         entry.grant = Some(self.make_grant(&entry.job.clone(), &entry.lease, &request.evidence.0));
                     }
+                    entry.enrolments = request.enrolments;
                     entry.evidence = Some(request.evidence.0);
                     entry.state = TaskState::Attested;
                     Ok(())
@@ -384,6 +412,7 @@ impl Coordinator {
                 let challenge = starminer_verify::Challenge([7; 32]);
                 json(&AdmissionChallenge { challenge, expires_at: UnixTime(u64::MAX) })
             }
+            Call::Enrol(request) => json(&self.enroller.as_ref().ok_or(404_u16)?.enrol(&request)?),
             Call::Admit(request) => {
                 let challenge = ChallengeStatement {
                     challenge: starminer_verify::Challenge([7; 32]),
@@ -393,14 +422,18 @@ impl Coordinator {
                         .statement()
                         .clone()
                 };
-                self.verify(&request.evidence.0, &challenge, ExpectedPurpose::Admission);
+                let verified = self.verify(&request.evidence.0, &challenge, ExpectedPurpose::Admission);
+                let enrolment = match &self.enroller {
+                    Some(enroller) => enroller.admit(&self.world, &verified, &request)?,
+                    None => None,
+                };
                 self.lock().admissions += 1;
                 json(&AdmissionResponse {
                     tier: "confidential".into(),
                     provenance: "simulated".into(),
                     valid_until: UnixTime(u64::MAX),
                     renew_after_ms: 3_600_000,
-                    enrolment: None,
+                    enrolment,
                     forecast: None,
                 })
             }
@@ -523,7 +556,12 @@ impl Line {
         });
         answer.await.unwrap().map_err(|status| ClientError::Refused {
             status,
-            refusal: Refusal::new(Party::Coordinator, "test.refused", "as the test ordered", "nothing"),
+            refusal: Refusal::new(
+                Party::Coordinator,
+                if status == UNKNOWN_ENROLMENT { "enrolment.unknown" } else { "test.refused" },
+                "as the test ordered",
+                "nothing",
+            ),
             retry_after_ms: None,
             stored_bytes: None,
         })
@@ -554,6 +592,10 @@ impl Upstream for Line {
 
     async fn admission_challenge(&self) -> Result<AdmissionChallenge, ClientError> {
         self.json(Call::Challenge).await
+    }
+
+    async fn enrol(&self, request: EnrolmentRequest) -> Result<EnrolmentChallenge, ClientError> {
+        self.json(Call::Enrol(request)).await
     }
 
     async fn admit(&self, request: AdmissionRequest) -> Result<AdmissionResponse, ClientError> {
@@ -598,6 +640,7 @@ pub fn parts(world: &World, line: Line, data_dir: &Path, places: u32) -> Parts<L
         coordinator: world.coordinator.public_key(),
         identity: super::key(14),
         device: Arc::new(world.device()),
+        statements: Statements::default(),
         program: Program::At(super::AGENT.into()),
         data_dir: data_dir.into(),
         places,

@@ -6,10 +6,11 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod coordinator;
+pub mod enroller;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use starminer_receipt::{
     SealedSecret, Sensitivity, Signed, Signer, SigningKey, TaskSpec, WORKLOAD_OBJECT_NAME, WasmGrants, WasmManifest,
     input_object_name, output_object_name,
 };
-use starminer_sandbox::{Channel, Exit, InForce, Program, Stderr, TaskProcess, Zygote};
+use starminer_sandbox::{Channel, Exit, InForce, Program, Stderr, TaskProcess, Zygote, memory_file};
 use starminer_vault::object::{
     ContentIdMode, Digests, ObjectContext, PlainDigestMode, SealOptions, open_bytes, seal_bytes,
 };
@@ -398,12 +399,10 @@ impl Process {
     }
 
     pub fn grant(&mut self, challenge: &Envelope, evidence: &[u8], grant: &Envelope) -> FromTask {
-        let message = ToTask::Grant {
-            challenge: challenge.clone(),
-            evidence: Base64Bytes(evidence.to_vec()),
-            grant: grant.clone(),
-        };
-        self.send(&message, &[]);
+        let message = ToTask::Grant { challenge: challenge.clone(), grant: grant.clone() };
+        let mut file = memory_file().unwrap();
+        file.write_all(evidence).unwrap();
+        self.send(&message, &[&file]);
         self.receive().0
     }
 

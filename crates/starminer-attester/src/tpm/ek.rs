@@ -30,6 +30,16 @@ impl EkKind {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Rsa2048, Self::P256, Self::P384];
 
+    /// Its name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rsa2048 => "rsa-2048",
+            Self::P256 => "p-256",
+            Self::P384 => "p-384",
+        }
+    }
+
     /// The NV index of the maker's certificate (EK Credential Profile, 2.2.1.4 and 2.2.1.5).
     #[must_use]
     pub const fn certificate_index(self) -> u32 {
@@ -81,12 +91,7 @@ impl EkKind {
             Ok(key) => key.name(),
             Err(_) => return false,
         };
-        let wanted = match self {
-            Self::Rsa2048 => "rsa-2048",
-            Self::P256 => "p-256",
-            Self::P384 => "p-384",
-        };
-        algorithm == wanted && Template::of(public) == Some(self.template())
+        algorithm == self.name() && Template::of(public) == Some(self.template())
     }
 }
 

@@ -32,7 +32,11 @@ pub use keys::{Ak, AkKind, AkPlace, AkSpec};
 pub use nv::{CERTIFICATE_BYTES_MAX, EkCertificates};
 pub use quote::{ClockTime, Properties, RawQuote};
 pub use settings::{Authorization, Deadlines, KnownEk, TpmSettings};
-pub use transport::TpmAddress;
+pub use starminer_hardware::{
+    cert::{Certificate, CertificateError},
+    tpm::{HashAlg, PcrIndex},
+};
+pub use transport::{ParseTpmAddressError, TpmAddress};
 
 /// An open TPM.
 ///

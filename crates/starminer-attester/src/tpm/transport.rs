@@ -13,6 +13,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
+    str::FromStr,
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -77,8 +78,30 @@ impl TpmAddress {
 impl fmt::Display for TpmAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device(path) | Self::Unix(path) => path.display().fmt(f),
-            Self::Tcp(address) => address.fmt(f),
+            Self::Device(path) => path.display().fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+/// Not the address of a TPM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the address of a TPM is a device (/dev/tpmrm0), unix: and the path of a socket, or tcp: with an IP address and port")]
+pub struct ParseTpmAddressError;
+
+/// As it is displayed: `/dev/tpmrm0`, `unix:/run/tpm.sock`, `tcp:127.0.0.1:2321`. Paths have to be absolute.
+impl FromStr for TpmAddress {
+    type Err = ParseTpmAddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let path = |text: &str| text.starts_with('/').then(|| PathBuf::from(text)).ok_or(ParseTpmAddressError);
+        if let Some(socket) = text.strip_prefix("unix:") {
+            return path(socket).map(Self::Unix);
+        }
+        match text.strip_prefix("tcp:") {
+            Some(address) => address.parse().map(Self::Tcp).map_err(|_| ParseTpmAddressError),
+            None => path(text).map(Self::Device),
         }
     }
 }
