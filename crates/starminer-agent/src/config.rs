@@ -148,12 +148,18 @@ fn read_text(path: &Path, most_bytes: u64) -> Result<String, AgentError> {
     Ok(text)
 }
 
-/// Makes a node's directory: identity key, a software TEE certified by `software_tee_root`, a copy of the trust file, and
-/// the configuration. Returns who the node is.
+/// Makes a node's directory: identity key, a software TEE certified by `software_tee_root` where one is given, a copy of the trust file, and
+/// the configuration with the devices of `hardware`. Returns who the node is.
 ///
 /// # Errors
-/// [`AgentError::Exists`] where there is a node already; [`AgentError::File`] and the errors of keys and certificates.
-pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoot) -> Result<NodeId, AgentError> {
+/// [`AgentError::Exists`] where there is a node already; [`AgentError::Config`] where no device is left; [`AgentError::File`] and the errors of
+/// keys and certificates.
+pub fn init(
+    dir: &Path,
+    network: &NetworkTrust,
+    software_tee_root: Option<&SimulatedRoot>,
+    hardware: Option<HardwareConfig>,
+) -> Result<NodeId, AgentError> {
     let config_path = dir.join(CONFIG_FILE);
     if config_path.exists() {
         return Err(AgentError::Exists { path: config_path });
@@ -161,12 +167,13 @@ pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoo
     let config = AgentConfig {
         network: "network.toml".into(),
         identity: "node.key".into(),
-        software_tee: Some(SOFTWARE_TEE_FILE.into()),
+        software_tee: software_tee_root.map(|_| SOFTWARE_TEE_FILE.into()),
         data_dir: "data".into(),
         places: default_places(),
         limits: NodeLimits::default(),
-        hardware: None,
+        hardware,
     };
+    config.check().map_err(|reason| AgentError::Config { path: config_path.clone(), reason: reason.into() })?;
     let file = |path: PathBuf| move |source| AgentError::File { path, source };
     for dir in [dir.to_path_buf(), dir.join(&config.data_dir)] {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(file(dir.clone()))?;
@@ -174,10 +181,8 @@ pub fn init(dir: &Path, network: &NetworkTrust, software_tee_root: &SimulatedRoo
     // A start that was interrupted left its keys behind, and they are as good as new ones: no configuration named them.
     let identity = IdentityKey::load_or_create(&dir.join(&config.identity))?;
     let tee_path = dir.join(SOFTWARE_TEE_FILE);
-    if !tee_path.exists() {
-        new_software_tee(software_tee_root)?
-            .save(&tee_path)
-            .map_err(|source| AgentError::Device { path: tee_path, source })?;
+    if let Some(root) = software_tee_root.filter(|_| !tee_path.exists()) {
+        new_software_tee(root)?.save(&tee_path).map_err(|source| AgentError::Device { path: tee_path, source })?;
     }
     let trust = network
         .encode()
@@ -268,7 +273,12 @@ mod tests {
             data_dir: "/d".into(),
             places: 3,
             limits: NodeLimits::default(),
-            hardware: Some(HardwareConfig { tee: TeeChoice::None, root: Some("/r".into()), tpm: Some(tpm), ..HardwareConfig::default() }),
+            hardware: Some(HardwareConfig {
+                tee: TeeChoice::None,
+                root: Some("/r".into()),
+                tpm: Some(tpm),
+                ..HardwareConfig::default()
+            }),
         };
         fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(AgentConfig::load(&path).unwrap(), config);
@@ -320,8 +330,12 @@ mod tests {
             format!("{good}[hardware]\ntee = \"software-tee\"\nroot = \"tree\"\nfacility_statements = [\"f\"]\n"),
             format!("{good}[hardware]\ntee = \"sev-guest\"\n"),
             tpm(""),
-            tpm("address = \"unix:/run/tpm.sock\"\nkey = \"rsapss-2048\"\nendorsement_key = \"p-384\"\nbank = \"sha384\"\n"),
-            tpm("address = \"tcp:127.0.0.1:2321\"\npcrs = [0, 7, 10]\nlogs = [\"uefi\", \"ima\"]\ncertificates = [\"c\"]\n"),
+            tpm(
+                "address = \"unix:/run/tpm.sock\"\nkey = \"rsapss-2048\"\nendorsement_key = \"p-384\"\nbank = \"sha384\"\n",
+            ),
+            tpm(
+                "address = \"tcp:127.0.0.1:2321\"\npcrs = [0, 7, 10]\nlogs = [\"uefi\", \"ima\"]\ncertificates = [\"c\"]\n",
+            ),
             tpm("pcrs = [0, 7]\nlogs = \"all\"\nenrolment = \"e\"\n"),
             tpm("pcrs = [7]\nlogs = \"none\"\n"),
         ] {

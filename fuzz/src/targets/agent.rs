@@ -32,8 +32,7 @@ pub fn messages(data: &[u8]) -> Outcome {
 pub(crate) fn seeds() -> Vec<Seed> {
     let receipt = &world().story(Ending::Completed).receipt;
     let (lease, challenge, grant) = (receipt.lease.clone(), receipt.challenge.clone(), receipt.grant.clone());
-    let (Some(lease), Some(challenge), Some(grant), Some(report), Some(evidence)) =
-        (lease, challenge, grant, receipt.report.clone(), receipt.evidence.clone())
+    let (Some(lease), Some(challenge), Some(grant), Some(report)) = (lease, challenge, grant, receipt.report.clone())
     else {
         unreachable!("it completed")
     };
@@ -45,7 +44,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
     let to = [
         ("lease", ToTask::Lease { spec: lease.clone(), lease }),
         ("objects", ToTask::Objects { first: 0 }),
-        ("grant", ToTask::Grant { challenge, evidence, grant }),
+        ("grant", ToTask::Grant { challenge, grant }),
         ("compiled", ToTask::Compiled { found: Some(record) }),
     ];
     let key = world::task_key().public_key().to_vec();

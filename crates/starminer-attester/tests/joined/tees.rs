@@ -117,7 +117,9 @@ fn certificates(line: &str) -> Option<[Vec<u8>; 3]> {
 
 #[test]
 fn sev_snp_with_what_the_host_gives() {
-    let (Some(report), Some([vcek, ask, ark])) = (vector("snp/milan_report.bin"), certificates("milan")) else { return };
+    let (Some(report), Some([vcek, ask, ark])) = (vector("snp/milan_report.bin"), certificates("milan")) else {
+        return;
+    };
     let root = tempfile::tempdir().unwrap();
     let der = |pem: &[u8]| Certificate::read_one(pem).unwrap().der().to_vec();
     let whole = table(&[(ARK, &ark), (7, b"else"), (VCEK, &vcek), (ASK, &ask)]);
@@ -173,7 +175,10 @@ fn tdx_with_a_log_that_leads_to_its_registers() {
 
     // Of another boot.
     let found = attester(Kernel::tee("tdx_guest", quote, TDX_V4_DATA, Vec::new()), root.path());
-    assert_eq!((kinds(&attest(&found)), notes(&found)), (vec!["tdx".to_owned()], vec![(EvidenceKind::CcLog, "log.registers")]));
+    assert_eq!(
+        (kinds(&attest(&found)), notes(&found)),
+        (vec!["tdx".to_owned()], vec![(EvidenceKind::CcLog, "log.registers")])
+    );
 }
 
 #[test]

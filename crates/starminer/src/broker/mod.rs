@@ -21,8 +21,8 @@ use starminer_sandbox::Locked;
 use starminer_tls::IdentityKey;
 use starminer_vault::TaskSecret;
 use starminer_verify::{
-    Binding, BootId, Digest, Endorsements, NodeId, Posture, PostureItem, PostureState, PublicKey, Purpose, Refusal,
-    SandboxMeasure, Suite, TaskId, TaskKey, UnixTime,
+    Binding, BootId, Digest, NodeId, Posture, PostureItem, PostureState, PublicKey, Purpose, Refusal, SandboxMeasure,
+    Suite, TaskId, TaskKey, UnixTime,
 };
 use starminer_wire::{AttemptView, BrokerEvidenceRequest, BrokerEvidenceView, MAX_POLL_WAIT_MS};
 use zeroize::Zeroizing;

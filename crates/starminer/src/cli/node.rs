@@ -1,9 +1,12 @@
 //! `starminer node init|run`.
 
+use std::path::PathBuf;
+
 use serde_json::json;
+use starminer_agent::{HardwareConfig, TpmConfig};
 use starminer_attester::SimulatedRoot;
 
-use super::args::{EnclaveInitArgs, NodeRunArgs};
+use super::args::{EnclaveInitArgs, NodeInitArgs, NodeRunArgs};
 use super::exit::{self, Failure};
 use super::home::{block_on, with_sources};
 use super::service::{self, new_dir};
@@ -15,7 +18,7 @@ pub fn load_root(args: &EnclaveInitArgs) -> Result<SimulatedRoot, Failure> {
         return Err(Failure::usage(
             "node.no-tee",
             "no TEE was named",
-            "give --software-tee-root FILE for a simulated one; hardware TEEs are not supported by this version",
+            "give --software-tee-root FILE for a simulated one, or --tpm ADDRESS; hardware TEEs are named in agent.toml (specs/node.md)",
         ));
     };
     SimulatedRoot::load(path).map_err(|error| {
@@ -27,12 +30,32 @@ pub fn load_root(args: &EnclaveInitArgs) -> Result<SimulatedRoot, Failure> {
     })
 }
 
+/// The machine's TEE, if it has one, and this TPM.
+fn with_tpm(address: &str, certificates: &[PathBuf]) -> Result<HardwareConfig, Failure> {
+    let usable = |error: &dyn std::fmt::Display| {
+        Failure::usage("node.tpm", error, "give a device, or a socket as unix:/PATH or tcp:ADDRESS:PORT")
+    };
+    let address = address.parse().map_err(|error| usable(&error))?;
+    // Written down as they are from everywhere.
+    let certificates: Result<Vec<_>, _> = certificates.iter().map(std::fs::canonicalize).collect();
+    let certificates = certificates.map_err(|error| {
+        Failure::usage("node.tpm-certificate", error, "give files of certificates with --tpm-certificate")
+    })?;
+    let tpm = TpmConfig { address, certificates, ..TpmConfig::default() };
+    Ok(HardwareConfig { tpm: Some(tpm), ..HardwareConfig::default() })
+}
+
 /// Prepares a node.
-pub fn init(terminal: &Terminal, args: &EnclaveInitArgs) -> Result<u8, Failure> {
+pub fn init(terminal: &Terminal, node_args: &NodeInitArgs) -> Result<u8, Failure> {
+    let args = &node_args.enclave;
     let network = service::read_trust(&args.network)?;
-    let root = load_root(args)?;
+    let root = match (&args.software_tee_root, &node_args.tpm) {
+        (None, Some(_)) => None,
+        _ => Some(load_root(args)?),
+    };
+    let hardware = node_args.tpm.as_ref().map(|address| with_tpm(address, &node_args.tpm_certificate)).transpose()?;
     new_dir(&args.dir)?;
-    let node = starminer_agent::init(&args.dir, &network, &root)
+    let node = starminer_agent::init(&args.dir, &network, root.as_ref(), hardware)
         .map_err(|error| Failure::local(error.code(), with_sources(&error), "check free space and permissions"))?;
     terminal.result(format!("node {node} prepared in {}", args.dir.display()));
     terminal.result(format!("  run it  starminer node run {}", quoted(args.dir.display())));

@@ -1,4 +1,4 @@
-//! The three jobs of the demonstration.
+//! The jobs of the demonstration: three, and one for a TPM.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use starminer_receipt::{
     Determinism, Limits, NetworkTrust, OnnxManifest, Outcome, OutputName, Sensitivity, WasmGrants, WasmManifest,
 };
 use starminer_requester::{InputSource, JobPlan, TaskOutcome};
-use starminer_verify::Policy;
+use starminer_verify::{OperatorMayReadMemory, Policy, Tier};
 
 use crate::cli::demo_support::{Failure, Style, Terminal};
 
@@ -42,6 +42,8 @@ pub struct DemoJob {
     pub about: &'static str,
     /// Who releases its key.
     pub releases: Releases,
+    /// What its node reaches.
+    pub tier: Tier,
     kind: Kind,
     root_name: String,
 }
@@ -54,10 +56,17 @@ enum Kind {
 }
 
 impl DemoJob {
-    /// All three; `root_name` is the simulated root that their policies name.
-    pub fn all(root_name: &str) -> Vec<Self> {
-        let job = |title, about, releases, kind| Self { title, about, releases, kind, root_name: root_name.into() };
-        vec![
+    /// All of them; the names are those of the simulated roots that their policies name.
+    pub fn all(root_name: &str, tpm_root_name: Option<&str>) -> Vec<Self> {
+        let job = |title, about, releases, kind| Self {
+            title,
+            about,
+            releases,
+            tier: Tier::Confidential,
+            kind,
+            root_name: root_name.into(),
+        };
+        let mut jobs = vec![
             job(
                 "private diagnosis",
                 "an ONNX classifier over the measurements of 569 patients; model and data are both secret",
@@ -76,7 +85,16 @@ impl DemoJob {
                 Releases::Requester,
                 Kind::Runaway,
             ),
-        ]
+        ];
+        jobs.extend(tpm_root_name.map(|root_name| Self {
+            title: "for a machine that its TPM names",
+            about: "counts the words of the notes on a node without a TEE: its operator could read memory, and the policy says so",
+            releases: Releases::Requester,
+            tier: Tier::Identified,
+            kind: Kind::WordCount,
+            root_name: root_name.into(),
+        }));
+        jobs
     }
 
     /// The plan to submit.
@@ -100,6 +118,10 @@ impl DemoJob {
         let mut fields = Policy::confidential().fields().clone();
         fields.accepted_simulated_roots =
             trust.simulated_roots.iter().filter(|entry| entry.name == self.root_name).map(|entry| entry.root).collect();
+        if self.tier < Tier::Confidential {
+            fields.minimum_tier = self.tier;
+            fields.operator_may_read_memory = OperatorMayReadMemory::Yes;
+        }
         let policy = Policy::new(fields).map_err(|error| Failure::local(error.code(), error, "report this defect"))?;
         let mut limits = Limits::default();
         if self.kind == Kind::Runaway {

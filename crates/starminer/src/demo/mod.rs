@@ -1,4 +1,5 @@
-//! `starminer demo`: a network of five processes, three real jobs, and the proof of what is claimed.
+//! `starminer demo`: a network of five processes, three real jobs, and the proof of what is claimed; where swtpm is installed, a node with an
+//! emulated TPM and a job for it besides.
 //!
 //! The processes are those that an operator would start, by the same commands; the requester is this process, by the same code as
 //! `starminer run`. Everything is on loopback, and every TEE is simulated, so every receipt is stamped SIMULATED.
@@ -6,6 +7,7 @@
 mod jobs;
 mod network;
 mod proofs;
+mod tpm;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,11 +35,11 @@ pub fn run(terminal: &Terminal, args: &DemoArgs) -> Result<u8, Failure> {
     terminal.say(terminal.style(Style::Bold, "StarMiner: confidential computing on hardware that nobody has to trust"));
     terminal.say("Every TEE of this demonstration is simulated by software: its receipts are stamped SIMULATED and earn nothing.");
 
-    stage("A network of five processes, TLS 1.3 on loopback");
+    stage("A network of processes, TLS 1.3 on loopback");
     let network = Network::start(terminal, dir.path(), &interrupt, args.keep)?;
     let home = HomeArgs { home: Some(network.requester_home()), network: None };
 
-    let jobs = DemoJob::all(&network.root_name());
+    let jobs = DemoJob::all(&network.root_name(), network.tpm_root_name().as_deref());
     let work = async {
         let opened = open_home(terminal, &home)?;
         let trust = opened.network.clone();
@@ -81,8 +83,10 @@ pub fn run(terminal: &Terminal, args: &DemoArgs) -> Result<u8, Failure> {
         let verdict = &outcome.verdict;
         let proven = verdict.claims.iter().filter(|claim| claim.verdict.name() == "proven").count();
         let style = if verdict.overall() == Overall::Proven { Style::Green } else { Style::Red };
+        let tier = verdict.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string());
+        good &= tier == job.tier.to_string();
         terminal.say(format!(
-            "  {} {} {}: {proven} claims proven; {}",
+            "  {} {} {}: {proven} claims proven; tier {tier}; {}",
             terminal.style(style, verdict.overall().name()),
             terminal.style(Style::Yellow, "SIMULATED"),
             outcome.receipt_path.file_name().unwrap_or_default().to_string_lossy(),
@@ -196,6 +200,7 @@ fn document(
             "ended": ended(outcome),
             "receipt": stays.then(|| outcome.receipt_path.display().to_string()),
             "verdict": outcome.verdict.overall().name(),
+            "tier": outcome.verdict.tier.map(|tier| tier.to_string()),
             "simulated": outcome.verdict.is_simulated(),
         })).collect::<Vec<_>>(),
         "search": { "files": search.files, "bytes": search.bytes, "hits": search.hits },

@@ -1,4 +1,4 @@
-//! The demonstration's network: one coordinator, one broker, three nodes, each a process of its own.
+//! The demonstration's network: one coordinator, one broker, three nodes, each a process of its own; with swtpm a fourth node, and its TPM.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use starminer_requester::TaskOutcome;
 
 use super::jobs::{NOTES, WORDCOUNT};
+use super::tpm::{self, EmulatedTpm};
 use crate::cli::demo_support::{Failure, Interrupt, Style, Terminal, quoted, short};
 
 /// How long a process may take until it is ready.
@@ -17,6 +18,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a process may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const NAME: &str = "demo";
+/// The emulated TPM, and the node that has it.
+const TPM: &str = "tpm";
+const TPM_NODE: &str = "node4";
 
 /// The running network.
 pub struct Network {
@@ -24,6 +28,7 @@ pub struct Network {
     processes: Vec<Process>,
     interrupt: Interrupt,
     outlives_demo: bool,
+    has_tpm: bool,
 }
 
 struct Process {
@@ -42,22 +47,26 @@ impl Drop for Network {
 impl Network {
     /// Creates and starts everything below `dir`. Unless it shall outlive the demonstration, every process ends with this one.
     pub fn start(terminal: &Terminal, dir: &Path, interrupt: &Interrupt, outlives_demo: bool) -> Result<Self, Failure> {
-        let mut network =
-            Self { dir: dir.to_path_buf(), processes: Vec::new(), interrupt: interrupt.clone(), outlives_demo };
+        let mut network = Self {
+            dir: dir.to_path_buf(),
+            processes: Vec::new(),
+            interrupt: interrupt.clone(),
+            outlives_demo,
+            has_tpm: false,
+        };
         let spinner = terminal.spinner("starting");
         let port = free_port()?;
         let coordinator = dir.join("coordinator");
         let listen = format!("127.0.0.1:{port}");
-        starminer(&[
-            "coordinator",
-            "init",
-            &text(&coordinator),
-            "--name",
-            NAME,
-            "--listen",
-            &listen,
-            "--software-tee",
-        ])?;
+        let tpm = tpm::is_possible(dir).then(|| EmulatedTpm::make(&dir.join(TPM))).transpose()?;
+        let coordinator_dir = text(&coordinator);
+        let mut init =
+            vec!["coordinator", "init", &coordinator_dir, "--name", NAME, "--listen", &listen, "--software-tee"];
+        let tpm_root = tpm.as_ref().map(|tpm| text(&tpm.root()));
+        if let Some(root) = &tpm_root {
+            init.extend(["--tpm-root", root]);
+        }
+        starminer(&init)?;
         network.spawn("coordinator", &["coordinator", "run", &text(&coordinator)])?;
         network.wait_ready("coordinator")?;
 
@@ -68,7 +77,28 @@ impl Network {
             starminer(&[kind, "init", &place, "--network", &trust, "--software-tee-root", &root])?;
             network.spawn(name, &[kind, "run", &place])?;
         }
-        for name in ["broker", "node1", "node2", "node3"] {
+        if let Some(tpm) = &tpm {
+            network.has_tpm = true;
+            let child = tpm.start()?;
+            network.processes.push(Process { name: TPM, child, _lifeline: None });
+            let (place, address) = (text(&dir.join(TPM_NODE)), tpm.address());
+            let [issuer, root] = tpm.authorities().map(|path| text(&path));
+            starminer(&[
+                "node",
+                "init",
+                &place,
+                "--network",
+                &trust,
+                "--tpm",
+                &address,
+                "--tpm-certificate",
+                &issuer,
+                "--tpm-certificate",
+                &root,
+            ])?;
+            network.spawn(TPM_NODE, &["node", "run", &place])?;
+        }
+        for name in ["broker", "node1", "node2", "node3"].into_iter().chain(tpm.is_some().then_some(TPM_NODE)) {
             network.wait_ready(name)?;
         }
         let home = network.requester_home();
@@ -81,6 +111,8 @@ impl Network {
         for process in &network.processes {
             let what = match process.name {
                 "coordinator" => format!("leases, blobs, public log; {listen}"),
+                TPM => "an emulated TPM 2.0, certified by an authority made on the spot; swtpm".into(),
+                TPM_NODE => "runs tasks; shows what its TPM vouches for, and no more".into(),
                 "broker" => "releases keys for requesters who are offline; simulated TEE".into(),
                 _ => "runs tasks, each in a single-use process; simulated TEE".to_string(),
             };
@@ -146,6 +178,11 @@ impl Network {
     /// Name of the simulated root in the trust file.
     pub fn root_name(&self) -> String {
         format!("{NAME} software TEE")
+    }
+
+    /// Name of the root of its emulated TPM in the trust file, where there is one.
+    pub fn tpm_root_name(&self) -> Option<String> {
+        self.has_tpm.then(|| format!("{NAME} emulated TPM"))
     }
 
     /// Directories of everyone but the requester.
