@@ -11,7 +11,7 @@ use std::fmt;
 use starminer_log::{SignedCheckpoint, VerifiedCheckpoint};
 use starminer_verify::{
     Attempt, AttestationResult, Challenge, Context, Decision, Digest, Evidence, Expect, Expected, ExpectedPurpose,
-    NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, verify,
+    NodeId, Provenance, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, Weight, appraise, verify,
 };
 
 use crate::dsse::{Base64Bytes, Envelope, Signed, Statement, VerifiedEnvelopes};
@@ -686,8 +686,12 @@ impl Verifier<'_> {
         let Some(trust) = self.trust else { return };
         let own = appraise(verified, &trust.reference_values, &run.spec.policy);
         // The measurement alone: evidence that was rightly denied for something else may still be of a known agent.
-        let is_named = own.checks().iter().any(|check| check.name() == MEASUREMENT && check.verdict() == Verdict::Pass);
-        if is_named {
+        let measurement = own.checks().iter().find(|check| check.name() == MEASUREMENT);
+        let is_named = measurement.is_some_and(|check| check.verdict() == Verdict::Pass);
+        if !is_named && measurement.is_some_and(|check| check.weight() == Weight::Informative) {
+            let statement = "the policy asks for nothing about what runs on the node";
+            self.claim("reference-values", ClaimVerdict::NotClaimed, Voucher::Verifier, statement);
+        } else if is_named {
             let statement = "the agent's measurement is one that your trust file names";
             self.claim("reference-values", ClaimVerdict::Proven, Voucher::Verifier, statement);
         } else {

@@ -76,7 +76,8 @@ pub(crate) fn judge_tpm(question: &Question<'_>, claims: &TpmClaims, place: TpmP
 
     let value = claims.quote.pcrs().and_then(|pcrs| pcr_measurement(pcrs, rules.pcr_bank, &rules.pcrs));
     let (name, measurement_weight) = match place {
-        TpmPlace::Alone => ("device.measurement", Weight::Required),
+        // What a TPM that stands alone runs is claimed from `measured` on.
+        TpmPlace::Alone => ("device.measurement", question.required_from(Tier::Measured)),
         TpmPlace::BesideTee => ("tpm.measurement", question.required_from(Tier::Hardened)),
     };
     let value = value.as_ref().map(|digest| digest.as_bytes().as_slice());

@@ -79,8 +79,9 @@ impl Network {
         }
         if let Some(tpm) = &tpm {
             network.has_tpm = true;
-            let child = tpm.start()?;
-            network.processes.push(Process { name: TPM, child, _lifeline: None });
+            let mut child = tpm.start(outlives_demo)?;
+            let lifeline = child.stdin.take();
+            network.processes.push(Process { name: TPM, child, _lifeline: lifeline });
             let (place, address) = (text(&dir.join(TPM_NODE)), tpm.address());
             let [issuer, root] = tpm.authorities().map(|path| text(&path));
             starminer(&[

@@ -17,6 +17,17 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where distributions put the tool that certifies.
 const CERTIFYING_TOOLS: [&str; 2] = ["/usr/bin/swtpm_localca", "/usr/share/swtpm/swtpm-localca"];
 
+/// swtpm knows no end of its own: a shell ends it with its own standard input, or when it is asked to stop itself.
+const WITH_LIFELINE: &str = r#"exec 3<&0
+swtpm "$@" 3<&- </dev/null &
+tpm=$!
+trap 'kill $tpm' TERM
+{ cat <&3 >/dev/null; kill $tpm 2>/dev/null; } &
+watch=$!
+exec 3<&-
+wait $tpm
+kill $watch 2>/dev/null"#;
+
 /// A TPM that is made, and not running yet.
 pub struct EmulatedTpm {
     dir: PathBuf,
@@ -104,15 +115,23 @@ impl EmulatedTpm {
         format!("unix:{}", self.socket().display())
     }
 
-    /// Starts it, in a process group of its own; it is switched on when it listens.
-    pub fn start(&self) -> Result<Child, Failure> {
+    /// Starts it, in a process group of its own; it is switched on when it listens. Unless it shall outlive this program, it ends when the
+    /// child's standard input does.
+    pub fn start(&self, outlives_demo: bool) -> Result<Child, Failure> {
         let socket = |path: PathBuf| format!("type=unixio,path={}", path.display());
         let log = File::create(self.dir.join("log.txt")).map_err(|error| failed(&error))?;
-        let mut child = Command::new("swtpm")
+        let mut command = if outlives_demo {
+            Command::new("swtpm")
+        } else {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", WITH_LIFELINE, "swtpm"]);
+            shell
+        };
+        let mut child = command
             .args(["socket", "--tpm2", "--tpmstate", &format!("dir={}", self.dir.join("state").display())])
             .args(["--flags", "not-need-init,startup-clear"])
             .args(["--server", &socket(self.socket()), "--ctrl", &socket(self.dir.join("tpm.sock.ctrl"))])
-            .stdin(Stdio::null())
+            .stdin(if outlives_demo { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::null())
             .stderr(log)
             .process_group(0)
@@ -124,6 +143,8 @@ impl EmulatedTpm {
         while !(listens("tpm.sock.ctrl") && listens("tpm.sock")) {
             let ended = child.try_wait().map_err(|error| failed(&error))?;
             if ended.is_some() || Instant::now() > until {
+                // The shell's standard input ends with it, and swtpm with that.
+                drop(child.stdin.take());
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(failed(&"swtpm does not listen"));
