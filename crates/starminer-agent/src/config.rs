@@ -268,7 +268,12 @@ mod tests {
             data_dir: "/d".into(),
             places: 3,
             limits: NodeLimits::default(),
-            hardware: Some(HardwareConfig { tee: TeeChoice::None, root: Some("/r".into()), tpm: Some(tpm), ..HardwareConfig::default() }),
+            hardware: Some(HardwareConfig {
+                tee: TeeChoice::None,
+                root: Some("/r".into()),
+                tpm: Some(tpm),
+                ..HardwareConfig::default()
+            }),
         };
         fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
         assert_eq!(AgentConfig::load(&path).unwrap(), config);
@@ -320,8 +325,12 @@ mod tests {
             format!("{good}[hardware]\ntee = \"software-tee\"\nroot = \"tree\"\nfacility_statements = [\"f\"]\n"),
             format!("{good}[hardware]\ntee = \"sev-guest\"\n"),
             tpm(""),
-            tpm("address = \"unix:/run/tpm.sock\"\nkey = \"rsapss-2048\"\nendorsement_key = \"p-384\"\nbank = \"sha384\"\n"),
-            tpm("address = \"tcp:127.0.0.1:2321\"\npcrs = [0, 7, 10]\nlogs = [\"uefi\", \"ima\"]\ncertificates = [\"c\"]\n"),
+            tpm(
+                "address = \"unix:/run/tpm.sock\"\nkey = \"rsapss-2048\"\nendorsement_key = \"p-384\"\nbank = \"sha384\"\n",
+            ),
+            tpm(
+                "address = \"tcp:127.0.0.1:2321\"\npcrs = [0, 7, 10]\nlogs = [\"uefi\", \"ima\"]\ncertificates = [\"c\"]\n",
+            ),
             tpm("pcrs = [0, 7]\nlogs = \"all\"\nenrolment = \"e\"\n"),
             tpm("pcrs = [7]\nlogs = \"none\"\n"),
         ] {

@@ -47,7 +47,8 @@ impl KeptEnrolment {
             other => other?,
         };
         let kept: Self = serde_json::from_slice(&bytes).map_err(|_| AgentError::Enrolment { path: path.into() })?;
-        let named = HEXLOWER.decode(kept.ek_name.as_bytes()).is_ok_and(|name| (1..=MAX_NAME_BYTES).contains(&name.len()));
+        let named =
+            HEXLOWER.decode(kept.ek_name.as_bytes()).is_ok_and(|name| (1..=MAX_NAME_BYTES).contains(&name.len()));
         if kept.format != FORMAT || !named {
             return Err(AgentError::Enrolment { path: path.into() });
         }

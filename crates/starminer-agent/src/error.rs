@@ -67,7 +67,9 @@ pub enum AgentError {
         path: PathBuf,
     },
     /// The TPM is not the one that was enrolled.
-    #[error("the TPM is not the one that {path} is about: if it was replaced or reset on purpose, remove that file, and the node is enrolled anew")]
+    #[error(
+        "the TPM is not the one that {path} is about: if it was replaced or reset on purpose, remove that file, and the node is enrolled anew"
+    )]
     OtherTpm {
         /// The file of the enrolment.
         path: PathBuf,

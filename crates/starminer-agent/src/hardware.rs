@@ -294,9 +294,8 @@ impl TpmConfig {
         let mut certificates = Vec::new();
         for path in &self.certificates {
             let found = Certificate::read(&read(path, MAX_CERTIFICATES_BYTES)?);
-            certificates.extend(
-                found.map_err(|error| AgentError::Config { path: path.clone(), reason: error.to_string() })?,
-            );
+            certificates
+                .extend(found.map_err(|error| AgentError::Config { path: path.clone(), reason: error.to_string() })?);
         }
         let (logs, pcrs) = self.logs_and_pcrs(root);
         let opened = NodeTpm::open(&NodeTpmSettings {
@@ -334,8 +333,8 @@ pub(crate) fn open(
     let software = || -> Result<Option<CpuTee>, AgentError> {
         let Some(path) = &config.software_tee else { return Ok(None) };
         let settings = software_tee_settings(boot, measure_executable(SELF_EXECUTABLE)?);
-        let tee = SoftwareTee::load(path, settings)
-            .map_err(|source| AgentError::Device { path: path.clone(), source })?;
+        let tee =
+            SoftwareTee::load(path, settings).map_err(|source| AgentError::Device { path: path.clone(), source })?;
         Ok(Some(tee.into()))
     };
     let Some(hardware) = &config.hardware else {

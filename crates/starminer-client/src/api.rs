@@ -19,9 +19,9 @@ use starminer_tls::{
 use starminer_verify::{Attempt, Digest, PublicKey, TaskId};
 use starminer_wire::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest,
-    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EnrolmentChallenge, EnrolmentRequest, EvidenceRequest, FeedResponse, FeedRole,
-    GrantRequest, LogChain, LogProof, NetworkInfo, NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest,
-    ReleaseResponse, ReportRequest, SubmitRequest, TaskView, paths,
+    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EnrolmentChallenge, EnrolmentRequest,
+    EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogChain, LogProof, NetworkInfo, NodeFeedRequest,
+    NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskView, paths,
 };
 
 use crate::error::ClientError;

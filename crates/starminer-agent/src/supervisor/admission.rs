@@ -110,8 +110,7 @@ async fn ask<U: Upstream>(shared: &Shared<U>) -> Result<AdmissionResponse, Admis
         .await
         .map_err(|error| AdmissionError::Evidence(error.to_string()))?;
     let answered = activation.is_some();
-    let request =
-        AdmissionRequest { evidence: Base64Bytes(evidence), enrolments: shared.statements.all(), activation };
+    let request = AdmissionRequest { evidence: Base64Bytes(evidence), enrolments: shared.statements.all(), activation };
     let admission = shared.upstream.admit(request).await?;
     match (&admission.enrolment, shared.device.tpm()) {
         (Some(_), Some(_)) => keep(shared, &admission).await?,
@@ -129,7 +128,8 @@ async fn activate<U: Upstream>(shared: &Shared<U>) -> Result<Base64Bytes, Admiss
         ak_public: Base64Bytes(tpm.ak_public().to_vec()),
     });
     let credential = shared.upstream.enrol(offer.await?).await?;
-    let secret = with_tpm(shared, move |tpm| tpm.activate(&credential.credential_blob.0, &credential.encrypted_secret.0));
+    let secret =
+        with_tpm(shared, move |tpm| tpm.activate(&credential.credential_blob.0, &credential.encrypted_secret.0));
     let secret = secret.await?.map_err(AdmissionError::Activation)?;
     // It is worth one answer, which this is; what is left of it in memory opens nothing.
     Ok(Base64Bytes(secret.to_vec()))
@@ -214,7 +214,8 @@ impl Told {
             1 => "in one day".into(),
             days => format!("in {days} days"),
         };
-        let reason: String = forecast.reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TOLD_CHARS).collect();
+        let reason: String =
+            forecast.reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TOLD_CHARS).collect();
         Some(format!("{when} this node's evidence will no longer be enough, and it will get no tasks: {reason}"))
     }
 }
@@ -250,7 +251,10 @@ mod tests {
         let first = forecast("the microcode\nis old");
         assert_eq!(told.words(&first, at(9)), None, "31 days away");
         let words = told.words(&first, at(11)).unwrap_or_default();
-        assert!(words.starts_with("in 29 days this node's evidence") && words.ends_with("the microcode is old"), "{words}");
+        assert!(
+            words.starts_with("in 29 days this node's evidence") && words.ends_with("the microcode is old"),
+            "{words}"
+        );
         assert_eq!(told.words(&first, UnixTime(at(12).0 - 1)), None, "within a day");
         assert!(told.words(&first, at(12)).is_some(), "a day later");
         assert!(told.words(&forecast("a certificate ends"), at(12)).is_some(), "another reason");

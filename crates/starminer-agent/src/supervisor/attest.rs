@@ -88,11 +88,8 @@ fn attest_all(device: &dyn Attester, host: &HostTree, mut requests: Vec<Request>
         };
         let digest = posture.digest();
         let ak_name = device.ak_name();
-        let complete = |request: &Request| Binding {
-            ak_name: ak_name.clone(),
-            posture: digest,
-            ..request.binding.clone()
-        };
+        let complete =
+            |request: &Request| Binding { ak_name: ak_name.clone(), posture: digest, ..request.binding.clone() };
         let bindings: Vec<Binding> = batch.iter().map(complete).collect();
         match device.attest(&bindings, &posture) {
             Ok(evidence) => {

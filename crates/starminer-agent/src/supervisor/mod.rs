@@ -145,8 +145,7 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         admitted,
     } = parts;
     let jobs = JobDir::take(&data_dir)?;
-    let job_storage =
-        data_dir.canonicalize().map_err(|source| AgentError::File { path: data_dir.clone(), source })?;
+    let job_storage = data_dir.canonicalize().map_err(|source| AgentError::File { path: data_dir.clone(), source })?;
     let node = NodeId(identity.public_key());
     let seed = Zeroizing::new(crate::random::bytes::<32>()?);
     let process_limits = ProcessLimits {

@@ -40,8 +40,7 @@ pub trait Upstream: Clone + Send + Sync + 'static {
     fn admission_challenge(&self) -> impl Future<Output = Result<AdmissionChallenge, ClientError>> + Send;
 
     /// Offers a TPM to be enrolled.
-    fn enrol(&self, request: EnrolmentRequest)
-    -> impl Future<Output = Result<EnrolmentChallenge, ClientError>> + Send;
+    fn enrol(&self, request: EnrolmentRequest) -> impl Future<Output = Result<EnrolmentChallenge, ClientError>> + Send;
 
     /// Asks for admission.
     fn admit(&self, request: AdmissionRequest) -> impl Future<Output = Result<AdmissionResponse, ClientError>> + Send;

@@ -24,8 +24,8 @@ use starminer_verify::{
     Refusal, TaskId, TrustAnchors, UnixTime, Verified, verify,
 };
 use starminer_wire::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, EnrolmentChallenge, EnrolmentRequest,
-    EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest, TaskState,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, EnrolmentChallenge,
+    EnrolmentRequest, EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest, TaskState,
 };
 
 use super::enroller::{Enroller, UNKNOWN_ENROLMENT};

@@ -9,7 +9,9 @@ use starminer_hardware::tpm::credential::{Credential, Randomness, make_credentia
 use starminer_hardware::tpm::ek::{self, EkCertificate};
 use starminer_hardware::tpm::enrolment::{SECRET_BYTES, challenge, confirm};
 use starminer_receipt::{Base64Bytes, EnrolmentStatement, Envelope, Signer as _};
-use starminer_verify::{AkName, Digest, Enrolment, Enrolments, NodeId, Provenance, PublicKey, SimulatedRootId, UnixTime, Verified};
+use starminer_verify::{
+    AkName, Digest, Enrolment, Enrolments, NodeId, Provenance, PublicKey, SimulatedRootId, UnixTime, Verified,
+};
 use starminer_wire::{AdmissionRequest, EnrolmentChallenge, EnrolmentRequest};
 
 use super::{World, random};
@@ -118,7 +120,12 @@ impl Enroller {
     }
 
     /// The enrolment that comes of an admission.
-    pub fn admit(&self, world: &World, verified: &Verified, request: &AdmissionRequest) -> Result<Option<Envelope>, u16> {
+    pub fn admit(
+        &self,
+        world: &World,
+        verified: &Verified,
+        request: &AdmissionRequest,
+    ) -> Result<Option<Envelope>, u16> {
         let mut state = self.lock();
         let name = verified.binding().ak_name.clone().expect("a TPM takes part");
         let Some(activation) = &request.activation else {

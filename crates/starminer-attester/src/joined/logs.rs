@@ -104,9 +104,8 @@ fn event_log(kind: EvidenceKind, read: Result<Vec<u8>, LogError>, registers: Reg
 
 /// What a verifier will ask: everything that is required.
 fn agrees(kind: EvidenceKind, checks: &Checks) -> Result<(), Note> {
-    let failed = |check: &&starminer_hardware::Check| {
-        check.weight == Weight::Required && check.verdict != Verdict::Pass
-    };
+    let failed =
+        |check: &&starminer_hardware::Check| check.weight == Weight::Required && check.verdict != Verdict::Pass;
     match checks.as_slice().iter().find(failed) {
         None => Ok(()),
         Some(check) => Err(left_out(

@@ -185,7 +185,8 @@ impl Attester for JoinedAttester {
             .zip(batch.into_paths())
             .map(|(binding, path)| {
                 let empty = EvidenceBuilder::new(binding.clone(), path, posture.clone());
-                let whole = parts.iter().fold(empty, |evidence, (kind, report)| evidence.part(*kind, report.as_slice()));
+                let whole =
+                    parts.iter().fold(empty, |evidence, (kind, report)| evidence.part(*kind, report.as_slice()));
                 whole.encode().map_err(AttestError::from)
             })
             .collect()

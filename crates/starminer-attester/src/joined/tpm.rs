@@ -211,7 +211,8 @@ fn certificates(offer: &TpmOffer, given: &[Certificate]) -> Result<Vec<Vec<u8>>,
     let mut last = first;
     while chain.len() < MAX_CERTIFICATES && last.subject() != last.issuer() {
         let issued = |issuer: &&Certificate| {
-            issuer.subject() == last.issuer() && issuer.public_key().is_ok_and(|key| last.verify_signature(&key).is_ok())
+            issuer.subject() == last.issuer()
+                && issuer.public_key().is_ok_and(|key| last.verify_signature(&key).is_ok())
         };
         let Some(issuer) = at_hand.iter().find(issued) else { break };
         chain.push(issuer.der().to_vec());

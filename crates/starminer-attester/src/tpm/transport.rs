@@ -87,7 +87,9 @@ impl fmt::Display for TpmAddress {
 
 /// Not the address of a TPM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the address of a TPM is a device (/dev/tpmrm0), unix: and the path of a socket, or tcp: with an IP address and port")]
+#[error(
+    "the address of a TPM is a device (/dev/tpmrm0), unix: and the path of a socket, or tcp: with an IP address and port"
+)]
 pub struct ParseTpmAddressError;
 
 /// As it is displayed: `/dev/tpmrm0`, `unix:/run/tpm.sock`, `tcp:127.0.0.1:2321`. Paths have to be absolute.

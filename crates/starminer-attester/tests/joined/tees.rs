@@ -25,7 +25,7 @@ use crate::{BOOT, attest, binding, kinds, notes, parts, software, verified};
 /// RTMR 0 to 3 in a quote of version 4.
 const TDX_V4_RTMRS: usize = 48 + 328;
 /// While the recorded certificates are valid.
-const NOW: UnixTime = UnixTime(1_700_000_000_000);
+const NOW: UnixTime = UnixTime(1_800_000_000_000);
 
 /// configfs-tsm in memory: one entry at a time is enough, as requests come one after the other.
 #[derive(Debug)]
@@ -117,7 +117,9 @@ fn certificates(line: &str) -> Option<[Vec<u8>; 3]> {
 
 #[test]
 fn sev_snp_with_what_the_host_gives() {
-    let (Some(report), Some([vcek, ask, ark])) = (vector("snp/milan_report.bin"), certificates("milan")) else { return };
+    let (Some(report), Some([vcek, ask, ark])) = (vector("snp/milan_report.bin"), certificates("milan")) else {
+        return;
+    };
     let root = tempfile::tempdir().unwrap();
     let der = |pem: &[u8]| Certificate::read_one(pem).unwrap().der().to_vec();
     let whole = table(&[(ARK, &ark), (7, b"else"), (VCEK, &vcek), (ASK, &ask)]);
@@ -173,7 +175,10 @@ fn tdx_with_a_log_that_leads_to_its_registers() {
 
     // Of another boot.
     let found = attester(Kernel::tee("tdx_guest", quote, TDX_V4_DATA, Vec::new()), root.path());
-    assert_eq!((kinds(&attest(&found)), notes(&found)), (vec!["tdx".to_owned()], vec![(EvidenceKind::CcLog, "log.registers")]));
+    assert_eq!(
+        (kinds(&attest(&found)), notes(&found)),
+        (vec!["tdx".to_owned()], vec![(EvidenceKind::CcLog, "log.registers")])
+    );
 }
 
 #[test]

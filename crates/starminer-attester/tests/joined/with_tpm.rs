@@ -102,7 +102,10 @@ fn a_log_that_would_spoil_the_evidence_is_left_out_and_noted() {
             }
         }
         let evidence = attest(&attester);
-        assert_eq!(notes(&attester).iter().map(|(kind, _)| kind).collect::<Vec<_>>(), expected.iter().map(|(kind, _)| kind).collect::<Vec<_>>());
+        assert_eq!(
+            notes(&attester).iter().map(|(kind, _)| kind).collect::<Vec<_>>(),
+            expected.iter().map(|(kind, _)| kind).collect::<Vec<_>>()
+        );
         for ((_, found), (_, wanted)) in notes(&attester).iter().zip(expected) {
             assert!(found == wanted || wanted.starts_with("eventlog"), "{found} {wanted}");
         }
@@ -113,7 +116,10 @@ fn a_log_that_would_spoil_the_evidence_is_left_out_and_noted() {
     put(root.path(), UEFI, &uefi);
     put(root.path(), IMA, &ima);
     std::fs::File::options().write(true).open(root.path().join(IMA)).unwrap().set_len((1 << 20) + 1).unwrap();
-    assert_eq!((kinds(&attest(&attester)), notes(&attester)), (vec!["tpm".into(), "uefi-log".into()], vec![(ImaLog, "log.too-long")]));
+    assert_eq!(
+        (kinds(&attest(&attester)), notes(&attester)),
+        (vec!["tpm".into(), "uefi-log".into()], vec![(ImaLog, "log.too-long")])
+    );
     drop(attester);
 
     // Without register 10 nothing vouches for the list; logs that are not asked for are not missed.
@@ -121,7 +127,10 @@ fn a_log_that_would_spoil_the_evidence_is_left_out_and_noted() {
     let mut others = settings(&tpm);
     others.pcrs.remove(&PcrIndex::new(10).unwrap());
     let attester = joined(None, &others, root.path()).unwrap();
-    assert_eq!((kinds(&attest(&attester)), notes(&attester)), (vec!["tpm".into(), "uefi-log".into()], vec![(ImaLog, "log.registers")]));
+    assert_eq!(
+        (kinds(&attest(&attester)), notes(&attester)),
+        (vec!["tpm".into(), "uefi-log".into()], vec![(ImaLog, "log.registers")])
+    );
     drop(attester);
     others.logs = BTreeSet::from([TpmLog::Uefi]);
     let attester = joined(None, &others, root.path()).unwrap();
@@ -136,7 +145,8 @@ fn another_bank() {
     (settings.bank, settings.logs) = (HashAlg::Sha384, BTreeSet::new());
     let attester = joined(None, &settings, root.path()).unwrap();
     let found = verified(&attest(&attester), 7, now(&tpm), &[tpm_root(&tpm)]).unwrap();
-    let values: Vec<_> = found.tpm().unwrap().quote().pcrs().unwrap().iter().map(|(bank, index, _)| (bank, index)).collect();
+    let values: Vec<_> =
+        found.tpm().unwrap().quote().pcrs().unwrap().iter().map(|(bank, index, _)| (bank, index)).collect();
     assert_eq!(values, (0..12).map(|index| (HashAlg::Sha384, index)).collect::<Vec<_>>());
 }
 
