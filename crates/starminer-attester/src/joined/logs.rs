@@ -17,6 +17,8 @@ use starminer_verify::{
 use super::{Note, TpmLog};
 use crate::logs::{LogError, Logs};
 
+/// The code of a log that does not parse; the reason says where.
+const MALFORMED: &str = "log.malformed";
 /// What all logs together may take, in base64: the rest of evidence keeps the room that it has without logs.
 const ROOM_BYTES: usize = MAX_EVIDENCE_WITH_LOGS_BYTES - MAX_EVIDENCE_BYTES;
 
@@ -69,7 +71,7 @@ pub(super) fn of_tpm(logs: &Logs, log: TpmLog, values: &PcrValues) -> Found {
             let kind = EvidenceKind::ImaLog;
             let bytes = logs.ima().map_err(|error| unread(kind, &error))?;
             let list =
-                MeasurementList::parse(&bytes).map_err(|error| left_out(kind, error.code(), error.to_string()))?;
+                MeasurementList::parse(&bytes).map_err(|error| left_out(kind, MALFORMED, error.to_string()))?;
             if !values.banks().any(|bank| values.value(bank, IMA_REGISTER).is_some()) {
                 return Err(left_out(kind, "log.registers", "PCR 10, which vouches for it, is not quoted".into()));
             }
@@ -95,7 +97,7 @@ pub(super) fn cc(logs: &Logs, quote: &[u8]) -> Found {
 /// Without what follows the last event: firmware reserves more than it uses.
 fn event_log(kind: EvidenceKind, read: Result<Vec<u8>, LogError>, registers: Registers<'_>) -> Found {
     let mut bytes = read.map_err(|error| unread(kind, &error))?;
-    let log = EventLog::parse(&bytes).map_err(|error| left_out(kind, error.code(), error.to_string()))?;
+    let log = EventLog::parse(&bytes).map_err(|error| left_out(kind, MALFORMED, error.to_string()))?;
     agrees(kind, &event_log::verify(&log, registers).checks)?;
     let used_bytes = bytes.len() - log.padding_bytes();
     bytes.truncate(used_bytes);

@@ -25,7 +25,7 @@ use crate::{BOOT, attest, binding, kinds, notes, parts, software, verified};
 /// RTMR 0 to 3 in a quote of version 4.
 const TDX_V4_RTMRS: usize = 48 + 328;
 /// While the recorded certificates are valid.
-const NOW: UnixTime = UnixTime(1_700_000_000_000);
+const NOW: UnixTime = UnixTime(1_800_000_000_000);
 
 /// configfs-tsm in memory: one entry at a time is enough, as requests come one after the other.
 #[derive(Debug)]
