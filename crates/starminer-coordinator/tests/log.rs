@@ -5,43 +5,11 @@ mod world;
 
 use std::time::Duration;
 
-use hyper::Method;
-use starminer_client::{CoordinatorClient, RequestBody};
 use starminer_coordinator::Config;
-use starminer_log::{
-    Replay, SignedCheckpoint, TILE_WIDTH, TileSet, VerifiedCheckpoint, bundles_between, inclusion_reads,
-    prove_inclusion,
-};
+use starminer_log::{SignedCheckpoint, TILE_WIDTH, TileSet, VerifiedCheckpoint, inclusion_reads, prove_inclusion};
 use starminer_receipt::{EntryKind, LogEntry};
 use starminer_verify::Digest;
-use world::{Party, World, cancel, submit, upload};
-
-async fn fetch(client: &CoordinatorClient, path: &str) -> Vec<u8> {
-    let path = format!("/v1/log/{path}");
-    let response =
-        client.transport().request(Method::GET, &path, &[], RequestBody::Empty, Duration::from_secs(5)).await.unwrap();
-    assert_eq!(response.status().as_u16(), 200, "{path}");
-    client.transport().read_limited(response, 32 << 20, Duration::from_secs(5)).await.unwrap().to_vec()
-}
-
-async fn checkpoint(client: &CoordinatorClient, world: &World) -> VerifiedCheckpoint {
-    SignedCheckpoint::parse(&fetch(client, "checkpoint").await).unwrap().verify(world.trust.log_key()).unwrap()
-}
-
-/// Reads the whole log and returns its entries.
-async fn audit(client: &CoordinatorClient, world: &World) -> Vec<LogEntry> {
-    let signed = checkpoint(client, world).await;
-    let mut replay = Replay::start();
-    let mut entries = Vec::new();
-    for bundle in bundles_between(0, signed.size()).unwrap() {
-        let content = fetch(client, &bundle.path()).await;
-        let parsed = bundle.parse(&content).unwrap();
-        let new = replay.push(&parsed).unwrap();
-        entries.extend(parsed.entries()[new].iter().map(|entry| LogEntry::parse(entry).unwrap()));
-    }
-    assert_eq!(replay.verify(&signed).unwrap().size(), entries.len() as u64);
-    entries
-}
+use world::{Party, World, audit, cancel, checkpoint, fetch, submit, upload};
 
 #[tokio::test]
 async fn an_auditor_reads_the_same_log_before_and_after_a_restart() {

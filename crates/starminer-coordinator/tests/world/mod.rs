@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::Method;
 use starminer_attester::{Attester as _, SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
-use starminer_client::{ClientError, CoordinatorClient, UploadSource};
+use starminer_client::{ClientError, CoordinatorClient, RequestBody, UploadSource};
 use starminer_coordinator::{Config, Coordinator, Environment, Options};
-use starminer_log::{KeyName, LogSigner};
+use starminer_log::{KeyName, LogSigner, Replay, SignedCheckpoint, VerifiedCheckpoint, bundles_between};
 use starminer_receipt::{
     AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, CoordinatorEntry, DenyStatement, Determinism,
-    EngineKind, Envelope, ExitStatus, Grant, Lease, Limits, LogEntryKeys, NetworkTrust, ObjectRef, Outcome,
+    EngineKind, Envelope, ExitStatus, Grant, Lease, Limits, LogEntry, LogEntryKeys, NetworkTrust, ObjectRef, Outcome,
     ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret, Sensitivity, Signed, Signer as _,
     SigningKey, SimulatedRootEntry, TaskSpec, WasmGrants,
 };
@@ -616,4 +617,33 @@ pub fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> String {
 
 pub async fn releaser_feed(client: &CoordinatorClient, wait_ms: u64) -> Vec<AttemptView> {
     client.feed(FeedRole::Releaser, 0, 0, wait_ms).await.unwrap().attempts
+}
+
+/// What lies below the log's address.
+pub async fn fetch(client: &CoordinatorClient, path: &str) -> Vec<u8> {
+    let path = format!("/v1/log/{path}");
+    let response =
+        client.transport().request(Method::GET, &path, &[], RequestBody::Empty, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200, "{path}");
+    client.transport().read_limited(response, 32 << 20, Duration::from_secs(5)).await.unwrap().to_vec()
+}
+
+/// The latest checkpoint, verified.
+pub async fn checkpoint(client: &CoordinatorClient, world: &World) -> VerifiedCheckpoint {
+    SignedCheckpoint::parse(&fetch(client, "checkpoint").await).unwrap().verify(world.trust.log_key()).unwrap()
+}
+
+/// Reads the whole log and returns its entries.
+pub async fn audit(client: &CoordinatorClient, world: &World) -> Vec<LogEntry> {
+    let signed = checkpoint(client, world).await;
+    let mut replay = Replay::start();
+    let mut entries = Vec::new();
+    for bundle in bundles_between(0, signed.size()).unwrap() {
+        let content = fetch(client, &bundle.path()).await;
+        let parsed = bundle.parse(&content).unwrap();
+        let new = replay.push(&parsed).unwrap();
+        entries.extend(parsed.entries()[new].iter().map(|entry| LogEntry::parse(entry).unwrap()));
+    }
+    assert_eq!(replay.verify(&signed).unwrap().size(), entries.len() as u64);
+    entries
 }
