@@ -70,8 +70,7 @@ pub(super) fn of_tpm(logs: &Logs, log: TpmLog, values: &PcrValues) -> Found {
         TpmLog::Ima => {
             let kind = EvidenceKind::ImaLog;
             let bytes = logs.ima().map_err(|error| unread(kind, &error))?;
-            let list =
-                MeasurementList::parse(&bytes).map_err(|error| left_out(kind, MALFORMED, error.to_string()))?;
+            let list = MeasurementList::parse(&bytes).map_err(|error| left_out(kind, MALFORMED, error.to_string()))?;
             if !values.banks().any(|bank| values.value(bank, IMA_REGISTER).is_some()) {
                 return Err(left_out(kind, "log.registers", "PCR 10, which vouches for it, is not quoted".into()));
             }
