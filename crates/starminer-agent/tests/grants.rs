@@ -84,7 +84,6 @@ fn an_invalid_grant_consumes_nothing() {
         ("grant.evidence", grant(|grant| grant.evidence.0[0] ^= 1)),
         ("grant.secret", grant(|grant| grant.secret.ciphertext.0[0] ^= 1)),
         ("grant.secret", grant(|grant| grant.secret.encapsulated_key.0[0] ^= 1)),
-        ("evidence.certificate-dates", grant(|grant| grant.issued_at = starminer_verify::UnixTime(u64::MAX))),
         ("challenge.task", challenge(|challenge| challenge.task.0[0] ^= 1)),
         ("challenge.attempt", challenge(|challenge| challenge.attempt = Attempt(2))),
         ("challenge.lease", challenge(|challenge| challenge.lease = Digest([0; 32]))),

@@ -157,8 +157,7 @@ async fn a_report_nobody_wants_is_given_up() {
     coordinator.misfortune(Misfortune { report_conflict: true, ..Misfortune::default() });
     let node = Node::start(&coordinator, 1);
     let lost = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
-    ask(&coordinator, move |coordinator| coordinator.wait_evidence(lost)).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    ask(&coordinator, Coordinator::wait_report_refused).await;
     coordinator.misfortune(Misfortune::default());
     let next = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
     ask(&coordinator, move |coordinator| coordinator.open(next)).await;

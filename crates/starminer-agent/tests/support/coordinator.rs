@@ -56,6 +56,7 @@ struct State {
     uploads: HashMap<Digest, Vec<u8>>,
     misfortune: Misfortune,
     evidence_calls: u32,
+    reports_refused: u32,
     admissions: u32,
 }
 
@@ -233,6 +234,13 @@ impl Coordinator {
         }
     }
 
+    /// Waits until a report was refused for good.
+    pub fn wait_report_refused(&self) {
+        let (_state, waited) =
+            self.changed.wait_timeout_while(self.lock(), WAIT, |state| state.reports_refused == 0).unwrap();
+        assert!(!waited.timed_out(), "no report in time");
+    }
+
     pub fn wait_evidence(&self, name: (TaskId, Attempt)) -> Vec<u8> {
         self.wait(name, "evidence", |entry| entry.evidence.is_some());
         self.change(name, |entry| entry.evidence.clone().unwrap())
@@ -391,6 +399,8 @@ impl Coordinator {
                         return Err(503);
                     }
                     if state.misfortune.report_conflict {
+                        state.reports_refused += 1;
+                        self.changed.notify_all();
                         return Err(409_u16);
                     }
                     let report: Signed<Report> = request.report.clone().open().unwrap();

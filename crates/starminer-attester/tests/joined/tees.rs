@@ -110,6 +110,13 @@ fn refused_by(evidence: &[u8]) -> String {
     verified(evidence, 7, NOW, &[]).unwrap_err().check().to_owned()
 }
 
+/// To the same firmware.
+#[derive(Clone, Copy)]
+enum Way {
+    Driver,
+    Kernel,
+}
+
 fn certificates(line: &str) -> Option<[Vec<u8>; 3]> {
     let [vcek, ask, ark] = ["vcek", "ask", "ark"].map(|name| vector(&format!("snp/{line}_{name}.pem")));
     Some([vcek?, ask?, ark?])
@@ -128,8 +135,11 @@ fn sev_snp_with_what_the_host_gives() {
         CpuTee::from(SevGuest::over(Arc::new(Driver { report: report.clone(), certificates: certificates.to_vec() })))
     };
     let by_kernel = |certificates: &[u8]| Kernel::tee("sev_guest", report.clone(), SNP_DATA, certificates.to_vec());
-    let ways: [&dyn Fn(&[u8]) -> CpuTee; 2] = [&by_driver, &by_kernel];
-    for tee in ways {
+    for way in [Way::Driver, Way::Kernel] {
+        let tee = |certificates: &[u8]| match way {
+            Way::Driver => by_driver(certificates),
+            Way::Kernel => by_kernel(certificates),
+        };
         let found = attester(tee(&whole), root.path());
         assert_eq!(found.kind(), EvidenceKind::SevSnp);
         let evidence = attest(&found);
