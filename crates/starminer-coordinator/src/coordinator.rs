@@ -275,6 +275,7 @@ impl Coordinator {
         let blob_directory = directory.join(BLOB_DIRECTORY);
         let blobs = Blobs::open(&blob_directory, config.partial_limits(), disk)
             .map_err(|source| CoordinatorError::Directory { path: blob_directory, source })?;
+        let endorsing = Endorsing::open(&config.endorsements, &directory.join(ENDORSEMENT_DIRECTORY), now.wall)?;
         let (ledger, note) = Ledger::open(&database, log).await?;
         let is_new = ledger.size() == 0;
         if is_new && is_there(&marker)? {
@@ -322,7 +323,6 @@ impl Coordinator {
             let logged = handle.execute(Command::Rules { policy: rules }).await;
             logged.map_err(|refused| CoordinatorError::Genesis(refused.refusal.to_string()))?;
         }
-        let endorsing = Endorsing::open(&config.endorsements, &directory.join(ENDORSEMENT_DIRECTORY), now.wall)?;
         let admission = Admission::new(
             trust,
             config.hardware.clone(),

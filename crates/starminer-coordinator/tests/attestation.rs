@@ -177,7 +177,7 @@ async fn a_tpm_is_enrolled_by_what_it_alone_can_answer() {
             .into_envelope()
     };
     let own = forge(statement.statement().clone(), &node.party);
-    let mut other = TpmNode { enrolments: vec![own], ..TpmNode::new(&running, 3) };
+    let mut other = TpmNode { enrolments: vec![own], boot: node.boot, ..TpmNode::new(&running, 3) };
     assert_eq!(code(other.prove(&device).await), "enrolment.unknown");
     other.enrolments = node.enrolments.clone();
     assert_eq!(code(other.prove(&device).await), "enrolment.unknown");

@@ -237,6 +237,10 @@ async fn wrong_statements() {
     theirs.admission_challenge().await.unwrap();
     let garbage = AdmissionRequest { evidence: Base64Bytes(b"{}".to_vec()), enrolments: Vec::new(), activation: None };
     assert_eq!(code(theirs.admit(&garbage).await), "evidence.malformed");
+    // Its own bad evidence takes a node out; good evidence takes it in again.
+    let offer = starminer_wire::NodeFeedRequest { epoch: 0, after: 0, wait_ms: 0, free_places: 1, boot: node.boot };
+    assert_eq!(code(theirs.node_feed(&offer).await), "node.not-admitted");
+    node.admit(&theirs).await;
 
     // Evidence that is none, and steps out of turn or by others.
     let views = node.poll(&theirs, 1, 1000).await;

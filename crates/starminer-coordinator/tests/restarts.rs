@@ -246,8 +246,12 @@ async fn while_storage_cannot_be_read_nothing_is_answered_and_then_the_truth() {
 /// The other coordinator wrote in between: this one must not write again, and says why it ends.
 #[tokio::test]
 async fn two_coordinators_on_one_database_do_not_both_go_on() {
-    let world = World::new(Config::default());
-    let (first, second) = (world.start(), world.start());
+    let mut world = World::new(Config::default());
+    let first = world.start();
+    // What makers published is a directory for one process alone, and that shows at the start.
+    assert!(world.try_start(Environment::default()).is_err_and(|error| error.code() == "endorsements.unusable"));
+    world.config.endorsements.directory = Some(world.dir.path().join("endorsements"));
+    let second = world.start();
     let requester = Party::new(1);
     let ours = first.client(&requester);
     let blob = upload(&ours, 100).await;

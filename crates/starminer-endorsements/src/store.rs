@@ -14,7 +14,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File},
     io::{self, Read as _, Write as _},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -103,7 +103,7 @@ impl Store {
         for made in [directory, &directory.join(OBJECTS), &directory.join(DAMAGED)] {
             DirBuilder::new().recursive(true).mode(0o700).create(made).map_err(fault)?;
         }
-        let lock = File::create(directory.join("lock")).map_err(fault)?;
+        let lock = private(&directory.join("lock")).map_err(fault)?;
         lock.try_lock().map_err(|error| fault(error.into()))?;
         let mut loaded = Loaded::default();
         let (snapshot, marks) = load(directory, Damaged::SetAside, &trust, now_s, &mut loaded).map_err(fault)?;
@@ -270,10 +270,15 @@ fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
     (stated.strip_suffix(b"\n") == Some(found.as_bytes())).then_some(json)
 }
 
+/// A file for its user alone, emptied.
+fn private(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
 /// Replaces a file as a whole. Its name is durable once its directory is synchronised.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
+    let mut file = private(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
