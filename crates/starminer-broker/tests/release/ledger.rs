@@ -197,7 +197,7 @@ fn a_late_answer_is_denied_and_may_be_tried_elsewhere() {
     let (spec, lease, trust) = (world.spec.clone(), world.lease.clone(), world.releaser_trust());
     let context = ReleaseContext { spec: &spec, lease: &lease };
     let late = UnixTime(NOW.0 + MAX_CHALLENGE_AGE_MS + 1);
-    let (decision, _) = world.ledger.decide(context, &evidence, &trust, &world.requester, late).unwrap();
+    let (decision, _) = world.ledger.decide(context, &evidence, None, &trust, &world.requester, late).unwrap();
     let Decision::Deny(denial) = decision else { panic!("released") };
     assert_eq!(denial.reasons[0].check(), "release.challenge-expired");
     assert!(denial.retry);

@@ -3,7 +3,7 @@
 use starminer_receipt::*;
 use starminer_verify::*;
 
-use crate::world::{Log, NOW, World, key, reference_values};
+use crate::world::{Log, NOW, World, enroller, key, reference_values};
 
 fn later() -> UnixTime {
     UnixTime(NOW.0 + 60_000)
@@ -299,4 +299,73 @@ fn only_a_release_that_nothing_came_of_needs_no_attestation_result() {
     });
     assert!(!found.contains(&"release"), "{found:?}");
     assert!(found.contains(&"report"), "a report that names the grant still shows it: {found:?}");
+}
+
+/// An enrolment of some TPM; no evidence here rests on it.
+fn enrolment(world: &World, enroller: &SigningKey) -> Envelope {
+    let statement = EnrolmentStatement {
+        network: world.network,
+        node: world.lease.node,
+        ak_name: vec![0, 11, 1].into(),
+        ek_certificate: Digest([1; 32]),
+        simulated_root: None,
+        chip: None,
+        enrolled_at: NOW,
+        enroller: enroller.public_key(),
+    };
+    Envelope::sign(statement, enroller).unwrap().into_envelope()
+}
+
+fn set(files: &[u8], enrolments: Vec<Envelope>) -> Vec<u8> {
+    let files = files.iter().map(|byte| (EndorsementKind::NvidiaRevoked, vec![*byte; 32]));
+    EndorsementSet::new(files, enrolments, Vec::new()).unwrap().encode()
+}
+
+#[test]
+fn endorsements_are_those_that_the_releaser_used() {
+    let mut world = World::new();
+    world.endorsements = Some(set(&[1, 2], vec![enrolment(&world, &enroller())]));
+    let receipt = world.receipt(Outcome::Completed);
+    let found = verdict(&receipt, Some(&world.trust()));
+    assert_eq!(found.overall(), Overall::Proven, "{:#?}", found.claims);
+    let claim = |found: &ReceiptVerdict, name: &str| {
+        found.claims.iter().find(|claim| claim.name == name).map(|claim| (claim.verdict, claim.voucher))
+    };
+    assert_eq!(claim(&found, "endorsements"), Some((ClaimVerdict::Proven, Voucher::Releaser)));
+    assert_eq!(claim(&found, "enrolment"), Some((ClaimVerdict::Proven, Voucher::Enroller)));
+
+    // Left out, others, more, and none at all.
+    for endorsements in [None, Some(set(&[1], vec![])), Some(set(&[1, 2, 3], vec![])), Some(b"{}".to_vec())] {
+        let altered = Receipt { endorsements: endorsements.clone().map(Into::into), ..receipt.clone() };
+        let found = verdict(&altered, Some(&world.trust()));
+        assert_eq!(found.overall(), Overall::Refuted, "{endorsements:?}");
+        assert!(refuted(&found).contains(&"endorsements"), "{:?}", refuted(&found));
+    }
+    // A statement with another's signature spoils the whole.
+    let mut forged: serde_json::Value =
+        serde_json::from_slice(&serde_json::to_vec(&enrolment(&world, &enroller())).unwrap()).unwrap();
+    forged["signatures"] = serde_json::to_value(enrolment(&world, &key(42))).unwrap()["signatures"].clone();
+    let text = String::from_utf8(set(&[1, 2], vec![enrolment(&world, &enroller())])).unwrap();
+    let genuine = serde_json::to_string(&enrolment(&world, &enroller())).unwrap();
+    let altered = text.replace(&genuine, &serde_json::to_string(&forged).unwrap());
+    assert_ne!(altered, text);
+    let altered = Receipt { endorsements: Some(altered.into_bytes().into()), ..receipt.clone() };
+    assert!(refuted(&verdict(&altered, Some(&world.trust()))).contains(&"endorsements"));
+}
+
+#[test]
+fn an_enroller_whom_the_verifier_does_not_name_leaves_the_enrolment_unanchored() {
+    let mut world = World::new();
+    world.endorsements = Some(set(&[], vec![enrolment(&world, &enroller()), enrolment(&world, &key(42))]));
+    let receipt = world.receipt(Outcome::Completed);
+    let trust = world.trust().with_enrollers(Vec::new(), Vec::new()).unwrap();
+    let found = verdict(&receipt, Some(&trust));
+    assert_eq!(found.overall(), Overall::Unanchored);
+    let unanchored: Vec<_> =
+        found.claims.iter().filter(|claim| claim.verdict == ClaimVerdict::Unanchored).map(|claim| claim.name).collect();
+    assert_eq!(unanchored, ["enrolment"]);
+    // Whom nobody names says nothing, for or against.
+    world.endorsements = Some(set(&[], vec![enrolment(&world, &key(42))]));
+    let receipt = Receipt { endorsements: world.endorsements.clone().map(Into::into), ..receipt };
+    assert_eq!(verdict(&receipt, Some(&trust)).overall(), Overall::Proven);
 }

@@ -159,6 +159,13 @@ pub struct World {
     pub task_key: KemPrivateKey,
     pub report_key: SigningKey,
     pub agent_key: SigningKey,
+    /// What comes along with the evidence.
+    pub endorsements: Option<Vec<u8>>,
+}
+
+/// Who enrolls nodes, by the spec and by the trust file.
+pub fn enroller() -> SigningKey {
+    key(41)
 }
 
 pub const SECRET: [u8; 32] = [0xA5; 32];
@@ -215,7 +222,7 @@ impl World {
             inputs: vec![object(60), object(70)],
             policy: Policy::new(fields).unwrap(),
             reference_values: reference_values(measurement),
-            enrollers: Vec::new(),
+            enrollers: vec![enroller().public_key()],
             facilities: Vec::new(),
             releaser: requester.public_key(),
             result_key: result_key.public_key().to_vec().into(),
@@ -244,6 +251,7 @@ impl World {
             task_key: KemPrivateKey::from_seed(&Zeroizing::new([31; 32])).unwrap(),
             report_key: key(32),
             agent_key: key(33),
+            endorsements: None,
         }
     }
 
@@ -256,11 +264,12 @@ impl World {
             vec![SimulatedRootEntry { name: "test root".into(), root: self.root.id() }],
             reference_values(self.measurement),
         )
+        .and_then(|trust| trust.with_enrollers(vec![enroller().public_key()], Vec::new()))
         .unwrap()
     }
 
     pub fn releaser_trust(&self) -> ReleaserTrust {
-        ReleaserTrust::from_network(&self.trust(), Endorsements::none()).unwrap()
+        ReleaserTrust::from_network(&self.trust()).unwrap()
     }
 
     pub fn challenge(&mut self) -> Signed<ChallengeStatement> {
@@ -304,7 +313,9 @@ impl World {
     pub fn decide(&mut self, evidence: &[u8]) -> Result<Decision, Refusal> {
         let (spec, lease, trust) = (self.spec.clone(), self.lease.clone(), self.releaser_trust());
         let context = ReleaseContext { spec: &spec, lease: &lease };
-        let (decision, record) = self.ledger.decide(context, evidence, &trust, &self.requester, NOW)?;
+        let endorsements = self.endorsements.clone();
+        let (decision, record) =
+            self.ledger.decide(context, evidence, endorsements.as_deref(), &trust, &self.requester, NOW)?;
         self.records.extend(record);
         Ok(decision)
     }
@@ -362,7 +373,7 @@ impl World {
             lease: Some(self.lease.envelope().clone()),
             challenge: Some(challenge.envelope().clone()),
             evidence: Some(evidence.into()),
-            endorsements: None,
+            endorsements: self.endorsements.clone().map(Into::into),
             attestation_result: Some(attestation_result.into()),
             release: Some(release.into_envelope()),
             grant: Some(grant.into_envelope()),
