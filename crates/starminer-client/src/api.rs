@@ -13,6 +13,7 @@ use http_body_util::BodyExt as _;
 use hyper::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use starminer_receipt::{MAX_REFERENCE_FILE_BYTES, Role};
 use starminer_tls::{
     Clock as _, Connector, IdentityKey, IssueError, PeerIdentity, RotatingCertificate, Rotation, Side, SystemClock,
 };
@@ -365,6 +366,29 @@ impl CoordinatorClient {
     pub async fn log_chain(&self, sizes: &[u64]) -> Result<LogChain, ClientError> {
         let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
         self.get(&format!("{}?sizes={}", paths::LOG_CHAIN, sizes.join(",")), CALL_TIMEOUT).await
+    }
+
+    /// Publishes a file of reference values; again is the same as once. The answer is the newest file of its role as it stands in the log,
+    /// to be verified.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn publish_references(&self, file: Bytes) -> Result<Bytes, ClientError> {
+        let body = RequestBody::Json(file);
+        self.call(Method::POST, paths::REFERENCES, body, CALL_TIMEOUT, MAX_REFERENCE_FILE_BYTES).await
+    }
+
+    /// The newest file of reference values for a role as it stands in the log, to be verified; `None` where none was published.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn references(&self, role: Role) -> Result<Option<Bytes>, ClientError> {
+        let path = paths::references(role);
+        match self.call(Method::GET, &path, RequestBody::Empty, CALL_TIMEOUT, MAX_REFERENCE_FILE_BYTES).await {
+            Ok(file) => Ok(Some(file)),
+            Err(ClientError::Refused { refusal, .. }) if refusal.check() == "reference.unknown" => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// How much of a blob the coordinator has.

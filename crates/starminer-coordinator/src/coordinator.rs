@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use starminer_log::LogSigner;
-use starminer_receipt::NetworkTrust;
+use starminer_receipt::{EntryKind, NetworkTrust, Role, SeenReferences};
 use starminer_store::{Blobs, Database, Disk, Journal, LocalDisk, OpenError};
 use starminer_tls::{
     Acceptor, AllowedPeers, HandshakeError, IdentityKey, IssueError, RotatingCertificate, Rotation, Side,
@@ -29,11 +29,12 @@ use crate::log_reader::{Head, LogReader};
 use crate::nodes::{Admission, AdmissionSetupError, Endorsing, EndorsingError};
 use crate::pins::Pins;
 use crate::presence::Presence;
+use crate::published::Published;
 use crate::routes::router;
 use crate::server::{ServeError, Serving, serve};
 use crate::shared::{IdentitySigner, Shared, load_task};
 use crate::sweeper;
-use crate::tasks::{Command, Standing, Tasks};
+use crate::tasks::{Command, Event, EventBody, Standing, Tasks, kind_number};
 use crate::writer::{Fatal, Writer, WriterHandle};
 
 /// Name of the database file.
@@ -95,6 +96,9 @@ pub enum CoordinatorError {
         /// The node.
         node: NodeId,
     },
+    /// Published reference values are damaged.
+    #[error("published reference values cannot be read back: the database is damaged")]
+    Published(#[source] crate::tasks::ReplayError),
     /// The trust file cannot be used.
     #[error("the network's trust file cannot be used")]
     Trust(#[from] AdmissionSetupError),
@@ -128,7 +132,7 @@ impl CoordinatorError {
             Self::Lost { .. } => "storage.lost",
             Self::Database(error) => error.code(),
             Self::Read(error) | Self::Ledger(LedgerError::Read(error)) => error.code(),
-            Self::Ledger(_) | Self::Task { .. } | Self::Node { .. } => "storage.damaged",
+            Self::Ledger(_) | Self::Task { .. } | Self::Node { .. } | Self::Published(_) => "storage.damaged",
             Self::Trust(_) | Self::TrustForm => "network.unusable",
             Self::Endorsements(_) => "endorsements.unusable",
             Self::Randomness(_) | Self::Certificate(_) | Self::Tls(_) | Self::Genesis(_) => "coordinator.failed",
@@ -144,7 +148,12 @@ impl CoordinatorError {
             Self::Lost { .. } => {
                 "restore the whole data directory from where it went; where it is gone, make a new network with `coordinator init`"
             }
-            Self::Database(_) | Self::Read(_) | Self::Ledger(_) | Self::Task { .. } | Self::Node { .. } => {
+            Self::Database(_)
+            | Self::Read(_)
+            | Self::Ledger(_)
+            | Self::Task { .. }
+            | Self::Node { .. }
+            | Self::Published(_) => {
                 "check permissions and the disk; if the database is damaged, restore the whole data directory as it was last: one that is \
                  older than what others have seen of the log forks it, and they will refuse it"
             }
@@ -288,7 +297,9 @@ impl Coordinator {
         let signer = Arc::new(IdentitySigner(identity.clone()));
         let last_at = UnixTime(database.last_event_at().await?.unwrap_or(0));
         let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
+        let published = Arc::new(Published::new(trust.clone()));
         restore(&database, &mut tasks, now).await?;
+        restore_published(&database, &mut tasks, &published, ledger.size()).await?;
         let log = Arc::new(LogReader::new(
             database.clone(),
             Head { size: ledger.size(), note: note.into() },
@@ -308,6 +319,7 @@ impl Coordinator {
             journal: journal(database.clone()),
             board: board.clone(),
             log: log.clone(),
+            published: published.clone(),
             pins: pins.clone(),
             presence: presence.clone(),
             clock: clock.clone(),
@@ -349,6 +361,7 @@ impl Coordinator {
             brokers: Arc::new(Brokers::default()),
             started_ms: now.mono_ms,
             admission,
+            published,
             requests: Buckets::new(config.identity.requests_per_second.into(), config.identity.request_burst.into()),
             blob_bytes: Buckets::new(config.identity.blob_bytes_per_second, config.identity.blob_bytes_per_second),
             quotas,
@@ -477,6 +490,35 @@ async fn restore(database: &Database, tasks: &mut Tasks, now: crate::clock::Now)
         tasks.restore_node(node, standing);
     }
     tasks.commit();
+    Ok(())
+}
+
+/// Takes up the newest reference values of each role.
+async fn restore_published(
+    database: &Database,
+    tasks: &mut Tasks,
+    published: &Published,
+    size: u64,
+) -> Result<(), CoordinatorError> {
+    let (kind, mut below, mut missing) = (kind_number(EntryKind::Published), size, Role::ALL.to_vec());
+    while let Some(row) = database.newest_event(kind, below).await? {
+        below = row.index;
+        let event = Event::from_row(&row).map_err(CoordinatorError::Published)?;
+        let EventBody::Published { role, file } = event.body else { continue };
+        if !missing.contains(&role) {
+            continue;
+        }
+        missing.retain(|other| *other != role);
+        // Its signatures counted when it was taken. Whether they do by today's release keys is asked when it is used; that later versions
+        // follow it is so in any case.
+        let damaged = |_| CoordinatorError::Published(crate::tasks::ReplayError::Damaged { index: row.index });
+        let version = file.unverified().map_err(damaged)?.version;
+        tasks.restore_published(role, SeenReferences { version, digest: file.digest() });
+        published.keep(role, file, row.index);
+        if missing.is_empty() {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod log_reader;
 mod nodes;
 mod pins;
 mod presence;
+mod published;
 mod refused;
 mod routes;
 mod server;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use starminer_receipt::ReferenceError;
 use starminer_verify::{Party, Refusal};
 use starminer_wire::{Problem, ProblemStatus};
 
@@ -204,6 +205,18 @@ impl Refused {
             "try again later; the coordinator's operator has to make space",
         )
         .retry_after(5000)
+    }
+}
+
+impl From<ReferenceError> for Refused {
+    fn from(error: ReferenceError) -> Self {
+        let status = match error {
+            ReferenceError::TooLarge => ProblemStatus::TooLarge,
+            ReferenceError::Malformed => ProblemStatus::BadRequest,
+            ReferenceError::Older { .. } | ReferenceError::Forked(_) => ProblemStatus::Conflict,
+            _ => ProblemStatus::Refused,
+        };
+        Self::of(status, Party::Network, error.code(), error.to_string(), error.remedy())
     }
 }
 

@@ -20,6 +20,7 @@ use crate::log_reader::{LogReader, storage};
 use crate::nodes::Admission;
 use crate::pins::{Pin, Pins};
 use crate::presence::Presence;
+use crate::published::Published;
 use crate::refused::Refused;
 use crate::tasks::{Event, Task, Tasks};
 use crate::writer::WriterHandle;
@@ -46,6 +47,7 @@ pub struct Shared {
     /// When it started, on the monotonic clock.
     pub(crate) started_ms: u64,
     pub(crate) admission: Admission,
+    pub(crate) published: Arc<Published>,
     pub(crate) requests: Buckets,
     pub(crate) blob_bytes: Buckets,
     pub(crate) quotas: Quotas,

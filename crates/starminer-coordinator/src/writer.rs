@@ -20,6 +20,7 @@ use crate::ledger::{Ledger, LedgerError, Prepared};
 use crate::log_reader::LogReader;
 use crate::pins::Pins;
 use crate::presence::Presence;
+use crate::published::Published;
 use crate::refused::Refused;
 use crate::tasks::{Answer, Command, Event, EventBody, Tasks, Touched};
 
@@ -139,6 +140,8 @@ pub struct Writer {
     pub board: Arc<Board>,
     /// Where the log is published.
     pub log: Arc<LogReader>,
+    /// Where published reference values are kept.
+    pub published: Arc<Published>,
     /// Blobs that somebody is about to refer to.
     pub pins: Arc<Pins>,
     /// Who was heard of.
@@ -249,6 +252,12 @@ impl Writer {
                 self.tasks.commit();
                 if let Some(prepared) = prepared {
                     self.log.publish(&prepared);
+                    // After the checkpoint under which they stand.
+                    for (index, event) in (prepared.first_entry()..).zip(&touched.events) {
+                        if let EventBody::Published { role, file } = &event.body {
+                            self.published.keep(*role, file.clone(), index);
+                        }
+                    }
                     self.ledger.advance(prepared);
                 }
                 if !touched.tasks.is_empty() || !touched.nodes.is_empty() {

@@ -39,6 +39,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: [Self; 2] = [Self::Agent, Self::Broker];
+
     /// Its name in files and on command lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -72,6 +75,20 @@ pub struct ReferenceStatement {
 }
 
 impl ReferenceStatement {
+    /// Whether it is in force at that time.
+    ///
+    /// # Errors
+    /// [`ReferenceError::NotYetInForce`], [`ReferenceError::Expired`].
+    pub fn in_force(&self, now: UnixTime) -> Result<(), ReferenceError> {
+        if now < self.not_before {
+            Err(ReferenceError::NotYetInForce)
+        } else if now > self.not_after {
+            Err(ReferenceError::Expired)
+        } else {
+            Ok(())
+        }
+    }
+
     fn check(&self) -> Result<(), ReferenceError> {
         let printable = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
         let named = (1..=MAX_REFERENCE_NAME_BYTES).contains(&self.name.len()) && self.name.bytes().all(printable);
@@ -192,6 +209,26 @@ impl ReferenceError {
             Self::LoggedLater => "reference.logged-later",
         }
     }
+
+    /// Whether nobody is at fault: it is too early for the values, or too late.
+    #[must_use]
+    pub const fn is_of_time(&self) -> bool {
+        matches!(self, Self::NotYetInForce | Self::Expired | Self::LoggedLater)
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoReleaseKeys => "put release_keys and release_threshold into network.toml, if you trust anybody's",
+            Self::TooFewSignatures { .. } => "have more release keys sign: `starminer reference cosign`",
+            Self::OtherNetwork | Self::OtherRole(_) => "give the file that is for this network and role",
+            Self::NotYetInForce | Self::Expired | Self::Older { .. } => "give the version that is in force",
+            Self::NotLogged => "have it published: values count once the log has them",
+            Self::Forked(_) => "do not use either: ask the holders of the release keys why they signed both",
+            _ => "do not use the file; get it again from where it was published",
+        }
+    }
 }
 
 /// Where a statement stands in the log.
@@ -303,6 +340,19 @@ impl ReferenceFile {
         self
     }
 
+    /// Takes out where the values stand in the log: what is left is what was signed.
+    #[must_use]
+    pub fn without_place(mut self) -> Self {
+        self.logged = None;
+        self
+    }
+
+    /// Where the file says that the values stand in the log.
+    #[must_use]
+    pub fn place(&self) -> Option<&LogPlace> {
+        self.logged.as_ref()
+    }
+
     /// The entry by which these values are logged.
     #[must_use]
     pub fn log_entry(&self, at: UnixTime) -> LogEntry {
@@ -364,6 +414,23 @@ pub struct SeenReferences {
     pub digest: Digest,
 }
 
+impl SeenReferences {
+    /// Whether this version may follow what was seen before of its role: a later one, or the very same.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Older`], [`ReferenceError::Forked`].
+    pub fn may_follow(self, newest_seen: Option<Self>) -> Result<(), ReferenceError> {
+        let Some(seen) = newest_seen else { return Ok(()) };
+        if self.version < seen.version {
+            return Err(ReferenceError::Older { version: self.version, seen: seen.version });
+        }
+        if self.version == seen.version && self.digest != seen.digest {
+            return Err(ReferenceError::Forked(self.version));
+        }
+        Ok(())
+    }
+}
+
 /// What a verifier knows when it opens a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Opening<'a> {
@@ -412,39 +479,18 @@ impl SignedReferenceValues {
         &self.file
     }
 
-    /// Whether these may follow what was seen before of their role: a later version, or the very same.
-    ///
-    /// # Errors
-    /// [`ReferenceError::Older`], [`ReferenceError::Forked`].
-    pub fn may_follow(&self, newest_seen: Option<SeenReferences>) -> Result<(), ReferenceError> {
-        let (found, Some(seen)) = (self.seen(), newest_seen) else { return Ok(()) };
-        if found.version < seen.version {
-            return Err(ReferenceError::Older { version: found.version, seen: seen.version });
-        }
-        if found.version == seen.version && found.digest != seen.digest {
-            return Err(ReferenceError::Forked(found.version));
-        }
-        Ok(())
-    }
-
     /// Whether they are in force at that time.
     ///
     /// # Errors
     /// [`ReferenceError::NotYetInForce`], [`ReferenceError::Expired`].
     pub fn in_force(&self, now: UnixTime) -> Result<(), ReferenceError> {
-        if now < self.statement.not_before {
-            Err(ReferenceError::NotYetInForce)
-        } else if now > self.statement.not_after {
-            Err(ReferenceError::Expired)
-        } else {
-            Ok(())
-        }
+        self.statement.in_force(now)
     }
 
-    /// Verifies everything else: role, dates, version, and the place in the verifier's log.
+    /// Verifies everything else: role, version, dates, and the place in the verifier's log.
     ///
     /// # Errors
-    /// [`ReferenceError::OtherRole`], those of [`Self::in_force`] and [`Self::may_follow`], and those about the log.
+    /// [`ReferenceError::OtherRole`], those of [`SeenReferences::may_follow`] and [`Self::in_force`], and those about the log.
     pub fn verify_logged(self, opening: &Opening<'_>) -> Result<LoggedReferenceValues, ReferenceError> {
         let Opening { trust, role, now, newest_seen } = *opening;
         if self.statement.network != trust.network {
@@ -453,8 +499,9 @@ impl SignedReferenceValues {
         if self.statement.role != role {
             return Err(ReferenceError::OtherRole(self.statement.role));
         }
+        // Before the dates: that an old version has ended is no reason to go without the newest.
+        self.seen().may_follow(newest_seen)?;
         self.in_force(now)?;
-        self.may_follow(newest_seen)?;
         let place = self.file.logged.as_ref().ok_or(ReferenceError::NotLogged)?;
         let checkpoint = SignedCheckpoint::parse(place.checkpoint.as_bytes())
             .map_err(|_| ReferenceError::Checkpoint)?
@@ -508,6 +555,12 @@ impl LoggedReferenceValues {
         let known = |value: &ReferenceValue| self.values().find(value.kind, value.measurement.as_bytes()).is_some();
         all.extend(pinned.values().iter().filter(|value| !known(value)).cloned());
         ReferenceValues::new(all)
+    }
+
+    /// The file, with its place in the log.
+    #[must_use]
+    pub fn file(&self) -> &ReferenceFile {
+        &self.signed.file
     }
 
     /// The release keys that signed.

@@ -6,6 +6,7 @@
 //! journal/        one sealed journal a task
 //! staging/        ciphertext on its way up or down, a directory for each process that is at it
 //! log.checkpoint  the largest checkpoint seen, so that a fork shows
+//! references.*    the newest published reference values seen, a file for each role, so that older ones show
 //! ```
 //!
 //! Any number of processes may use one home at once: a journal is locked by whoever works on its task, the checkpoint while it is replaced.
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use starminer_log::Remembered;
-use starminer_receipt::{NetworkTrust, NetworkTrustError};
+use starminer_receipt::{NetworkTrust, NetworkTrustError, Role};
+use starminer_verify::NetworkId;
 
 use crate::files::open_regular;
+use crate::references::ReferenceMemory;
 use crate::staging;
 
 /// How long nobody has touched a half-made journal that was left behind.
@@ -60,6 +63,12 @@ pub enum HomeError {
     /// The remembered checkpoint is not of this network's log.
     #[error("{path} is not a checkpoint of this network's log")]
     Checkpoint {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The memory of published reference values is not of this network and role.
+    #[error("{path} does not remember reference values of this network and role")]
+    References {
         /// Which file.
         path: PathBuf,
     },
@@ -164,20 +173,50 @@ impl Home {
     /// [`HomeError::Local`], [`HomeError::Io`], [`HomeError::Checkpoint`].
     pub fn remember(&self, network: &NetworkTrust, remembered: &Remembered) -> Result<(), HomeError> {
         let path = self.checkpoint_path();
-        let lock = self.root.join("log.checkpoint.lock");
-        // A file of its own: the lock of one that is renamed away would be nobody's.
-        let _lock = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock)
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|source| HomeError::Local { path: lock, source })?;
+        let _lock = self.lock("log.checkpoint.lock")?;
         if self.remembered(network)?.is_some_and(|kept| kept.checkpoint().size() >= remembered.checkpoint().size()) {
             return Ok(());
         }
         replace_file(&path, remembered.as_bytes(), OWNER).map_err(|source| HomeError::Local { path, source })
+    }
+
+    /// A lock that is held until the file is dropped. A file of its own: the lock of one that is renamed away would be nobody's.
+    fn lock(&self, name: &str) -> Result<fs::File, HomeError> {
+        let path = self.root.join(name);
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|source| HomeError::Local { path, source })
+    }
+
+    fn references_path(&self, role: Role) -> PathBuf {
+        self.root.join(format!("references.{}", role.name()))
+    }
+
+    /// The newest published reference values of a role that were seen, if any.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`], [`HomeError::References`].
+    pub fn seen_references(&self, network: NetworkId, role: Role) -> Result<Option<ReferenceMemory>, HomeError> {
+        ReferenceMemory::read(&self.references_path(role), network, role)
+    }
+
+    /// Remembers reference values, unless another process remembered a later version already.
+    ///
+    /// # Errors
+    /// [`HomeError::Local`], [`HomeError::Io`], [`HomeError::References`].
+    pub fn remember_references(&self, memory: &ReferenceMemory) -> Result<(), HomeError> {
+        let path = self.references_path(memory.role);
+        let _lock = self.lock("references.lock")?;
+        let kept = self.seen_references(memory.network, memory.role)?;
+        if kept.is_some_and(|kept| kept.seen.version >= memory.seen.version) {
+            return Ok(());
+        }
+        replace_file(&path, &memory.encode(), OWNER).map_err(|source| HomeError::Local { path, source })
     }
 }
 
@@ -187,7 +226,7 @@ pub(crate) const OWNER: u32 = 0o600;
 pub(crate) const ANYONE: u32 = 0o644;
 
 /// Reads a file, and at most one byte more than it may have: whoever parses it refuses what is too long.
-fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, most_bytes: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_regular(path)?.take(most_bytes as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

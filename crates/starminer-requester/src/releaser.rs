@@ -22,6 +22,7 @@ use starminer_wire::{
 use crate::journal::Unsynced;
 use crate::log_memory::{self, LogMemory};
 use crate::progress::Event;
+use crate::requester::RequesterError;
 use crate::secrets::{random_bytes, random_secret};
 
 /// First pause after a failed poll; doubles up to [`MAX_BACKOFF`].
@@ -490,6 +491,15 @@ impl<H: ReleaserHost> Releaser<H> {
             Err(StepError::Stop(error)) => Err(error),
             Err(_) | Ok(()) => Ok(()),
         }
+    }
+
+    /// The same for whoever is not content before it is known.
+    pub(crate) async fn join_at_once(&self) -> Result<(), RequesterError> {
+        self.join_checkpoints().await.map_err(|error| match error {
+            StepError::Stop(error) => error.into(),
+            StepError::Client(error) => error.into(),
+            StepError::Refused(refusal) => RequesterError::Refused(refusal),
+        })
     }
 
     /// Joins checkpoints that concurrent answers brought: a fork shows here.

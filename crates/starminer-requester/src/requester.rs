@@ -327,6 +327,24 @@ impl Requester {
         &self.client
     }
 
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    pub(crate) fn network(&self) -> &NetworkTrust {
+        &self.network
+    }
+
+    pub(crate) fn now(&self) -> UnixTime {
+        (self.host.clock)()
+    }
+
+    /// Takes in a checkpoint that came without a proof: that it continues the remembered log is asked for at once.
+    pub(crate) async fn see_checkpoint(&self, checkpoint: &str) -> Result<(), RequesterError> {
+        self.memory.take(None, checkpoint, None).map_err(RequesterError::Refused)?;
+        self.releaser.join_at_once().await
+    }
+
     /// Seals a job, uploads it and submits it. With `broker`, the secret is left with that broker, once it has proven itself.
     ///
     /// # Errors
@@ -458,13 +476,15 @@ impl Requester {
         let issued_at = (self.host.clock)();
         let answer = self.client.broker_evidence(&BrokerEvidenceRequest { broker, challenge }).await?;
         let policy = broker_policy(&plan.policy)?;
+        // The plan's are for agents: what is good for one role is not for the other.
+        let reference_values = self.broker_values().await?;
         let (verified, result) = verify_broker_evidence(
             &answer.evidence.0,
             self.network.network,
             broker,
             (challenge, issued_at),
             &self.host.trust,
-            &plan.reference_values,
+            &reference_values,
             &policy,
             (self.host.clock)(),
         )

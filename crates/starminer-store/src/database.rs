@@ -25,7 +25,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps.
 const STATEMENT_CACHE: usize = 256;
 
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "state", include_str!("../migrations/sqlite/0001_state.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "state", include_str!("../migrations/sqlite/0001_state.sql")),
+    (2, "events by kind", include_str!("../migrations/sqlite/0002_events_by_kind.sql")),
+];
 
 /// Why the database could not be opened. Always this machine's fault or its administrator's.
 #[derive(Debug, thiserror::Error)]
@@ -209,6 +212,21 @@ impl Database {
                 .fetch_all(&self.readers)
                 .await?;
         rows.iter().map(event_row).collect()
+    }
+
+    /// The newest event of no task with this kind whose index is below `below`.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn newest_event(&self, kind: i16, below: u64) -> Result<Option<EventRow>, ReadError> {
+        let row = sqlx::query(
+            "SELECT idx, task, kind, at, entry, statement, extra FROM event WHERE task IS NULL AND kind = $1 AND idx < $2 ORDER BY idx DESC LIMIT 1",
+        )
+        .bind(kind)
+        .bind(signed(below))
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(event_row).transpose()
     }
 
     /// The tasks that have not ended, oldest first.

@@ -1,5 +1,6 @@
 //! Paths of the API. Written once, used by server and client.
 
+use starminer_receipt::Role;
 use starminer_verify::{Attempt, Digest, TaskId};
 
 /// `GET`: [`NetworkInfo`](crate::NetworkInfo).
@@ -34,6 +35,15 @@ pub const LOG_CONSISTENCY: &str = "/v1/log/consistency";
 /// `GET ?sizes=`: consistency proofs from each of several tree sizes to the next, ascending and parted by commas, and to the latest
 /// checkpoint → [`LogChain`](crate::LogChain).
 pub const LOG_CHAIN: &str = "/v1/log/chain";
+
+/// `POST` a [`ReferenceFile`](starminer_receipt::ReferenceFile) that release keys signed → the newest of its role, logged.
+pub const REFERENCES: &str = "/v1/references";
+
+/// `GET` → the newest [`ReferenceFile`](starminer_receipt::ReferenceFile) of a role, logged.
+#[must_use]
+pub fn references(role: Role) -> String {
+    format!("{REFERENCES}/{}", role.name())
+}
 
 /// `PUT ?offset=&total=` appends ciphertext, `GET` reads it (with `Range`).
 #[must_use]

@@ -9,7 +9,8 @@ use starminer_receipt::{
 use starminer_verify::{
     Challenge, Check, Context, Digest, Evidence, Expect, Expected, ExpectedPurpose, HardwarePolicy, Kept,
     MinimumPosture, MinimumTcb, NodeId, OperatorMayReadMemory, Outlook, POLICY_VERSION, Party, Policy, PolicyFields,
-    Provenance, PublicKey, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise, forecast, verify,
+    Provenance, PublicKey, ReferenceValues, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise,
+    forecast, verify,
 };
 use starminer_wire::{
     AdmissionChallenge, AdmissionRequest, EnrolmentChallenge, EnrolmentRequest, MAX_ENROLMENTS, NodeForecast,
@@ -192,7 +193,8 @@ impl Admission {
         Ok(EndorsementSet::new(self.endorsing.select(evidence, now)?.files, enrolments, facilities))
     }
 
-    /// Appraises the answer to the identity's challenge, and compares it with the evidence before. The challenge is consumed.
+    /// Appraises the answer to the identity's challenge by these values, and compares it with the evidence before. The challenge is
+    /// consumed.
     ///
     /// # Errors
     /// `admission.challenge`, or what verification refuses.
@@ -200,6 +202,7 @@ impl Admission {
         &self,
         node: PublicKey,
         request: AdmissionRequest,
+        reference_values: &ReferenceValues,
         now: UnixTime,
     ) -> Result<Outcome, Refused> {
         let wait = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
@@ -212,7 +215,7 @@ impl Admission {
                 "ask for a challenge and answer it at once",
             )
         })?;
-        self.judge(NodeId(node), wait, request, now).map_err(refused)
+        self.judge(NodeId(node), wait, request, reference_values, now).map_err(refused)
     }
 
     fn judge(
@@ -220,6 +223,7 @@ impl Admission {
         node: NodeId,
         wait: AdmissionWait,
         request: AdmissionRequest,
+        reference_values: &ReferenceValues,
         now: UnixTime,
     ) -> Result<Outcome, Refusal> {
         let bytes = request.evidence.0;
@@ -246,7 +250,7 @@ impl Admission {
                 "offer the TPM at /v1/node/enrolment, and answer its credential with the next evidence",
             ));
         }
-        let result = appraise(&verified, &self.trust.reference_values, &self.policy);
+        let result = appraise(&verified, reference_values, &self.policy);
         if let Some(check) = result.checks().iter().find(|check| ALWAYS.contains(&check.name()) && is_broken(check)) {
             return Err(Refusal::new(
                 Party::Node,
@@ -268,7 +272,7 @@ impl Admission {
                 admitted_at: now,
                 valid_until: now.saturating_add_millis(self.valid_ms),
             },
-            forecast: self.forecast(&evidence, &verified, now)?,
+            forecast: self.forecast(&evidence, &verified, reference_values, now)?,
             change: self.watch.change(&node, &state),
             enrolment,
             state,
@@ -279,11 +283,12 @@ impl Admission {
         &self,
         evidence: &Evidence,
         verified: &Verified,
+        reference_values: &ReferenceValues,
         now: UnixTime,
     ) -> Result<Option<NodeForecast>, Refusal> {
         let (selection, snapshot) = self.endorsing.kept(evidence, now)?;
         let outlook = Outlook {
-            reference_values: &self.trust.reference_values,
+            reference_values,
             policy: &self.policy,
             announced: &[],
             kept: Some(Kept { selection: &selection, snapshot: &snapshot, ages: self.endorsing.ages() }),

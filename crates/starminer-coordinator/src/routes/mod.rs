@@ -9,6 +9,7 @@ mod feeds;
 mod log;
 mod network;
 mod nodes;
+mod references;
 mod tasks;
 
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(wire::NODE_ENROLMENT, post(nodes::enrolment))
         .route(wire::NODE_ADMISSION, post(nodes::admission))
         .route(wire::NODES, get(nodes::list))
+        .route(wire::REFERENCES, post(references::publish))
+        .route("/v1/references/{role}", get(references::newest))
         .route(wire::BROKERS, get(brokers::list))
         .route(wire::BROKER_EVIDENCE, post(brokers::evidence))
         .route(wire::BROKER_REQUESTS, get(brokers::requests))

@@ -40,7 +40,9 @@ pub(super) async fn admission(
     JsonWithEvidence(request): JsonWithEvidence<AdmissionRequest>,
 ) -> Result<Json<AdmissionResponse>, Refused> {
     let node = node_of(peer);
-    let outcome = match shared.admission.appraise(peer, request, shared.clock.now().wall) {
+    let now = shared.clock.now().wall;
+    let reference_values = shared.published.agents(&shared.log, now).await?;
+    let outcome = match shared.admission.appraise(peer, request, &reference_values, now) {
         Ok(outcome) => outcome,
         Err(refused) => {
             // It signed this itself: whatever it was admitted for, it is not that any more.

@@ -46,6 +46,18 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for JsonWithEvidence<T> {
     }
 }
 
+/// A body of at most so many bytes, as it came.
+#[derive(Debug)]
+pub(crate) struct Whole<const MOST: usize>(pub(crate) Bytes);
+
+impl<const MOST: usize> FromRequest<Arc<Shared>> for Whole<MOST> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request<Body>, shared: &Arc<Shared>) -> Result<Self, Refused> {
+        read_body(shared, request.into_body(), MOST, JSON_BODY_TIMEOUT).await.map(Self)
+    }
+}
+
 async fn read_json<T: DeserializeOwned>(request: Request<Body>, shared: &Shared, most: usize) -> Result<T, Refused> {
     let bytes = read_body(shared, request.into_body(), most, JSON_BODY_TIMEOUT).await?;
     serde_json::from_slice(&bytes).map_err(|error| {

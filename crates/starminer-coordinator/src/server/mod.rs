@@ -10,5 +10,5 @@ mod edge;
 
 pub use accept::ServeError;
 pub(crate) use accept::{Serving, serve};
-pub(crate) use body::{Json, JsonWithEvidence, Params, Query, body_timeout, read_body};
+pub(crate) use body::{Json, JsonWithEvidence, Params, Query, Whole, body_timeout, read_body};
 pub(crate) use edge::Identity;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use starminer_receipt::{
     AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, EntryKind,
-    Envelope, EnvelopeError, Grant, Lease, LogEntry, ReleaseStatement, Report, Signed, Statement, TaskSpec,
+    Envelope, EnvelopeError, Grant, Lease, LogEntry, ReferenceFile, ReleaseStatement, Report, Role, Signed, Statement,
+    TaskSpec,
 };
 use starminer_store::EventRow;
 use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};
@@ -123,6 +124,13 @@ pub enum EventBody {
     },
     /// A requester cancelled.
     Cancelled(Arc<Signed<CancelStatement>>),
+    /// Reference values were published.
+    Published {
+        /// The role that they are for.
+        role: Role,
+        /// The file as release keys signed it.
+        file: Arc<ReferenceFile>,
+    },
 }
 
 /// Why rows do not give events: the database is damaged or was altered.
@@ -223,7 +231,8 @@ struct ExpiredExtra {
     refusal: Refusal,
 }
 
-const KINDS: [EntryKind; 15] = [
+/// Rows number kinds by their place here: new ones go to the end.
+const KINDS: [EntryKind; 16] = [
     EntryKind::Genesis,
     EntryKind::Admitted,
     EntryKind::Submitted,
@@ -239,7 +248,15 @@ const KINDS: [EntryKind; 15] = [
     EntryKind::Enrolled,
     EntryKind::Suspended,
     EntryKind::Rules,
+    EntryKind::Published,
 ];
+
+/// The number of a kind in rows.
+#[must_use]
+pub fn kind_number(kind: EntryKind) -> i16 {
+    let place = KINDS.iter().position(|other| *other == kind).unwrap_or(0);
+    i16::try_from(place).unwrap_or(0)
+}
 
 impl Event {
     /// The kind of its log entry.
@@ -261,6 +278,7 @@ impl Event {
             EventBody::Enrolled(_) => EntryKind::Enrolled,
             EventBody::Suspended { .. } => EntryKind::Suspended,
             EventBody::Rules { .. } => EntryKind::Rules,
+            EventBody::Published { .. } => EntryKind::Published,
         }
     }
 
@@ -283,6 +301,7 @@ impl Event {
             EventBody::Enrolled(statement) => statement.digest(),
             EventBody::Suspended { refusal } => refusal.digest(),
             EventBody::Rules { policy } => *policy,
+            EventBody::Published { file, .. } => file.digest(),
         }
     }
 
@@ -393,12 +412,12 @@ impl Event {
                 (Some(statement), extra(serde_json::to_vec(&SuspendedExtra { node, refusal: refusal.clone() })))
             }
             EventBody::Rules { policy } => (Some(policy.as_bytes().to_vec()), None),
+            EventBody::Published { file, .. } => (Some(file.encode()), None),
         };
-        let kind = KINDS.iter().position(|kind| *kind == self.kind()).unwrap_or(0);
         EventRow {
             index,
             task: self.task.map(|task| task.0),
-            kind: i16::try_from(kind).unwrap_or(0),
+            kind: kind_number(self.kind()),
             at: self.at.as_millis(),
             entry,
             statement,
@@ -496,8 +515,15 @@ impl Event {
                 EventBody::Suspended { refusal: extra.refusal }
             }
             EntryKind::Rules => EventBody::Rules { policy: reader.digest()? },
-            // No row has it: it is not among the kinds that rows number.
-            EntryKind::Published => return Err(ReplayError::Kind { index: row.index, kind: row.kind }),
+            EntryKind::Published => {
+                let file = ReferenceFile::parse(reader.statement()?).map_err(|_| reader.damaged())?;
+                let statement = file.unverified().map_err(|_| reader.damaged())?;
+                // Whose signatures count is the trust file's to say, of which a row knows nothing. That it is what was logged shows here.
+                if entry.statement != file.digest() {
+                    return Err(reader.damaged());
+                }
+                EventBody::Published { role: statement.role, file: Arc::new(file) }
+            }
         };
         Ok(event)
     }

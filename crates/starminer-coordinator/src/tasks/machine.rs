@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, Grant, ReleaseStatement,
-    Report, Signed, Signer, TaskSpec,
+    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, Grant, ReferenceFile,
+    ReleaseStatement, Report, Role, SeenReferences, Signed, Signer, TaskSpec,
 };
 use starminer_verify::{Attempt, Digest, NetworkId, NodeId, Party, PublicKey, Refusal, TaskId, UnixTime};
 use starminer_wire::{Deposit, ProblemStatus, TaskState};
@@ -73,6 +73,15 @@ pub enum Command {
     Rules {
         /// Digest of them.
         policy: Digest,
+    },
+    /// Reference values are published. Enough release keys signed them, and they are in force.
+    Publish {
+        /// The role that they are for.
+        role: Role,
+        /// Their version.
+        seen: SeenReferences,
+        /// The file, without a place in the log.
+        file: Arc<ReferenceFile>,
     },
     /// A requester submits.
     Submit {
@@ -186,6 +195,7 @@ struct Undo {
     tasks: HashMap<TaskId, Option<Arc<Task>>>,
     nodes: HashMap<NodeId, Option<Standing>>,
     offers: HashMap<NodeId, Option<Offer>>,
+    published: HashMap<Role, Option<SeenReferences>>,
 }
 
 /// Every task that has not ended, and those that ended lately.
@@ -204,6 +214,8 @@ pub struct Tasks {
     open: usize,
     pub(super) nodes: HashMap<NodeId, Standing>,
     pub(super) offers: BTreeMap<NodeId, Offer>,
+    /// The newest version of each role's reference values.
+    published: HashMap<Role, SeenReferences>,
     /// Index that the next event gets.
     next_index: u64,
     /// When the last event happened; the next is never earlier.
@@ -243,6 +255,7 @@ impl Tasks {
             open: 0,
             nodes: HashMap::new(),
             offers: BTreeMap::new(),
+            published: HashMap::new(),
             next_index,
             last_at,
             durable_at: last_at,
@@ -275,6 +288,11 @@ impl Tasks {
         self.nodes.insert(node, standing);
     }
 
+    /// Takes up the newest version of a role's reference values, which was read back.
+    pub fn restore_published(&mut self, role: Role, seen: SeenReferences) {
+        self.published.insert(role, seen);
+    }
+
     /// Carries out a command. A refused one changes nothing.
     ///
     /// # Errors
@@ -298,6 +316,7 @@ impl Tasks {
                 self.record(None, None, None, EventBody::Rules { policy }, now);
                 Ok(Answer { task: None })
             }
+            Command::Publish { role, seen, file } => self.publish(role, seen, file, now),
             Command::Submit { spec, deposit } => self.submit(spec, deposit, now),
             Command::Offer { node, offer, seen } => {
                 self.take_offer(node, offer, seen, now);
@@ -429,6 +448,24 @@ impl Tasks {
         };
         self.set_standing(node, standing.clone());
         self.end_unsuited_attempts(node, &standing, now);
+        Ok(Answer { task: None })
+    }
+
+    /// A version that is there already stays as it was, without another word in the log.
+    fn publish(
+        &mut self,
+        role: Role,
+        seen: SeenReferences,
+        file: Arc<ReferenceFile>,
+        now: Now,
+    ) -> Result<Answer, Refused> {
+        let newest = self.published.get(&role).copied();
+        seen.may_follow(newest)?;
+        if newest != Some(seen) {
+            let before = self.published.insert(role, seen);
+            self.undo.published.entry(role).or_insert(before);
+            self.record(None, None, None, EventBody::Published { role, file }, now);
+        }
         Ok(Answer { task: None })
     }
 
@@ -630,6 +667,12 @@ impl Tasks {
             match old {
                 Some(offer) => self.offers.insert(node, offer),
                 None => self.offers.remove(&node),
+            };
+        }
+        for (role, old) in undo.published {
+            match old {
+                Some(seen) => self.published.insert(role, seen),
+                None => self.published.remove(&role),
             };
         }
         self.undo = Undo::default();

@@ -22,7 +22,7 @@ mod task;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
-pub use event::{Event, EventBody, ReplayError, Settles, StoredParts};
+pub use event::{Event, EventBody, ReplayError, Settles, StoredParts, kind_number};
 pub use machine::{Answer, Command, Step, Tasks, Touched, Waits};
 pub use queue::{Offer, Standing};
 pub use task::{AttemptRecord, Ending, Kept, Task};

@@ -179,6 +179,7 @@ impl Task {
             | EventBody::Enrolled(_)
             | EventBody::Suspended { .. }
             | EventBody::Rules { .. }
+            | EventBody::Published { .. }
             | EventBody::Submitted { .. } => {
                 return Err(out_of_order);
             }
@@ -327,6 +328,7 @@ impl AttemptRecord {
             | EventBody::Enrolled(_)
             | EventBody::Suspended { .. }
             | EventBody::Rules { .. }
+            | EventBody::Published { .. }
             | EventBody::Submitted { .. }
             | EventBody::Leased { .. }
             | EventBody::Cancelled(_) => {}

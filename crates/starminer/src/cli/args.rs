@@ -14,9 +14,9 @@ pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
 pub use doctor::DoctorArgs;
 pub use endorsements::{EndorsementsCommand, ExportArgs, FetchArgs, ImportArgs, ListArgs, TrustArgs};
 pub use reference::{
-    DirectBootArgs, PageOrderArg, ProgramKind, ReferenceCommand, ReferenceCosignArgs, ReferenceMergeArgs,
-    ReferenceOutArgs, ReferencePcrsArgs, ReferenceProgramArgs, ReferenceShowArgs, ReferenceSignArgs, ReferenceSnpArgs,
-    ReferenceTdxArgs, ReferenceVerifyArgs, RoleArg, VmmArg,
+    DirectBootArgs, PageOrderArg, ProgramKind, ReferenceCommand, ReferenceCosignArgs, ReferenceFetchArgs,
+    ReferenceMergeArgs, ReferenceOutArgs, ReferencePcrsArgs, ReferenceProgramArgs, ReferencePublishArgs,
+    ReferenceShowArgs, ReferenceSignArgs, ReferenceSnpArgs, ReferenceTdxArgs, ReferenceVerifyArgs, RoleArg, VmmArg,
 };
 
 /// Heading of the options that every command has.
@@ -134,7 +134,7 @@ Examples:
   starminer endorsements import offline-store/ bundle.json"
     )]
     Endorsements(EndorsementsCommand),
-    /// Reference values: what good machines measure, made from files, signed and verified.
+    /// Reference values: what good machines measure, made from files, signed, published, verified.
     #[command(
         subcommand,
         after_help = "\
@@ -144,6 +144,7 @@ Examples:
       --name 'agent 0.1' values.json --out agent.references
   starminer reference cosign --key release2.key agent.references
   starminer reference verify --network network.toml agent.references
+  starminer reference publish agent.references
 
 Values come from the files that are started, before any machine has started them. They count once
 as many release keys signed as network.toml asks for, and the log has them. What is not set denies."

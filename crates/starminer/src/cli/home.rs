@@ -120,6 +120,11 @@ pub fn home_failure(error: &HomeError) -> Failure {
             reason,
             "make room there, or see to its permissions, and try again; a task that was submitted goes on, and `starminer result TASK` fetches it",
         ),
+        HomeError::References { .. } => Failure::usage(
+            "reference.memory",
+            reason,
+            "use a home directory of its own for each network; if the file is damaged, ask which version is the newest before you delete it",
+        ),
         HomeError::Checkpoint { .. } => Failure::usage(
             "home.other-log",
             reason,

@@ -1,6 +1,6 @@
-//! `starminer reference …`: reference values made from files, signed, shown and verified.
+//! `starminer reference …`: reference values made from files, signed, shown, verified, published and fetched.
 //!
-//! This file reads and writes files. What registers will hold is told by `starminer_hardware::predict`, what counts is decided by
+//! This file reads and writes files; what is published and fetched goes through `starminer_requester`. What registers will hold is told by `starminer_hardware::predict`, what counts is decided by
 //! `starminer_receipt::SignedReferenceValues`.
 
 mod make;
@@ -8,36 +8,34 @@ mod make;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use starminer_hardware::inspect::parse_time;
 use starminer_receipt::{
-    MAX_REFERENCE_FILE_BYTES, Opening, ReferenceError, ReferenceFile, ReferenceStatement, Role, SeenReferences,
-    SignedReferenceValues, Signer,
+    LoggedReferenceValues, MAX_REFERENCE_FILE_BYTES, NetworkTrust, Opening, ReferenceError, ReferenceFile,
+    ReferenceStatement, Role, SignedReferenceValues, Signer,
 };
-use starminer_requester::open_regular;
+use starminer_requester::{PublishedValues, ReferenceMemory, open_regular};
 use starminer_tls::IdentityKey;
 use starminer_verify::{
     MAX_REFERENCE_VALUES_BYTES, NetworkId, Party, PublicKey, ReferenceValues, ReferenceValuesError, Refusal, UnixTime,
 };
 
 use super::args::{
-    ReferenceCommand, ReferenceCosignArgs, ReferenceMergeArgs, ReferenceShowArgs, ReferenceSignArgs,
-    ReferenceVerifyArgs, RoleArg,
+    ReferenceCommand, ReferenceCosignArgs, ReferenceFetchArgs, ReferenceMergeArgs, ReferencePublishArgs,
+    ReferenceShowArgs, ReferenceSignArgs, ReferenceVerifyArgs, RoleArg,
 };
 use super::exit::{self, Failure};
-use super::home::with_sources;
+use super::home::{self, block_on, requester_failure, with_sources};
 use super::key::load_identity;
 use super::service::read_trust;
 use super::terminal::{Style, Terminal, printable};
 use super::verify::now;
 
 const MILLIS_PER_DAY: u64 = 24 * 60 * 60 * 1000;
-/// Longest memory of what was seen.
-const MAX_MEMORY_BYTES: usize = 1024;
 
-/// Makes, signs, shows or verifies reference values.
+/// Makes, signs, shows, verifies, publishes or fetches reference values.
 pub fn reference(terminal: &Terminal, command: &ReferenceCommand) -> Result<u8, Failure> {
     match command {
         ReferenceCommand::Snp(args) => make::snp(terminal, args),
@@ -49,6 +47,8 @@ pub fn reference(terminal: &Terminal, command: &ReferenceCommand) -> Result<u8, 
         ReferenceCommand::Cosign(args) => cosign(terminal, args),
         ReferenceCommand::Verify(args) => verify(terminal, args),
         ReferenceCommand::Show(args) => show(terminal, args),
+        ReferenceCommand::Publish(args) => publish(terminal, args),
+        ReferenceCommand::Fetch(args) => fetch(terminal, args),
     }
 }
 
@@ -120,35 +120,18 @@ fn cosign(terminal: &Terminal, args: &ReferenceCosignArgs) -> Result<u8, Failure
 fn verify(terminal: &Terminal, args: &ReferenceVerifyArgs) -> Result<u8, Failure> {
     let trust = read_trust(&args.network)?;
     let (role, now) = (role(args.role), time_or_now(args.at.as_deref(), "--at")?);
-    let memory = args.memory.as_deref().map(|path| Memory::read(path, trust.network, role)).transpose()?.flatten();
+    let memory = args.memory.as_deref().map(|path| read_memory(path, trust.network, role)).transpose()?.flatten();
     let bytes = read(&args.file, MAX_REFERENCE_FILE_BYTES)?;
     let opening = Opening { trust: &trust, role, now, newest_seen: memory.map(|memory| memory.seen) };
     let values = SignedReferenceValues::open(&bytes, &opening).map_err(|error| match error {
         ReferenceError::TooLarge | ReferenceError::Malformed => file_failure(&args.file, &error),
-        _ => {
-            let reason = format!("{}: {}", args.file.display(), with_sources(&error));
-            Failure::refused(Refusal::new(Party::Network, error.code(), reason, remedy(&error)))
-        }
+        _ => verify_failure(Some(&args.file), &error),
     })?;
     if let Some(path) = &args.memory {
-        let memory = Memory { network: trust.network, role, seen: values.seen() };
-        let text = serde_json::to_vec(&memory)
-            .map_err(|error| Failure::local("reference.memory", error, "check free space and permissions"))?;
-        replace(path, &text)?;
+        replace(path, &ReferenceMemory { network: trust.network, role, seen: values.seen() }.encode())?;
     }
     terminal.result(terminal.style(Style::Green, "VERIFIED"));
-    tell_statement(terminal, values.statement());
-    let signers: Vec<String> = values.signers().iter().map(ToString::to_string).collect();
-    let (have, need) = (signers.len(), trust.release_threshold());
-    terminal.result(format!("  signed   by {have} release keys of {need} that have to"));
-    signers.iter().for_each(|key| terminal.result(format!("             {key}")));
-    terminal.result(format!("  logged   entry {} at {}", values.index(), time(values.logged_at())));
-    let mut document = statement_json(values.statement(), values.seen().digest.to_string());
-    document["verdict"] = "verified".into();
-    document["signers"] = signers.into();
-    document["log_index"] = values.index().into();
-    document["logged_at"] = values.logged_at().as_millis().into();
-    terminal.document(&document);
+    tell_counting(terminal, &values, trust.release_threshold(), None);
     Ok(exit::OK)
 }
 
@@ -173,32 +156,94 @@ fn show(terminal: &Terminal, args: &ReferenceShowArgs) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-/// What was seen last, of one role of one network.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Memory {
-    network: NetworkId,
-    role: Role,
-    seen: SeenReferences,
+/// What the newest version seen is remembered in, of one role of one network.
+fn read_memory(path: &Path, network: NetworkId, role: Role) -> Result<Option<ReferenceMemory>, Failure> {
+    ReferenceMemory::read(path, network, role).map_err(|error| {
+        let remedy = "give the file that an earlier --memory made, one for each role of a network";
+        Failure::usage("reference.memory", with_sources(&error), remedy)
+    })
 }
 
-impl Memory {
-    /// `None` where nothing was seen yet. A memory that cannot be read is no reason to forget.
-    fn read(path: &Path, network: NetworkId, role: Role) -> Result<Option<Self>, Failure> {
-        if !path.exists() {
-            return Ok(None);
+/// Has a file published.
+fn publish(terminal: &Terminal, args: &ReferencePublishArgs) -> Result<u8, Failure> {
+    let file = parse_file(&args.file)?;
+    let role = file.unverified().map_err(|error| file_failure(&args.file, &error))?.role;
+    let opened = home::open(terminal, &args.home)?;
+    let threshold = release_threshold(&opened.network)?;
+    block_on(async {
+        let requester = opened.start(Arc::new(|_| {}))?;
+        let published = requester.publish(&file).await.map_err(|error| requester_failure(&error))?;
+        let values = counting(published, role)?;
+        terminal.result(terminal.style(Style::Green, "PUBLISHED"));
+        if values.seen().digest != file.digest() {
+            terminal.note("note: a later version was published meanwhile; it is the one below");
         }
-        let unusable = |reason: &str| {
-            let reason = format!("{}: {reason}", path.display());
-            Failure::usage("reference.memory", reason, "give the file that an earlier --memory made, one for each role")
-        };
-        let memory: Self = serde_json::from_slice(&read(path, MAX_MEMORY_BYTES)?)
-            .map_err(|_| unusable("not what `reference verify` remembers"))?;
-        if memory.network != network || memory.role != role {
-            return Err(unusable("it is of another network or role"));
-        }
-        Ok(Some(memory))
+        tell_counting(terminal, &values, threshold, None);
+        Ok(exit::OK)
+    })?
+}
+
+/// Fetches what was published.
+fn fetch(terminal: &Terminal, args: &ReferenceFetchArgs) -> Result<u8, Failure> {
+    let role = role(args.role);
+    let opened = home::open(terminal, &args.home)?;
+    let threshold = release_threshold(&opened.network)?;
+    block_on(async {
+        let requester = opened.start(Arc::new(|_| {}))?;
+        let published = requester.published(role).await.map_err(|error| requester_failure(&error))?;
+        let values = counting(published, role)?;
+        write_new(&args.out, &values.file().encode())?;
+        terminal.result(terminal.style(Style::Green, "VERIFIED"));
+        tell_counting(terminal, &values, threshold, Some(&args.out));
+        Ok(exit::OK)
+    })?
+}
+
+/// How many release keys have to sign, where anybody's signatures count at all.
+fn release_threshold(trust: &NetworkTrust) -> Result<usize, Failure> {
+    match trust.release_threshold() {
+        0 => Err(verify_failure(None, &ReferenceError::NoReleaseKeys)),
+        threshold => Ok(threshold),
     }
+}
+
+/// Published values that count, or why there are none.
+fn counting(published: PublishedValues, role: Role) -> Result<LoggedReferenceValues, Failure> {
+    match published {
+        PublishedValues::Count(values) => Ok(*values),
+        PublishedValues::NotAtThisTime(error) => Err(verify_failure(None, &error)),
+        PublishedValues::Nothing => Err(Failure::refused(Refusal::new(
+            Party::Network,
+            "reference.unknown",
+            format!("this network has no published reference values for {}s", role.name()),
+            "have some published: `starminer reference publish`",
+        ))),
+    }
+}
+
+fn verify_failure(file: Option<&Path>, error: &ReferenceError) -> Failure {
+    let reason = with_sources(error);
+    let reason = file.map_or_else(|| reason.clone(), |file| format!("{}: {reason}", file.display()));
+    Failure::refused(Refusal::new(Party::Network, error.code(), reason, error.remedy()))
+}
+
+/// Tells of values that were verified.
+fn tell_counting(terminal: &Terminal, values: &LoggedReferenceValues, need: usize, file: Option<&Path>) {
+    tell_statement(terminal, values.statement());
+    let signers: Vec<String> = values.signers().iter().map(ToString::to_string).collect();
+    let have = signers.len();
+    terminal.result(format!("  signed   by {have} release keys of {need} that have to"));
+    signers.iter().for_each(|key| terminal.result(format!("             {key}")));
+    terminal.result(format!("  logged   entry {} at {}", values.index(), time(values.logged_at())));
+    let mut document = statement_json(values.statement(), values.seen().digest.to_string());
+    document["verdict"] = "verified".into();
+    document["signers"] = signers.into();
+    document["log_index"] = values.index().into();
+    document["logged_at"] = values.logged_at().as_millis().into();
+    if let Some(file) = file {
+        document["file"] = file.display().to_string().into();
+    }
+    terminal.document(&document);
 }
 
 fn role(role: RoleArg) -> Role {
@@ -294,25 +339,6 @@ fn parse_file(path: &Path) -> Result<ReferenceFile, Failure> {
 fn file_failure(path: &Path, error: &ReferenceError) -> Failure {
     let reason = format!("{}: {}", path.display(), with_sources(error));
     Failure::usage(error.code(), reason, "give a file that `starminer reference sign` made")
-}
-
-/// What to do about values that do not count.
-fn remedy(error: &ReferenceError) -> &'static str {
-    match error {
-        ReferenceError::NoReleaseKeys => {
-            "put release_keys and release_threshold into network.toml, if you trust anybody's"
-        }
-        ReferenceError::TooFewSignatures { .. } => "have more release keys sign: `starminer reference cosign`",
-        ReferenceError::OtherNetwork | ReferenceError::OtherRole(_) => {
-            "give the file that is for this network and role"
-        }
-        ReferenceError::NotYetInForce | ReferenceError::Expired | ReferenceError::Older { .. } => {
-            "give the version that is in force"
-        }
-        ReferenceError::NotLogged => "have it published: values count once the log has them",
-        ReferenceError::Forked(_) => "do not use either: ask the holders of the release keys why they signed both",
-        _ => "do not use the file; get it again from where it was published",
-    }
 }
 
 /// Writes a file that does not exist yet.

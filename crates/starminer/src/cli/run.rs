@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use starminer_client::ClientError;
-use starminer_receipt::{Outcome, OutputName, Overall};
-use starminer_requester::{Event, EventSink, OpenedOutput, Requester, RequesterError, TaskOutcome};
+use starminer_receipt::{Outcome, OutputName, Overall, ReferenceStatement, Role};
+use starminer_requester::{
+    Event, EventSink, JobPlan, OpenedOutput, PublishedValues, Requester, RequesterError, TaskOutcome, join_pinned,
+};
 use starminer_verify::{Party, PolicyFields, PublicKey, Refusal, TaskId, Tier};
 use starminer_wire::{NetworkInfo, NodeSummary, TaskView};
 
@@ -34,7 +36,7 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
         return submit(terminal, args);
     }
     let opened = home::open(terminal, &args.home)?;
-    let job = job::plan(&args, &opened.network)?;
+    let mut job = job::plan(&args, &opened.network)?;
     let broker = args.broker.as_deref().map(parse_broker).transpose()?;
     prepare_output(&job.output_dir)?;
     let (events, collected) = (story(terminal), opened.collected.clone());
@@ -45,6 +47,7 @@ pub fn run(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
         let stopped = |signal| not_submitted(signal, &args.home);
         let submitted = async {
             reach(&requester).await?;
+            join_published(terminal, &requester, &mut job.plan).await?;
             let output_dir = Some(absolute(&job.output_dir));
             let failed = |error| failed_unless_stopped(&error, &interrupt, stopped);
             if broker.is_some() {
@@ -163,7 +166,7 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
         ));
     }
     let opened = home::open(terminal, &args.home)?;
-    let Job { plan, output_dir } = job::plan(&args, &opened.network)?;
+    let Job { mut plan, output_dir } = job::plan(&args, &opened.network)?;
     let broker = args.broker.as_deref().map(parse_broker).transpose()?;
     prepare_output(&output_dir)?;
     let events = story(terminal);
@@ -173,6 +176,7 @@ pub fn submit(terminal: &Terminal, args: RunArgs) -> Result<u8, Failure> {
         let requester = opened.start(events)?.stopping_when(interrupt.asked());
         let stopped = |signal| not_submitted(signal, &args.home);
         let submitted = async {
+            join_published(terminal, &requester, &mut plan).await?;
             let brokers = match broker {
                 Some(broker) => vec![broker],
                 None => once_started(terminal, async || Ok(requester.client().brokers().await?))
@@ -265,6 +269,25 @@ fn prepare_output(dir: &Path) -> Result<(), Failure> {
 /// Asks the coordinator for its view of the network, so that one who is away is found before a job is sealed and journalled.
 async fn reach(requester: &Requester) -> Result<NetworkInfo, Failure> {
     requester.client().network().await.map_err(|error| requester_failure(&error.into()))
+}
+
+/// Lets the values count that the network has published for agents, beside those that the trust file pins.
+async fn join_published(terminal: &Terminal, requester: &Requester, plan: &mut JobPlan) -> Result<(), Failure> {
+    match requester.published(Role::Agent).await.map_err(|error| requester_failure(&error))? {
+        PublishedValues::Count(values) => {
+            plan.reference_values =
+                join_pinned(&values, &plan.reference_values).map_err(|error| requester_failure(&error))?;
+            let ReferenceStatement { name, version, .. } = values.statement();
+            terminal.say(format!("  agents   as published: {} version {version}", printable(name)));
+        }
+        PublishedValues::NotAtThisTime(error) => {
+            terminal.note(format!(
+                "note: what was published for agents does not count: {error}; network.toml's own values do"
+            ));
+        }
+        PublishedValues::Nothing => {}
+    }
+    Ok(())
 }
 
 /// Waits for a task and collects it.

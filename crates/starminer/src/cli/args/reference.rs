@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::HomeArgs;
+
 /// Heading of the options that say what is started.
 const STARTED: &str = "What is started";
 /// Heading of the options that say where values come from that no file tells.
@@ -79,6 +81,24 @@ Examples:
 
 --memory keeps the newest version seen, so that an older one is refused.")]
     Verify(ReferenceVerifyArgs),
+    /// Have the network's coordinator log a signed file, and verify that it did.
+    #[command(after_help = "\
+Examples:
+  starminer reference publish agent.references
+  starminer reference publish agent.references --home ~/.starminer --json
+
+Your own network.toml has to name the release keys. The same file again changes nothing; an older
+version than the newest is refused.")]
+    Publish(ReferencePublishArgs),
+    /// Fetch the newest file that was published for a role, and verify all of it.
+    #[command(after_help = "\
+Examples:
+  starminer reference fetch --out agent.references
+  starminer reference fetch --role broker --out broker.references --json
+
+Verified by the home's network.toml, against the log and the newest version that this home has
+seen. `run` and `submit` do the same on their own.")]
+    Fetch(ReferenceFetchArgs),
     /// Show a file of values, signed or not. What it shows is not verified.
     #[command(after_help = "\
 Examples:
@@ -331,6 +351,31 @@ pub struct ReferenceVerifyArgs {
     /// The file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// Arguments of `reference publish`.
+#[derive(Debug, clap::Args)]
+pub struct ReferencePublishArgs {
+    /// The signed file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Home.
+    #[command(flatten)]
+    pub home: HomeArgs,
+}
+
+/// Arguments of `reference fetch`.
+#[derive(Debug, clap::Args)]
+pub struct ReferenceFetchArgs {
+    /// The role that you ask about.
+    #[arg(long, value_enum, default_value = "agent")]
+    pub role: RoleArg,
+    /// Where to write it; must not exist.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Home.
+    #[command(flatten)]
+    pub home: HomeArgs,
 }
 
 /// Arguments of `reference show`.
