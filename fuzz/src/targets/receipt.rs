@@ -249,6 +249,29 @@ pub fn manifest(data: &[u8]) -> Outcome {
     ])
 }
 
+pub fn endorsements(data: &[u8]) -> Outcome {
+    let set = match EndorsementSet::parse(data) {
+        Ok(set) => set,
+        Err(error) => return Outcome::refused(error.code()),
+    };
+    assert_eq!(EndorsementSet::parse(&set.encode()).as_ref(), Ok(&set), "it does not read back as itself");
+    let (enrollers, nobody) = ([world::requester().public_key()], []);
+    let counts = Enrollers { enrollers: &enrollers, facilities: &nobody };
+    let opened = set.open(NETWORK, counts);
+    if let Ok(opened) = &opened {
+        assert!(opened.enrolments.facilities.is_empty(), "somebody counts whom nobody named");
+        let known = world::enrolment();
+        for key in &opened.enrolments.keys {
+            assert_eq!(
+                (key.node, key.ak_name.as_bytes()),
+                (known.node, known.ak_name.0.as_slice()),
+                "a forged enrolment"
+            );
+        }
+    }
+    Outcome::of(&opened, |error| error.code().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,27 +320,4 @@ mod tests {
             check(story, &verify_receipt(&forge::collude(&story.receipt), Some(&world().trust), LATER));
         }
     }
-}
-
-pub fn endorsements(data: &[u8]) -> Outcome {
-    let set = match EndorsementSet::parse(data) {
-        Ok(set) => set,
-        Err(error) => return Outcome::refused(error.code()),
-    };
-    assert_eq!(EndorsementSet::parse(&set.encode()).as_ref(), Ok(&set), "it does not read back as itself");
-    let (enrollers, nobody) = ([world::requester().public_key()], []);
-    let counts = Enrollers { enrollers: &enrollers, facilities: &nobody };
-    let opened = set.open(NETWORK, counts);
-    if let Ok(opened) = &opened {
-        assert!(opened.enrolments.facilities.is_empty(), "somebody counts whom nobody named");
-        let known = world::enrolment();
-        for key in &opened.enrolments.keys {
-            assert_eq!(
-                (key.node, key.ak_name.as_bytes()),
-                (known.node, known.ak_name.0.as_slice()),
-                "a forged enrolment"
-            );
-        }
-    }
-    Outcome::of(&opened, |error| error.code().to_owned())
 }

@@ -139,12 +139,13 @@ mod tests {
 
     #[test]
     fn what_a_node_does_not_survive() {
-        let with = |alter: fn(&mut TpmState)| {
+        type Alter = fn(&mut TpmState);
+        let with = |alter: Alter| {
             let mut later = state();
             alter(later.tpm.as_mut().expect("it has one"));
             state().change(&later).map(|refusal| refusal.check().to_owned())
         };
-        let codes: [(fn(&mut TpmState), Option<&str>); 10] = [
+        let codes: [(Alter, Option<&str>); 10] = [
             (|_| {}, None),
             (|tpm| tpm.clock_ms = 5_000, None),
             (|tpm| tpm.clock_ms = 999, Some("node.tpm-clock")),
