@@ -206,6 +206,7 @@ fn receipt(all: &mut Vec<Seed>) {
     for (name, trust) in [("witnessed", &world().trust), ("plain", &world::World::trust_without_witness())] {
         add(all, "receipt-network", name, trust.encode().expect("its own parts"));
     }
+    add(all, "receipt-references", "signed", world::reference_file().encode());
     add(all, "receipt-endorsements", "statements", world::endorsement_set().encode());
     let grant = receipt.grant.clone().and_then(|grant| grant.open::<starminer_receipt::Grant>().ok());
     add(all, "receipt-sealed", "grant", json_of(&grant.expect("it completed").secret));

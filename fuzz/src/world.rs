@@ -721,3 +721,28 @@ pub fn endorsement_set() -> EndorsementSet {
     let files = [(EndorsementKind::NvidiaRevoked, vec![9; 32])];
     EndorsementSet::new(files, vec![enrolment.into_envelope()], vec![facility.into_envelope()]).expect("not empty")
 }
+
+/// The trust file with the requester and the broker as release keys, both of which have to sign.
+pub fn releasing_trust() -> NetworkTrust {
+    let keys = vec![requester_public(), broker().public_key()];
+    world().trust.clone().with_release_keys(keys, 2).expect("two keys, two of them")
+}
+
+/// Reference values that both signed.
+pub fn reference_file() -> ReferenceFile {
+    let statement = ReferenceStatement {
+        v: 1,
+        network: NETWORK,
+        role: Role::Agent,
+        name: "agent".into(),
+        version: 3,
+        not_before: UnixTime(1),
+        not_after: UnixTime(u64::MAX),
+        values: reference_values(),
+    };
+    let mut file = ReferenceFile::new(&statement).expect("its own values");
+    for key in [requester(), broker()] {
+        file.sign(&key).expect("each signs once");
+    }
+    file
+}

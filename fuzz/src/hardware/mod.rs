@@ -4,6 +4,9 @@
 //! Intel's quotes and some endorsements come from `fuzz/data` too: made once by test authorities whose keys are gone (`examples/make_quotes.rs`). Logs are made here ([`logs`]).
 
 pub mod endorsements;
+#[path = "../../../crates/starminer-hardware/tests/predict/builder.rs"]
+#[allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation, clippy::new_without_default)]
+pub mod images;
 pub mod logs;
 
 use std::collections::HashSet;

@@ -78,6 +78,7 @@ table! {
     "receipt-collusion", 500, receipt::collusion, "a receipt that all parties sign again; verification ends, and stays simulated";
     "receipt-network", 10_000, receipt::network, "network.toml; reads back as itself";
     "receipt-endorsements", 4_000, receipt::endorsements, "endorsements beside evidence; only what an enroller signed counts";
+    "receipt-references", 4_000, receipt::references, "published reference values; only what enough release keys signed counts";
     "receipt-sealed", 4_000, receipt::sealed, "JSON of a sealed secret; only what was sealed opens, and only in its context";
     "receipt-manifest", 20_000, receipt::manifest, "the sealed JSON of a task: manifest, details, resources";
 
@@ -109,6 +110,8 @@ table! {
     "hardware-tpm-forms", 20_000, hardware::tpm_forms, "bytes as every structure of a TPM's, in every form";
     "hardware-event-log", 3_000, hardware::event_log, "a log of firmware; altered under the same registers it may say less, never else";
     "hardware-registers", 20_000, hardware::registers, "JSON of register values; reads back as itself";
+    "hardware-firmware", 2_000, hardware::firmware, "a firmware image; what its launch will measure";
+    "hardware-boot-program", 5_000, hardware::boot_program, "a PE image; its digest and its sections";
     "hardware-signature-list", 20_000, hardware::signature_list, "a UEFI signature database; bounded";
     "hardware-ima", 5_000, hardware::ima_list, "a measurement list, binary or text; a register vouches for its own files alone";
     "hardware-gpu", 1_000, hardware::gpu_evidence, "NVIDIA's JSON of evidence; only genuine GPUs verify";

@@ -272,6 +272,20 @@ pub fn endorsements(data: &[u8]) -> Outcome {
     Outcome::of(&opened, |error| error.code().to_owned())
 }
 
+pub fn references(data: &[u8]) -> Outcome {
+    let file = match ReferenceFile::parse(data) {
+        Ok(file) => file,
+        Err(error) => return Outcome::refused(error.code()),
+    };
+    assert_eq!(ReferenceFile::parse(&file.encode()).as_ref(), Ok(&file), "it does not read back as itself");
+    let signed = file.verify_signatures(&world::releasing_trust());
+    if let Ok(signed) = &signed {
+        let known = world::reference_file();
+        assert_eq!(signed.file().digest(), known.digest(), "values that the release keys never signed");
+    }
+    Outcome::of(&signed, |error| error.code().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

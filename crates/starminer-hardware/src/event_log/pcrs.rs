@@ -24,7 +24,7 @@ impl PcrValues {
         Self(BTreeMap::new())
     }
 
-    /// Reads the JSON form. What it names twice, or with a digest of another length, is refused, and what has more than [`MAX_JSON_BYTES`].
+    /// Reads the JSON form. What it names twice, or with a digest of another length, is refused, and what has more than `MAX_JSON_BYTES`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         if bytes.len() > MAX_JSON_BYTES {
             return Err(serde_json::Error::custom(format_args!("more than {MAX_JSON_BYTES} bytes")));

@@ -6,6 +6,7 @@
 mod certificates;
 mod endorsements;
 mod evidence;
+mod images;
 mod logs;
 mod policies;
 
@@ -15,6 +16,7 @@ pub use evidence::{
     dcap_endorsements, dcap_quote, gpu_evidence, gpu_manifest, gpu_report, snp_evidence, snp_report, tpm_forms,
     tpm_quote,
 };
+pub use images::{boot_program, firmware};
 pub use logs::{event_log, ima_list, registers, signature_list};
 pub use policies::policies;
 
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 use starminer_hardware::endorsements::{Marks, Snapshot, encode as encode_snapshot};
 
 use crate::hardware::endorsements::{HONEST, NOW_S as ENDORSED_S, TRUST, encode as encode_candidate};
+use crate::hardware::images::{FirmwareBuilder, pe};
 use crate::hardware::logs::{self as known_logs, made_event_logs, made_lists, signature_lists};
 use crate::hardware::{DCAP, GPUS, MADE_QUOTES, MANIFESTS, SNP, TPM, own, vector};
 use crate::seeds::Seed;
@@ -86,6 +89,11 @@ pub fn seeds() -> Vec<Seed> {
     add("hardware-registers", "two-banks", registers.to_string().into_bytes());
     add("hardware-registers", "none", b"{}".to_vec());
     add("hardware-signature-list", "two", signature_lists());
+    add("hardware-firmware", "both", FirmwareBuilder::new().build());
+    let sections: [(&str, &[u8], usize); 3] =
+        [(".linux", b"MZ", 0x1000), (".initrd", &[7; 600], 600), (".cmdline", b"quiet", 5)];
+    add("hardware-boot-program", "image", pe(&sections, b"", b""));
+    add("hardware-boot-program", "signed", pe(&sections[..1], b"trailing", &[0, 0, 0, 0, 0, 2, 2, 0]));
     for (name, list) in made_lists() {
         add("hardware-ima", name, list);
     }

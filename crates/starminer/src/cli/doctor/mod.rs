@@ -1,6 +1,6 @@
 //! `starminer node doctor`: what this machine can prove, what it lacks and how to mend that, and until when it holds.
 //!
-//! [`collect`] asks devices and reads logs and settings, [`judge`] makes of it what a verifier would, and [`show`] tells it. A device that is
+//! [`mod@collect`] asks devices and reads logs and settings, [`mod@judge`] makes of it what a verifier would, and [`mod@show`] tells it. A device that is
 //! not there is told as missing, and what cannot be read as not checked; neither counts. Checks, texts and exit codes: `specs/cli.md`.
 
 mod collect;

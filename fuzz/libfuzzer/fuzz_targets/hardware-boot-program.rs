@@ -1,0 +1,5 @@
+//! `hardware-boot-program` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("hardware-boot-program", data));

@@ -1,0 +1,5 @@
+//! `hardware-firmware` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("hardware-firmware", data));
