@@ -357,7 +357,7 @@ fn what_is_published_is_fetched_and_used() {
     let mut moved = document;
     moved["logged"]["inclusion"]["index"] = json!(0);
     cli.write("moved", moved.to_string());
-    assert_ne!(verify("moved").code, exit::OK);
+    verify("moved").fails_in_json(exit::REFUSED, "reference.inclusion", "network", "not in the log");
 
     // The network admits the node, and the job's spec names its program, by what was published alone.
     network.add_node("node1");
