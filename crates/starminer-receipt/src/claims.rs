@@ -692,11 +692,11 @@ impl Verifier<'_> {
             let statement = "the policy asks for nothing about what runs on the node";
             self.claim("reference-values", ClaimVerdict::NotClaimed, Voucher::Verifier, statement);
         } else if is_named {
-            let statement = "the agent's measurement is one that your trust file names";
+            let statement = "the agent's measurement is one that your reference values name";
             self.claim("reference-values", ClaimVerdict::Proven, Voucher::Verifier, statement);
         } else {
             let statement =
-                "the agent's measurement is not one that your trust file names; the requester's spec alone does";
+                "the agent's measurement is not one that your reference values name; the requester's spec alone does";
             self.claim("reference-values", ClaimVerdict::Unanchored, Voucher::Requester, statement);
         }
     }

@@ -70,6 +70,28 @@ async fn what_was_committed_is_read_back_and_survives() {
 }
 
 #[tokio::test]
+async fn the_newest_event_of_a_kind_is_found_among_those_of_no_task() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(&dir).await;
+    let mut events = batch(1, 0, 8);
+    for (event, kind) in events.events.iter_mut().zip([5, 6, 5, 6, 5, 5]) {
+        (event.task, event.kind) = (None, kind);
+    }
+    // Of a task: of no interest here, whatever its kind.
+    events.events[7].kind = 5;
+    database.commit(&events).await.unwrap();
+    let newest =
+        async |kind, below| database.newest_event(kind, below).await.unwrap().map(|event| (event.index, event.kind));
+    assert_eq!(newest(5, 100).await, Some((5, 5)));
+    assert_eq!(newest(5, 5).await, Some((4, 5)));
+    assert_eq!(newest(5, 4).await, Some((2, 5)));
+    assert_eq!(newest(5, 0).await, None);
+    assert_eq!(newest(6, 100).await, Some((3, 6)));
+    assert_eq!(newest(7, 100).await, None);
+    assert_eq!(database.newest_event(6, 100).await.unwrap().unwrap(), events.events[3]);
+}
+
+#[tokio::test]
 async fn the_checkpoint_is_swapped_only_from_the_version_it_builds_on() {
     let dir = tempfile::tempdir().unwrap();
     let database = open(&dir).await;

@@ -374,6 +374,7 @@ pub struct ResultArgs {
 Examples:
   starminer verify out/3f2a.receipt --network network.toml
   starminer verify a.receipt b.receipt --network network.toml --json
+  starminer verify a.receipt --network network.toml --references agent.references
   starminer verify a.receipt      without trust of your own: links are checked, roots unanchored
 
 With --quiet the exit code alone tells.
@@ -387,6 +388,9 @@ pub struct VerifyArgs {
     /// Your own trust: log and witness keys, reference values, simulated roots you accept. A receipt never brings its own.
     #[arg(long, value_name = "FILE")]
     pub network: Option<PathBuf>,
+    /// Published reference values (`reference fetch`), which count where they did when the node was judged.
+    #[arg(long, value_name = "FILE", requires = "network")]
+    pub references: Option<PathBuf>,
 }
 
 /// `vault` commands.

@@ -221,6 +221,14 @@ fn counting(published: PublishedValues, role: Role) -> Result<LoggedReferenceVal
     }
 }
 
+/// Agents' values of a published file, which counted at that time, and those that the trust file pins.
+pub fn values_at(path: &Path, trust: &NetworkTrust, at: UnixTime) -> Result<ReferenceValues, Failure> {
+    let bytes = read(path, MAX_REFERENCE_FILE_BYTES)?;
+    let opening = Opening { trust, role: Role::Agent, now: at, newest_seen: None };
+    let values = SignedReferenceValues::open(&bytes, &opening).map_err(|error| verify_failure(Some(path), &error))?;
+    values.with_pinned(&trust.reference_values).map_err(|error| values_failure(&error))
+}
+
 fn verify_failure(file: Option<&Path>, error: &ReferenceError) -> Failure {
     let reason = with_sources(error);
     let reason = file.map_or_else(|| reason.clone(), |file| format!("{}: {reason}", file.display()));

@@ -1,20 +1,22 @@
 //! `starminer verify`: receipts, offline, by the verifier's own trust.
 
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use starminer_receipt::{
-    ClaimVerdict, MAX_RECEIPT_BYTES, Outcome, Overall, Receipt, ReceiptVerdict, Validity, verify_receipt,
+    ClaimVerdict, EntryKind, LogEntry, MAX_RECEIPT_BYTES, NetworkTrust, Outcome, Overall, Receipt, ReceiptVerdict,
+    Validity, verify_receipt,
 };
 use starminer_requester::open_regular;
 use starminer_verify::{Provenance, UnixTime};
 
 use super::args::VerifyArgs;
 use super::exit::{self, Failure};
-use super::service;
 use super::terminal::{Style, Terminal, printable};
+use super::{reference, service};
 
 /// Verifies every receipt; the worst verdict decides the exit code.
 pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
@@ -25,9 +27,10 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
     let mut documents = Vec::new();
     let mut code = exit::OK;
     for path in &args.receipts {
-        match read_receipt(path) {
-            Ok(receipt) => {
-                let verdict = verify_receipt(&receipt, trust.as_ref(), now());
+        let with_trust = |receipt| Ok((trust_for(&receipt, trust.as_ref(), args.references.as_deref())?, receipt));
+        match read_receipt(path).and_then(with_trust) {
+            Ok((trust, receipt)) => {
+                let verdict = verify_receipt(&receipt, trust.as_deref(), now());
                 code = worse(code, exit_code(&verdict));
                 if !terminal.is_quiet() {
                     show(terminal, path, &verdict);
@@ -50,6 +53,22 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
     }
     terminal.document(&json!({ "receipts": documents, "exit_code": code }));
     Ok(code)
+}
+
+/// The trust that a receipt is verified by: the caller's own, and published values that counted when its node was judged.
+fn trust_for<'t>(
+    receipt: &Receipt,
+    trust: Option<&'t NetworkTrust>,
+    references: Option<&Path>,
+) -> Result<Option<Cow<'t, NetworkTrust>>, Failure> {
+    let (Some(trust), Some(path)) = (trust, references) else { return Ok(trust.map(Cow::Borrowed)) };
+    let entries = receipt.entries.iter().filter_map(|logged| LogEntry::parse(&logged.entry.0).ok());
+    // What these entries say is not verified yet. A time that is not that of the log refutes the receipt.
+    let judged = entries.filter(|entry| matches!(entry.kind, EntryKind::Granted | EntryKind::Denied));
+    let judged_at = judged.map(|entry| entry.at).max().unwrap_or_else(now);
+    let mut joined = trust.clone();
+    joined.reference_values = reference::values_at(path, trust, judged_at)?;
+    Ok(Some(Cow::Owned(joined)))
 }
 
 /// The exit code of one receipt.

@@ -12,8 +12,8 @@ use starminer_receipt::{
 use starminer_verify::{NetworkId, ReferenceValues, UnixTime};
 use zeroize::Zeroizing;
 
-use crate::support::text;
-use crate::{Cli, exit, has_keys};
+use crate::support::{Network, ROOT_NAME, text};
+use crate::{Cli, Said, example_path, exit, has_keys, is_refusal};
 
 /// Debian's package `ovmf`.
 const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
@@ -274,4 +274,125 @@ fn a_logged_file_counts_and_is_remembered() {
     // A memory that is damaged does not forget.
     cli.write("seen.json", "{}");
     verify("5.references", &memory).fails_in_json(exit::UNUSABLE, "reference.memory", "requester", "seen.json");
+}
+
+/// What two release keys signed is published, fetched, and used: nothing else in this network names the agent.
+#[test]
+fn what_is_published_is_fetched_and_used() {
+    let (network, cli) = (Network::prepared(), Cli::new());
+    let public = |name: &str| {
+        let document = cli.run(["key", "new", name, "--json"]).json(exit::OK);
+        document["public"].as_str().unwrap().to_owned()
+    };
+    let keys = ["1.key", "2.key", "3.key"].map(public);
+    let trust_file = network.path("coordinator").join("network.toml");
+    let mut trust = network.trust().with_release_keys(keys.map(|key| key.parse().unwrap()).into(), 2).unwrap();
+    cli.write("agent.json", trust.reference_values.to_json());
+    cli.write("other.json", values("sev-snp", "ab", 48, "other"));
+    trust.reference_values = ReferenceValues::unset();
+    std::fs::write(&trust_file, trust.encode().unwrap()).unwrap();
+    network.start_process("coordinator");
+    network.home("requester");
+    let (home, trust_file) = (text(&network.path("requester")), text(&trust_file));
+    let run = |args: &[&str]| Said::of(cli.command(args).env("STARMINER_HOME", &home).output().unwrap());
+    let json = |args: &[&str]| run(&[args, &["--json"]].concat());
+    let sign = |values: &str, version: &str, out: &str| {
+        let mut words = vec!["reference", "sign", "--key", "1.key", "--network", &trust_file, "--role", "agent"];
+        words.extend(["--name", "test agent", "--version", version, values, "--out", out]);
+        cli.run(words).exits(exit::OK);
+    };
+    let cosign = |file: &str| {
+        cli.run(["reference", "cosign", "--key", "2.key", file]).exits(exit::OK);
+    };
+    let publish = |file: &str| json(&["reference", "publish", file]);
+    let fetch = |out: &str| json(&["reference", "fetch", "--out", out]);
+    let remembered = || std::fs::read(network.path("requester").join("references.agent")).ok();
+
+    fetch("never").fails_in_json(exit::REFUSED, "reference.unknown", "network", "for agents");
+    sign("agent.json", "2", "2.references");
+    publish("2.references").fails_in_json(exit::REFUSED, "reference.too-few-signatures", "network", "1 of the release");
+    cosign("2.references");
+    let published = publish("2.references").json(exit::OK);
+    assert_eq!((&published["version"], &published["verdict"]), (&json!(2), &json!("verified")));
+    assert_eq!(
+        publish("2.references").json(exit::OK)["log_index"],
+        published["log_index"],
+        "again is the same as once"
+    );
+    assert!(remembered().is_some());
+    let told = run(&["reference", "publish", "2.references"]);
+    assert!(told.exits(exit::OK).starts_with("PUBLISHED"), "{told:?}");
+
+    let fetched = fetch("fetched").json(exit::OK);
+    has_keys(
+        &fetched,
+        &[
+            "digest",
+            "file",
+            "log_index",
+            "logged_at",
+            "name",
+            "network",
+            "not_after",
+            "not_before",
+            "role",
+            "signers",
+            "values",
+            "verdict",
+            "version",
+        ],
+    );
+    assert_eq!(fetched["log_index"], published["log_index"]);
+    let verify = |file: &str| json(&["reference", "verify", "--network", &trust_file, file]);
+    verify("fetched").json(exit::OK);
+    // Another payload under the same signatures; the same one at another place of the log.
+    let document: Value = serde_json::from_slice(&cli.read("fetched")).unwrap();
+    sign("other.json", "9", "9.references");
+    let other: Value = serde_json::from_slice(&cli.read("9.references")).unwrap();
+    let mut tampered = document.clone();
+    tampered["envelope"]["payload"] = other["envelope"]["payload"].clone();
+    cli.write("tampered", tampered.to_string());
+    verify("tampered").fails_in_json(exit::REFUSED, "reference.bad-signature", "network", "does not verify");
+    publish("tampered").fails_in_json(exit::REFUSED, "reference.bad-signature", "network", "does not verify");
+    let mut moved = document;
+    moved["logged"]["inclusion"]["index"] = json!(0);
+    cli.write("moved", moved.to_string());
+    verify("moved").fails_in_json(exit::REFUSED, "reference.inclusion", "network", "not in the log");
+
+    // The network admits the node, and the job's spec names its program, by what was published alone.
+    network.add_node("node1");
+    let wasm = example_path("empty/empty.wasm");
+    let job = |out: &str| json(&["run", "--wasm", &wasm, "-o", out, "--accept-simulated", ROOT_NAME]);
+    let done = job("out").json(exit::OK);
+    assert_eq!((&done["state"], &done["verdict"]), (&json!("completed"), &json!("unanchored")));
+    let receipt = done["receipt"].as_str().unwrap();
+    json(&["verify", receipt, "--network", &trust_file]).json(exit::UNANCHORED);
+    json(&["verify", receipt, "--network", &trust_file, "--references", "fetched"]).json(exit::OK);
+    let verdict = json(&["verify", receipt, "--network", &trust_file, "--references", "2.references"]);
+    is_refusal(
+        &verdict.json(exit::UNUSABLE)["receipts"][0]["error"],
+        "reference.not-logged",
+        "network",
+        "2.references",
+    );
+
+    // A later version replaces it, and an older one does not come back: not to the coordinator, and not to this home.
+    sign("other.json", "3", "3.references");
+    cosign("3.references");
+    assert_eq!(publish("3.references").json(exit::OK)["version"], 3);
+    publish("2.references").fails_in_json(exit::REFUSED, "reference.older", "network", "version 3");
+    let memory = String::from_utf8(remembered().unwrap()).unwrap();
+    std::fs::write(
+        network.path("requester").join("references.agent"),
+        memory.replace("\"version\":3", "\"version\":4"),
+    )
+    .unwrap();
+    fetch("never").fails_in_json(exit::REFUSED, "reference.older", "network", "version 4");
+    job("never-run").fails_in_json(exit::REFUSED, "reference.older", "network", "version 4");
+    std::fs::write(network.path("requester").join("references.broker"), memory.replace("agent", "broker")).unwrap();
+    let withheld = json(&["reference", "fetch", "--role", "broker", "--out", "never"]);
+    withheld.fails_in_json(exit::REFUSED, "reference.withheld", "coordinator", "version 3");
+    std::fs::write(network.path("requester").join("references.agent"), "{}").unwrap();
+    fetch("never").fails_in_json(exit::UNUSABLE, "reference.memory", "requester", "references.agent");
+    assert!(!cli.path("never").exists());
 }
