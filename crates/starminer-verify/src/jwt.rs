@@ -12,12 +12,17 @@ use crate::types::{Digest, PublicKey};
 impl AttestationResult {
     /// The EAR in the compact form of a JWS. `sign` gives the Ed25519 signature of `signer`'s key over the bytes that it is handed.
     pub fn to_jwt(&self, signer: &PublicKey, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> String {
-        let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"JWT"}}"#, key_id(signer));
-        let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
-        let signed = format!("{}.{}", encode(header.as_bytes()), encode(&self.to_ear_json()));
-        let signature = encode(&sign(signed.as_bytes()));
-        format!("{signed}.{signature}")
+        ear_jwt(&self.to_ear_json(), signer, sign)
     }
+}
+
+/// The same of an EAR in JSON, as a receipt has it, by whoever verified that receipt: the bytes are signed as they are.
+pub fn ear_jwt(ear_json: &[u8], signer: &PublicKey, sign: impl FnOnce(&[u8]) -> [u8; 64]) -> String {
+    let header = format!(r#"{{"alg":"EdDSA","kid":"{}","typ":"JWT"}}"#, key_id(signer));
+    let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    let signed = format!("{}.{}", encode(header.as_bytes()), encode(ear_json));
+    let signature = encode(&sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
 }
 
 /// The name of a key in headers and key sets: its thumbprint (RFC 7638) with SHA-256.

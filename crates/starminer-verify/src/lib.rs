@@ -71,7 +71,7 @@ pub use hardware_policy::{
     ChipRules, FacilityRule, GpuRules, HardwarePolicy, IntelRules, MAX_DENIED_CHIPS, Requirement, SevSnpRules,
     SgxRules, TdxRules, TpmRules,
 };
-pub use jwt::{jwks, key_id};
+pub use jwt::{ear_jwt, jwks, key_id};
 pub use parts::pcr_measurement;
 pub use policy::{
     MAX_EVIDENCE_AGE_MS, MAX_POLICY_BYTES, MinimumPosture, MinimumTcb, OperatorMayReadMemory, POLICY_VERSION, Policy,

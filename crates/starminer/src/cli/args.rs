@@ -375,6 +375,7 @@ Examples:
   starminer verify out/3f2a.receipt --network network.toml
   starminer verify a.receipt b.receipt --network network.toml --json
   starminer verify a.receipt --network network.toml --references agent.references
+  starminer verify a.receipt --network network.toml --token a.jwt --key me.key
   starminer verify a.receipt      without trust of your own: links are checked, roots unanchored
 
 With --quiet the exit code alone tells.
@@ -391,6 +392,12 @@ pub struct VerifyArgs {
     /// Published reference values (`reference fetch`), which count where they did when the node was judged.
     #[arg(long, value_name = "FILE", requires = "network")]
     pub references: Option<PathBuf>,
+    /// Writes the attestation result of a proven receipt as a JWT (an EAR), signed by you: what other RATS tools read.
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub token: Option<PathBuf>,
+    /// The identity key that signs it; `key show --jwks` prints the key set that verifies it.
+    #[arg(long, value_name = "FILE", requires = "token")]
+    pub key: Option<PathBuf>,
 }
 
 /// `vault` commands.
@@ -480,6 +487,9 @@ pub struct KeyShowArgs {
     /// The key file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// As a JWK set (RFC 7517), for whoever verifies tokens that the key signed (`verify --token`).
+    #[arg(long)]
+    pub jwks: bool,
 }
 
 /// `coordinator` commands.

@@ -52,6 +52,12 @@ pub fn new(terminal: &Terminal, args: &KeyNewArgs) -> Result<u8, Failure> {
 /// Shows the public half of a key.
 pub fn show(terminal: &Terminal, args: &KeyShowArgs) -> Result<u8, Failure> {
     let key = load_identity(&args.file)?;
+    if args.jwks {
+        let set = starminer_verify::jwks([&starminer_verify::PublicKey(key.public())]);
+        terminal.result(set.to_string());
+        terminal.document(&set);
+        return Ok(exit::OK);
+    }
     let public = HEXLOWER.encode(&key.public());
     terminal.result(&public);
     terminal.document(&json!({ "file": args.file.display().to_string(), "kind": "identity", "public": public }));

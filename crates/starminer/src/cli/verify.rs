@@ -11,10 +11,11 @@ use starminer_receipt::{
     Validity, verify_receipt,
 };
 use starminer_requester::open_regular;
-use starminer_verify::{Provenance, UnixTime};
+use starminer_verify::{Provenance, PublicKey, UnixTime, ear_jwt};
 
 use super::args::VerifyArgs;
 use super::exit::{self, Failure};
+use super::key::load_identity;
 use super::terminal::{Style, Terminal, printable};
 use super::{reference, service};
 
@@ -24,6 +25,9 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
         Some(path) => Some(service::read_trust(path)?),
         None => None,
     };
+    if args.token.is_some() && args.receipts.len() != 1 {
+        return Err(Failure::usage("verify.token", "a token is of one receipt", "name one receipt with --token"));
+    }
     let mut documents = Vec::new();
     let mut code = exit::OK;
     for path in &args.receipts {
@@ -32,6 +36,9 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
             Ok((trust, receipt)) => {
                 let verdict = verify_receipt(&receipt, trust.as_deref(), now());
                 code = worse(code, exit_code(&verdict));
+                if let (Some(out), Some(key)) = (&args.token, &args.key) {
+                    write_token(terminal, out, key, &receipt, &verdict)?;
+                }
                 if !terminal.is_quiet() {
                     show(terminal, path, &verdict);
                 }
@@ -53,6 +60,31 @@ pub fn verify(terminal: &Terminal, args: &VerifyArgs) -> Result<u8, Failure> {
     }
     terminal.document(&json!({ "receipts": documents, "exit_code": code }));
     Ok(code)
+}
+
+/// Signs the attestation result of a receipt, where every claim of it is proven.
+fn write_token(
+    terminal: &Terminal,
+    out: &Path,
+    key: &Path,
+    receipt: &Receipt,
+    verdict: &ReceiptVerdict,
+) -> Result<(), Failure> {
+    let key = load_identity(key)?;
+    if verdict.overall() != Overall::Proven {
+        terminal.say("no token: not every claim of the receipt is proven");
+        return Ok(());
+    }
+    let Some(result) = &receipt.attestation_result else {
+        terminal.say("no token: the receipt has no attestation result, because no key was released");
+        return Ok(());
+    };
+    let token = ear_jwt(&result.0, &PublicKey(key.public()), |bytes| key.sign(bytes));
+    let reason = |error: std::io::Error| {
+        let remedy = "name a file that can be written";
+        Failure::usage("verify.token-not-written", format!("{}: {error}", out.display()), remedy)
+    };
+    std::fs::write(out, token).map_err(reason)
 }
 
 /// The trust that a receipt is verified by: the caller's own, and published values that counted when its node was judged.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::Value;
 use starminer_receipt::{NetworkTrust, Receipt};
-use starminer_verify::NetworkId;
+use starminer_verify::{NetworkId, PublicKey};
 
 use crate::support::{Network, ROOT_NAME, text};
 use crate::{Cli, example_path, exit, has_keys, is_refusal};
@@ -119,6 +120,18 @@ fn each_exit_code_says_what_a_receipt_is_worth() {
     }
 }
 
+/// What other tools do with a token: split, look the key up, verify, read.
+fn open_token(token: &str, keys: &Value) -> Option<Value> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let (header, payload) = signed.split_once('.')?;
+    let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
+    let header: Value = serde_json::from_slice(&decode(header)?).ok()?;
+    let key = keys["keys"].as_array()?.iter().find(|key| key["kid"] == header["kid"] && header["alg"] == "EdDSA")?;
+    let key = PublicKey::from_slice(&decode(key["x"].as_str()?)?)?;
+    let holds = starminer_receipt::verify_ed25519(&key, signed.as_bytes(), &decode(signature)?);
+    holds.then(|| serde_json::from_slice(&decode(payload)?).ok())?
+}
+
 /// It needs no network: everything that could answer is gone.
 #[test]
 fn verification_is_offline() {
@@ -129,6 +142,25 @@ fn verification_is_offline() {
         receipt_of(&cli, &network, "empty/empty.wasm", exit::OK)
     };
     cli.run(["verify", &text(&receipt), "--network", "own.toml"]).exits(exit::OK);
+
+    // A token for tools that know EARs, by the verifier's own key; of what is not proven, none.
+    let receipt_path = text(&receipt);
+    for key in ["me.key", "other.key"] {
+        cli.run(["key", "new", key]).exits(exit::OK);
+    }
+    let args = ["verify", &receipt_path, "--network", "own.toml", "--token", "a.jwt", "--key", "me.key"];
+    cli.run(args).exits(exit::OK);
+    let token = String::from_utf8(cli.read("a.jwt")).unwrap();
+    let key_set = |key: &str| -> Value {
+        serde_json::from_str(&cli.run(["key", "show", "--jwks", key]).exits(exit::OK)).unwrap()
+    };
+    let ear = open_token(&token, &key_set("me.key")).unwrap();
+    assert_eq!(ear["eat_profile"], "tag:ietf.org,2026:rats/ear#04");
+    assert_eq!(ear["submods"]["software-tee"]["ear_starminer_tier"], "confidential");
+    assert_eq!(open_token(&token, &key_set("other.key")), None);
+    assert_eq!(open_token(&token.replacen("eyJ", "eyK", 2), &key_set("me.key")), None);
+    cli.run(["verify", &receipt_path, "--token", "b.jwt", "--key", "me.key"]).exits(exit::UNANCHORED);
+    assert!(!cli.path("b.jwt").exists());
 
     // From standard input, and by the exit code alone.
     let bytes = std::fs::read(&receipt).unwrap();
