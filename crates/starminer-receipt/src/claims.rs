@@ -688,11 +688,11 @@ impl Verifier<'_> {
         // The measurement alone: evidence that was rightly denied for something else may still be of a known agent.
         let is_named = own.checks().iter().any(|check| check.name() == MEASUREMENT && check.verdict() == Verdict::Pass);
         if is_named {
-            let statement = "the agent's measurement is one that your reference values name";
+            let statement = "the agent's measurement is one that your trust file names";
             self.claim("reference-values", ClaimVerdict::Proven, Voucher::Verifier, statement);
         } else {
             let statement =
-                "the agent's measurement is not one that your reference values name; the requester's spec alone does";
+                "the agent's measurement is not one that your trust file names; the requester's spec alone does";
             self.claim("reference-values", ClaimVerdict::Unanchored, Voucher::Requester, statement);
         }
     }
