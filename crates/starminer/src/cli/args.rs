@@ -134,7 +134,7 @@ Examples:
   starminer endorsements import offline-store/ bundle.json"
     )]
     Endorsements(EndorsementsCommand),
-    /// Reference values: what good machines measure, made from files, signed, published, verified.
+    /// Reference values: what good machines measure; made, signed, published, verified.
     #[command(
         subcommand,
         after_help = "\
