@@ -151,9 +151,8 @@ fn verification_is_offline() {
     let args = ["verify", &receipt_path, "--network", "own.toml", "--token", "a.jwt", "--key", "me.key"];
     cli.run(args).exits(exit::OK);
     let token = String::from_utf8(cli.read("a.jwt")).unwrap();
-    let key_set = |key: &str| -> Value {
-        serde_json::from_str(&cli.run(["key", "show", "--jwks", key]).exits(exit::OK)).unwrap()
-    };
+    let key_set =
+        |key: &str| -> Value { serde_json::from_str(cli.run(["key", "show", "--jwks", key]).exits(exit::OK)).unwrap() };
     let ear = open_token(&token, &key_set("me.key")).unwrap();
     assert_eq!(ear["eat_profile"], "tag:ietf.org,2026:rats/ear#04");
     assert_eq!(ear["submods"]["software-tee"]["ear_starminer_tier"], "confidential");
