@@ -24,7 +24,8 @@ use starminer_receipt::{
     Base64Bytes, EndorsementSet, EnrolmentStatement, EntryKind, Envelope, LogEntry, SimulatedRootEntry,
 };
 use starminer_verify::{
-    Binding, BootId, Digest, NodeId, OperatorMayReadMemory, Policy, Posture, Purpose, SimulatedRootId, Tier,
+    Binding, BootId, Digest, EvidenceKind, NodeId, OperatorMayReadMemory, Policy, Posture, Purpose, SimulatedRootId,
+    Tier, chip_digest,
 };
 use starminer_wire::{
     AdmissionRequest, AdmissionResponse, EnrolmentRequest, EvidenceRequest, NodeFeedRequest, TaskState,
@@ -307,5 +308,26 @@ async fn a_node_that_falls_silent_is_taken_out_within_its_time() {
         assert!(std::time::Instant::now() < until, "it is never taken out");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    assert!(running.stop().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_chip_that_is_denied_is_not_admitted_and_the_list_is_in_the_log() {
+    let mut rules = starminer_verify::HardwarePolicy::strict();
+    rules.chips.denied = [chip_digest(EvidenceKind::SoftwareTee, &[2; 32])].into();
+    let mut config = Config::default();
+    config.hardware = Some(rules.clone());
+    let world = World::new(config);
+    let running = world.start();
+    let (denied, other) = (world.node(2), world.node(3));
+    let client = running.client(&denied.party);
+    let challenge = client.admission_challenge().await.unwrap().challenge;
+    let evidence = Base64Bytes(denied.admission_evidence(challenge));
+    let request = AdmissionRequest { evidence, enrolments: Vec::new(), activation: None };
+    assert_eq!(code(client.admit(&request).await), "device.chip");
+    other.admit(&running.client(&other.party)).await;
+    let entries = audit(&client, &world).await;
+    assert_eq!(kinds(&entries), [(EntryKind::Genesis, None), (EntryKind::Rules, None), (EntryKind::Admitted, None)]);
+    assert_eq!(entries[1].statement, rules.digest());
     assert!(running.stop().await.is_ok());
 }
