@@ -296,9 +296,9 @@ fn what_is_published_is_fetched_and_used() {
     let (home, trust_file) = (text(&network.path("requester")), text(&trust_file));
     let run = |args: &[&str]| Said::of(cli.command(args).env("STARMINER_HOME", &home).output().unwrap());
     let json = |args: &[&str]| run(&[args, &["--json"]].concat());
-    let sign = |values: &str, version: &str, out: &str| {
-        let mut words = vec!["reference", "sign", "--key", "1.key", "--network", &trust_file, "--role", "agent"];
-        words.extend(["--name", "test agent", "--version", version, values, "--out", out]);
+    let sign = |role: &str, values: &str, version: &str, out: &str| {
+        let mut words = vec!["reference", "sign", "--key", "1.key", "--network", &trust_file, "--role", role];
+        words.extend(["--name", "test", "--version", version, values, "--out", out]);
         cli.run(words).exits(exit::OK);
     };
     let cosign = |file: &str| {
@@ -309,7 +309,7 @@ fn what_is_published_is_fetched_and_used() {
     let remembered = || std::fs::read(network.path("requester").join("references.agent")).ok();
 
     fetch("never").fails_in_json(exit::REFUSED, "reference.unknown", "network", "for agents");
-    sign("agent.json", "2", "2.references");
+    sign("agent", "agent.json", "2", "2.references");
     publish("2.references").fails_in_json(exit::REFUSED, "reference.too-few-signatures", "network", "1 of the release");
     cosign("2.references");
     let published = publish("2.references").json(exit::OK);
@@ -320,6 +320,13 @@ fn what_is_published_is_fetched_and_used() {
         "again is the same as once"
     );
     assert!(remembered().is_some());
+    // Of brokers' values none were published. A home that has seen some is not told so.
+    let seen = String::from_utf8(remembered().unwrap()).unwrap().replace("agent", "broker");
+    let of_brokers = network.path("requester").join("references.broker");
+    std::fs::write(&of_brokers, seen).unwrap();
+    let withheld = json(&["reference", "fetch", "--role", "broker", "--out", "never"]);
+    withheld.fails_in_json(exit::REFUSED, "reference.withheld", "coordinator", "version 2");
+    std::fs::remove_file(&of_brokers).unwrap();
     let told = run(&["reference", "publish", "2.references"]);
     assert!(told.exits(exit::OK).starts_with("PUBLISHED"), "{told:?}");
 
@@ -347,7 +354,7 @@ fn what_is_published_is_fetched_and_used() {
     verify("fetched").json(exit::OK);
     // Another payload under the same signatures; the same one at another place of the log.
     let document: Value = serde_json::from_slice(&cli.read("fetched")).unwrap();
-    sign("other.json", "9", "9.references");
+    sign("agent", "other.json", "9", "9.references");
     let other: Value = serde_json::from_slice(&cli.read("9.references")).unwrap();
     let mut tampered = document.clone();
     tampered["envelope"]["payload"] = other["envelope"]["payload"].clone();
@@ -376,8 +383,19 @@ fn what_is_published_is_fetched_and_used() {
         "2.references",
     );
 
+    // The broker is of the very same program. What is good for agents says nothing of brokers.
+    network.add_broker();
+    let detached =
+        |out: &str| json(&["submit", "--detach", "--wasm", &wasm, "-o", out, "--accept-simulated", ROOT_NAME]);
+    detached("never-run").fails_in_json(exit::REFUSED, "device.measurement", "verifier", "no reference value");
+    sign("broker", "agent.json", "1", "broker.references");
+    cosign("broker.references");
+    assert_eq!(publish("broker.references").json(exit::OK)["role"], "broker");
+    let task = detached("later").json(exit::OK)["task"].as_str().unwrap().to_owned();
+    assert_eq!(json(&["result", &task]).json(exit::OK)["state"], "completed");
+
     // A later version replaces it, and an older one does not come back: not to the coordinator, and not to this home.
-    sign("other.json", "3", "3.references");
+    sign("agent", "other.json", "3", "3.references");
     cosign("3.references");
     assert_eq!(publish("3.references").json(exit::OK)["version"], 3);
     publish("2.references").fails_in_json(exit::REFUSED, "reference.older", "network", "version 3");
@@ -389,9 +407,6 @@ fn what_is_published_is_fetched_and_used() {
     .unwrap();
     fetch("never").fails_in_json(exit::REFUSED, "reference.older", "network", "version 4");
     job("never-run").fails_in_json(exit::REFUSED, "reference.older", "network", "version 4");
-    std::fs::write(network.path("requester").join("references.broker"), memory.replace("agent", "broker")).unwrap();
-    let withheld = json(&["reference", "fetch", "--role", "broker", "--out", "never"]);
-    withheld.fails_in_json(exit::REFUSED, "reference.withheld", "coordinator", "version 3");
     std::fs::write(network.path("requester").join("references.agent"), "{}").unwrap();
     fetch("never").fails_in_json(exit::UNUSABLE, "reference.memory", "requester", "references.agent");
     assert!(!cli.path("never").exists());
