@@ -140,6 +140,10 @@ fn read_text(path: &Path, most_bytes: u64) -> Result<String, AgentError> {
     use std::io::Read as _;
     let error = |source| AgentError::File { path: path.into(), source };
     let mut text = String::new();
+    // A pipe would be waited for.
+    if !fs::metadata(path).map_err(error)?.is_file() {
+        return Err(error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+    }
     let read =
         fs::File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_string(&mut text)).map_err(error)?;
     if read as u64 > most_bytes {

@@ -59,6 +59,8 @@ pub async fn run(
     let trust = config.trust()?;
     let identity = Arc::new(IdentityKey::load(&config.identity)?);
     let node = NodeId(PublicKey(identity.public()));
+    // Before the devices, which a second process here would wait for.
+    drop(supervisor::JobDir::take(&config.data_dir)?);
     let (opening, network) = (config.clone(), trust.network);
     let opened = tokio::task::spawn_blocking(move || devices(&opening, network, node)).await;
     let (device, statements) = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;

@@ -315,9 +315,7 @@ async fn a_node_that_falls_silent_is_taken_out_within_its_time() {
 async fn a_chip_that_is_denied_is_not_admitted_and_the_list_is_in_the_log() {
     let mut rules = starminer_verify::HardwarePolicy::strict();
     rules.chips.denied = [chip_digest(EvidenceKind::SoftwareTee, &[2; 32])].into();
-    let mut config = Config::default();
-    config.hardware = Some(rules.clone());
-    let world = World::new(config);
+    let world = World::new(Config { hardware: Some(rules.clone()), ..Config::default() });
     let running = world.start();
     let (denied, other) = (world.node(2), world.node(3));
     let client = running.client(&denied.party);

@@ -897,12 +897,21 @@ impl Verifier<'_> {
         };
         let then = self.verdict.log_time.unwrap_or(challenge_issued_at);
         let before = self.verdict.valid_then.clone();
-        if self.verify_evidence(name, spec, &bytes.0, &expected, then).is_some()
+        if let Some(closing) = self.verify_evidence(name, spec, &bytes.0, &expected, then)
             && let Some(claim) = self.verdict.claims.last_mut()
-            && claim.verdict == ClaimVerdict::Proven
         {
-            claim.statement =
-                "after the run the node signed over the report: same boot, same posture, same keys".into();
+            match closing.continues(first) {
+                Err(refusal) => {
+                    claim.verdict = ClaimVerdict::Refuted;
+                    claim.statement = format!("{}: {}", refusal.check(), refusal.reason());
+                }
+                Ok(()) if claim.verdict == ClaimVerdict::Proven => {
+                    claim.statement =
+                        "after the run the node signed over the report: same boot, same devices, same posture, same keys"
+                            .into();
+                }
+                Ok(()) => {}
+            }
         }
         self.verdict.valid_then = before;
     }

@@ -319,7 +319,7 @@ impl ReferenceFile {
     /// Adds a signature.
     ///
     /// # Errors
-    /// [`ReferenceError::SignedAlready`]; [`ReferenceError::Malformed`] where there are as many as there can be; those of [`Self::unverified`].
+    /// [`ReferenceError::SignedAlready`]; [`ReferenceError::BadSignature`] of a signature that is there; [`ReferenceError::Malformed`] where there are as many as there can be; those of [`Self::unverified`].
     pub fn sign(&mut self, signer: &impl Signer) -> Result<(), ReferenceError> {
         self.unverified()?;
         let key = signer.public_key();
@@ -328,6 +328,13 @@ impl ReferenceFile {
         }
         if self.envelope.signatures().len() == MAX_RELEASE_KEYS {
             return Err(ReferenceError::Malformed);
+        }
+        // Nobody puts a name under what was altered since others signed it.
+        let message = pre_authentication_encoding(PAYLOAD_TYPE, self.envelope.payload());
+        for (key, signature) in self.envelope.signatures() {
+            if !verify_ed25519(&key, &message, signature) {
+                return Err(ReferenceError::BadSignature(key));
+            }
         }
         self.envelope.add_signature(signer);
         Ok(())

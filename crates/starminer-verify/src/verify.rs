@@ -6,7 +6,11 @@
 //! [`crate::appraise`]. No clock, no network, no file. Source: RFC 9334, section 8.1; `specs/evidence.md`, section
 //! "Verification".
 
+use std::borrow::Cow;
 use std::fmt;
+
+use starminer_hardware::tpm::clock::continuity;
+use starminer_hardware::tpm::{HashAlg, PcrIndex};
 
 use crate::batch::report_data_for;
 use crate::binding::{Binding, Purpose, TaskKey};
@@ -182,6 +186,9 @@ impl DeviceClaims {
     }
 }
 
+/// Registers that change while a machine runs: IMA's, and those that programs may extend or reset.
+const CHANGING_REGISTERS: [u8; 3] = [10, 16, 23];
+
 /// Evidence whose signatures, chain, freshness and binding hold. What it claims can be read; whether that is good enough
 /// is for [`crate::appraise`].
 #[derive(Clone)]
@@ -253,6 +260,46 @@ impl Verified {
         let beside = self.tpm_beside.iter().map(|claims| claims.provenance());
         let gpus = self.gpus.iter().flat_map(|claims| claims.provenances());
         [self.device.provenance()].into_iter().chain(beside).chain(gpus)
+    }
+
+    /// Whether nothing happened to the devices since `earlier` evidence of the same run: the same chip; and of a TPM the same key, no reset or
+    /// restart, a clock that went on, no other register than [`CHANGING_REGISTERS`], no further IMA violation. Keys, boot and posture are
+    /// expectations of verification itself.
+    ///
+    /// # Errors
+    /// The first that does not hold: `tpm.*` of `specs/hardware.md`, "Continuity"; `evidence.device`, `evidence.tpm-gone`, `ima.violations`.
+    pub fn continues(&self, earlier: &Self) -> Result<(), Refusal> {
+        let remedy = "run the task again on a machine that is left alone meanwhile";
+        let refuse = |check: Cow<'static, str>, reason: &str| Err(Refusal::new(Party::Node, check, reason, remedy));
+        if self.device.kind() != earlier.device.kind() || self.device.chip() != earlier.device.chip() {
+            return refuse("evidence.device".into(), "another device signed than before the run");
+        }
+        let (Some(before), Some(after)) = (earlier.tpm(), self.tpm()) else {
+            return match earlier.tpm() {
+                None => Ok(()),
+                Some(_) => refuse("evidence.tpm-gone".into(), "the TPM took no part any more after the run"),
+            };
+        };
+        let banks = [HashAlg::Sha1, HashAlg::Sha256, HashAlg::Sha384, HashAlg::Sha512];
+        let free: Vec<(HashAlg, PcrIndex)> = banks
+            .into_iter()
+            .flat_map(|bank| {
+                CHANGING_REGISTERS.into_iter().filter_map(move |index| Some((bank, PcrIndex::new(index)?)))
+            })
+            .collect();
+        let checks = continuity(before.quote(), after.quote(), &free);
+        if let Some(broken) = checks.as_slice().iter().find(|check| check.verdict != starminer_hardware::Verdict::Pass)
+        {
+            return refuse(broken.name.clone(), &broken.reason);
+        }
+        let violations = |claims: &TpmClaims| claims.ima().map_or(0, crate::parts::ImaClaims::violations);
+        if violations(after) > violations(before) {
+            return refuse(
+                "ima.violations".into(),
+                "IMA saw a file change while it was measured or open, during the run",
+            );
+        }
+        Ok(())
     }
 
     /// The `now` that it was verified at.

@@ -13,7 +13,6 @@ use starminer_client::ClientError;
 use starminer_receipt::Base64Bytes;
 use starminer_verify::{Binding, Challenge, Digest, Purpose, UnixTime};
 use starminer_wire::{AdmissionRequest, AdmissionResponse, EnrolmentRequest, NodeForecast};
-use tokio::sync::Notify;
 
 use super::Shared;
 use super::upstream::Upstream;
@@ -66,6 +65,7 @@ pub(crate) async fn admit<U: Upstream>(shared: &Shared<U>) -> AdmissionResponse 
         match try_admit(shared).await {
             Ok(admission) => {
                 tracing::info!(tier = admission.tier, provenance = admission.provenance, "the node is admitted");
+                shared.back_in_service();
                 return admission;
             }
             Err(error) => {
@@ -174,15 +174,15 @@ fn binding<U: Upstream>(shared: &Shared<U>, challenge: Challenge) -> Binding {
     }
 }
 
-/// Renews the admission when the coordinator wants that, and at once when `asked` says that it was lost.
-pub(crate) async fn renew<U: Upstream>(shared: Arc<Shared<U>>, mut admission: AdmissionResponse, asked: Arc<Notify>) {
+/// Renews the admission when the coordinator wants that, and at once when it was lost or the devices failed.
+pub(crate) async fn renew<U: Upstream>(shared: Arc<Shared<U>>, mut admission: AdmissionResponse) {
     let mut told = Told::default();
     loop {
         if let Some(words) = admission.forecast.as_ref().and_then(|forecast| told.words(forecast, now())) {
             tracing::warn!("{words}");
         }
         // An admission that ends before that shows at the next poll, which is then refused and asks.
-        let _ = tokio::time::timeout(pause(&admission), asked.notified()).await;
+        let _ = tokio::time::timeout(pause(&admission), shared.readmit.notified()).await;
         admission = admit(&shared).await;
     }
 }

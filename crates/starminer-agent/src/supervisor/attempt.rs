@@ -503,13 +503,15 @@ impl<U: Upstream> Driver<U> {
         };
         self.beside.spawn(async move {
             let made = tokio::time::timeout(EVIDENCE_TIMEOUT, shared.evidences.make(binding.clone(), sandbox)).await;
-            match made {
-                Ok(Ok(evidence)) => Done::Evidence(Bound { binding: Arc::new(binding), evidence: Arc::new(evidence) }),
-                Ok(Err(error)) => Done::Event(Event::Failed(node("node.no-evidence", error.to_string()))),
-                Err(_) => {
-                    Done::Event(Event::Failed(node("node.no-evidence", "the device did not sign in time".into())))
+            let why = match made {
+                Ok(Ok(evidence)) => {
+                    return Done::Evidence(Bound { binding: Arc::new(binding), evidence: Arc::new(evidence) });
                 }
-            }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the device did not sign in time".into(),
+            };
+            shared.out_of_service(&why);
+            Done::Event(Event::Failed(node("node.no-evidence", why)))
         });
         None
     }
@@ -664,7 +666,14 @@ async fn close<U: Upstream>(shared: &Shared<U>, closing: Option<&Closing>, repor
         ..closing.binding.as_ref().clone()
     };
     let made = shared.evidences.make(binding, closing.sandbox.clone());
-    tokio::time::timeout(EVIDENCE_TIMEOUT, made).await.ok()?.ok()
+    let why = match tokio::time::timeout(EVIDENCE_TIMEOUT, made).await {
+        Ok(Ok(evidence)) => return Some(evidence),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the device did not sign in time".into(),
+    };
+    tracing::warn!(why, "a run ends without closing evidence: its receipt will not be proven");
+    shared.out_of_service(&why);
+    None
 }
 
 /// Repeats a call until it is answered with yes or no, or the time is over.

@@ -41,7 +41,7 @@ use crate::error::AgentError;
 use crate::task::ProcessLimits;
 use attempt::Told;
 use attest::Evidences;
-use blobs::JobDir;
+pub(crate) use blobs::JobDir;
 use compiled_cache::CompiledCache;
 use pool::Pool;
 
@@ -113,11 +113,30 @@ pub(crate) struct Shared<U> {
     pub limits: NodeLimits,
     coordinator: PublicKey,
     compiled: Mutex<CompiledCache>,
+    /// Whether leases are asked for: not after the devices failed, until an admission shows that they work again.
+    in_service: watch::Sender<bool>,
+    /// Wakes whoever renews the admission.
+    readmit: Notify,
 }
 
 impl<U> Shared<U> {
     pub(crate) fn agent_key(&self) -> PublicKey {
         self.agent.public_key()
+    }
+
+    /// The devices gave no evidence: whatever else this node could do, it runs no tasks until they do.
+    pub(crate) fn out_of_service(&self, why: &str) {
+        if self.in_service.send_replace(false) {
+            tracing::warn!(why, "the node asks for no more tasks until its devices work again");
+        }
+        self.readmit.notify_one();
+    }
+
+    /// An admission showed that the devices work.
+    pub(crate) fn back_in_service(&self) {
+        if !self.in_service.send_replace(true) {
+            tracing::info!("the devices work again; the node asks for tasks");
+        }
     }
 
     /// Locked for the length of one look.
@@ -169,9 +188,10 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         limits,
         coordinator,
         compiled: Mutex::new(CompiledCache::new(limits.compiled_cache_bytes)),
+        in_service: watch::channel(true).0,
+        readmit: Notify::new(),
     });
     tracing::info!(node = %node, boot = %shared.boot, places, "the node starts");
-    let readmit = Arc::new(Notify::new());
     let mut shutdown = pin!(shutdown);
     let admission = {
         let admission = admission::admit(&shared);
@@ -183,8 +203,8 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
     if let Some(admission) = admission {
         admitted();
         let mut renewal = JoinSet::new();
-        renewal.spawn(admission::renew(Arc::clone(&shared), admission, Arc::clone(&readmit)));
-        Feed::new(Arc::clone(&shared), places as usize, readmit).run(shutdown).await;
+        renewal.spawn(admission::renew(Arc::clone(&shared), admission));
+        Feed::new(Arc::clone(&shared), places as usize).run(shutdown).await;
         renewal.shutdown().await;
     }
     // What does not end in time ends with this process.
@@ -196,7 +216,6 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
 struct Feed<U: Upstream> {
     shared: Arc<Shared<U>>,
     places: usize,
-    readmit: Arc<Notify>,
     attempts: HashMap<AttemptRef, watch::Sender<Told>>,
     running: JoinSet<()>,
     names: HashMap<tokio::task::Id, AttemptRef>,
@@ -236,11 +255,10 @@ enum Polled {
 }
 
 impl<U: Upstream> Feed<U> {
-    fn new(shared: Arc<Shared<U>>, places: usize, readmit: Arc<Notify>) -> Self {
+    fn new(shared: Arc<Shared<U>>, places: usize) -> Self {
         Self {
             shared,
             places,
-            readmit,
             attempts: HashMap::new(),
             running: JoinSet::new(),
             names: HashMap::new(),
@@ -267,7 +285,7 @@ impl<U: Upstream> Feed<U> {
                     tracing::warn!(%error, "the coordinator's feed");
                     if !error.is_transient() {
                         // Most likely this node is not (or no longer) admitted.
-                        self.readmit.notify_one();
+                        self.shared.readmit.notify_one();
                     }
                     self.rest(pause).await;
                     pause = (pause * 2).min(POLL_BACKOFF.1);
@@ -294,7 +312,9 @@ impl<U: Upstream> Feed<U> {
         shutdown: &mut (impl Future<Output = ()> + Unpin),
         stop_at: Option<(Instant, bool)>,
     ) -> Polled {
-        let free = if stop_at.is_some() { 0 } else { self.places.saturating_sub(self.attempts.len()) };
+        let mut service = self.shared.in_service.subscribe();
+        let takes = stop_at.is_none() && *service.borrow_and_update();
+        let free = if takes { self.places.saturating_sub(self.attempts.len()) } else { 0 };
         let request = NodeFeedRequest {
             epoch: self.epoch,
             after: self.after,
@@ -313,6 +333,8 @@ impl<U: Upstream> Feed<U> {
                         return Polled::PlaceFree;
                     }
                 }
+                // What was offered is taken back, or offered again.
+                Ok(()) = service.changed() => return Polled::PlaceFree,
                 () = &mut *shutdown, if stop_at.is_none() => return Polled::Stop,
                 last = reached(stop_at) => return if last { Polled::GiveUp } else { Polled::StopNow },
             }

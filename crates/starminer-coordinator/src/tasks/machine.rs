@@ -477,6 +477,7 @@ impl Tasks {
     /// Takes a node out. What is out already stays so, without another word in the log.
     pub(super) fn suspend(&mut self, node: NodeId, refusal: Refusal, now: Now) {
         let Some(standing) = self.nodes.get(&node).filter(|standing| standing.counts()).cloned() else { return };
+        tracing::info!(%node, check = refusal.check(), reason = refusal.reason(), "the node is taken out");
         self.set_standing(node, Standing { valid_until: UnixTime(0), ..standing });
         self.set_offer(node, None);
         self.record(None, None, Some(node), EventBody::Suspended { refusal: refusal.clone() }, now);

@@ -228,6 +228,21 @@ pub enum SensitivityArg {
     Confidential,
 }
 
+/// What a node has to prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TierArg {
+    /// Nothing.
+    None,
+    /// A TPM that was enrolled.
+    Identified,
+    /// Its boot, too.
+    Measured,
+    /// A CPU TEE.
+    Confidential,
+    /// A CPU TEE on a measured host.
+    Hardened,
+}
+
 /// Where a requester keeps its things.
 #[derive(Debug, Clone, clap::Args)]
 pub struct HomeArgs {
@@ -314,6 +329,10 @@ pub struct RunArgs {
     /// Accept nodes whose operator can read the task's memory (tier `measured` and below).
     #[arg(long)]
     pub operator_may_read_memory: bool,
+    /// The least that a node has to reach; `confidential` otherwise. Less than that only with --operator-may-read-memory, which alone asks
+    /// for `measured`.
+    #[arg(long, value_name = "TIER")]
+    pub minimum_tier: Option<TierArg>,
     /// Leave the task with a broker and return. `submit` needs it: the task secret is handed to somebody else.
     #[arg(long)]
     pub detach: bool,

@@ -46,12 +46,9 @@ struct Settings {
     limits: starminer_coordinator::Config,
 }
 
-/// Name of the root of emulated TPMs in the trust file.
-fn tpm_root_name(network: &str, count: usize, path: &Path) -> String {
-    match path.file_stem() {
-        Some(stem) if count > 1 => format!("{network} emulated TPM {}", stem.to_string_lossy()),
-        _ => format!("{network} emulated TPM"),
-    }
+/// Name of a root of emulated TPMs in the trust file.
+fn tpm_root_name(network: &str, number: usize) -> String {
+    if number > 1 { format!("{network} emulated TPM {number}") } else { format!("{network} emulated TPM") }
 }
 
 /// The root in a certificate file.
@@ -65,6 +62,9 @@ fn tpm_root(path: &Path) -> Result<SimulatedRootId, Failure> {
         .and_then(|file| file.take(MAX_CERTIFICATE_BYTES as u64 * 2).read_to_end(&mut bytes))
         .map_err(|error| unusable(&error))?;
     let root = Certificate::read_one(&bytes).map_err(|error| unusable(&error))?;
+    if root.subject() != root.issuer() {
+        return Err(unusable(&"the certificate is not a root: another authority issued it"));
+    }
     Ok(SimulatedRootId::Tpm(Digest(root.fingerprint())))
 }
 
@@ -76,6 +76,8 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
         let reason = format!("{:?} is no name for people, of at most {MAX_NAME_BYTES} bytes", args.name);
         return Err(Failure::usage("network.bad-name", reason, "give another one with --name"));
     }
+    // Before anything is made.
+    let tpm_roots: Vec<SimulatedRootId> = args.tpm_root.iter().map(|path| tpm_root(path)).collect::<Result<_, _>>()?;
     new_dir(dir)?;
     let identity = IdentityKey::generate()
         .map_err(|error| Failure::local("key.not-generated", error, "check the system's random source"))?;
@@ -114,9 +116,12 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
             .map_err(|error| Failure::local(error.code(), with_sources(&error), "check permissions"))?;
         simulated_roots.push(SimulatedRootEntry { name: format!("{} software TEE", args.name), root: root.id() });
     }
-    for path in &args.tpm_root {
-        let root = tpm_root(path)?;
-        simulated_roots.push(SimulatedRootEntry { name: tpm_root_name(&args.name, args.tpm_root.len(), path), root });
+    for root in tpm_roots {
+        if simulated_roots.iter().any(|entry| entry.root == root) {
+            continue;
+        }
+        let number = simulated_roots.iter().filter(|entry| matches!(entry.root, SimulatedRootId::Tpm(_))).count() + 1;
+        simulated_roots.push(SimulatedRootEntry { name: tpm_root_name(&args.name, number), root });
     }
     let coordinator = CoordinatorEntry { address, key: PublicKey(identity.public()) };
     let log = LogEntryKeys { key: log_vkey, witnesses: Vec::new(), witness_quorum: 0 };
@@ -134,6 +139,9 @@ pub fn init(terminal: &Terminal, args: &CoordinatorInitArgs) -> Result<u8, Failu
     terminal.result(format!("network {:?} created in {}", args.name, dir.display()));
     terminal.result(format!("  run it         starminer coordinator run {}", quoted(dir.display())));
     terminal.result(format!("  hand out       {}", dir.join("network.toml").display()));
+    for entry in trust.simulated_roots.iter().filter(|entry| matches!(entry.root, SimulatedRootId::Tpm(_))) {
+        terminal.result(format!("  emulated TPM   SIMULATED; a policy has to name {:?}", entry.name));
+    }
     if args.software_tee {
         terminal.result(format!(
             "  simulated TEE  {} (what it certifies is SIMULATED; a policy has to name {:?})",

@@ -7,7 +7,7 @@ use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensiti
 use starminer_requester::{InputSource, JobPlan, open_regular};
 use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
 
-use super::args::{RunArgs, SensitivityArg};
+use super::args::{RunArgs, SensitivityArg, TierArg};
 use super::exit::Failure;
 use super::job_file::{JobFile, JobPolicy, MAX_JOB_BYTES};
 use super::service::{read_text, toml_reason};
@@ -185,6 +185,16 @@ fn check_beginning(
     Err(Failure::usage(code, format!("{}: {why}", path.display()), remedy))
 }
 
+fn tier(arg: TierArg) -> Tier {
+    match arg {
+        TierArg::None => Tier::None,
+        TierArg::Identified => Tier::Identified,
+        TierArg::Measured => Tier::Measured,
+        TierArg::Confidential => Tier::Confidential,
+        TierArg::Hardened => Tier::Hardened,
+    }
+}
+
 fn sensitivity(arg: SensitivityArg) -> Sensitivity {
     match arg {
         SensitivityArg::Public => Sensitivity::Public,
@@ -264,7 +274,7 @@ fn policy(args: &RunArgs, file: &JobPolicy, network: &NetworkTrust) -> Result<Po
         fields.operator_may_read_memory = OperatorMayReadMemory::Yes;
         fields.minimum_tier = Tier::Measured;
     }
-    if let Some(tier) = file.minimum_tier {
+    if let Some(tier) = args.minimum_tier.map(tier).or(file.minimum_tier) {
         fields.minimum_tier = tier;
     }
     Policy::new(fields).map_err(|error| {

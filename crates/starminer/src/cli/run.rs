@@ -149,7 +149,7 @@ async fn tell_of_nodes(
     }
     if !nodes.iter().any(reaches) {
         terminal.note(format!(
-            "  do      the policy asks for tier {}; --operator-may-read-memory accepts `measured`, whose operator can read memory",
+            "  do      the policy asks for tier {}; --operator-may-read-memory accepts `measured`, and with --minimum-tier identified any enrolled TPM: their operators can read memory",
             policy.minimum_tier
         ));
     }

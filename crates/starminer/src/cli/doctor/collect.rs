@@ -75,8 +75,11 @@ impl Machine {
     }
 }
 
-/// An address of a socket, a socket's path, or a device.
+/// As in a node's configuration; and an address of a socket, a socket's path, or a device.
 fn tpm_address(text: &str) -> TpmAddress {
+    if let Ok(address) = text.parse::<TpmAddress>() {
+        return address;
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return TpmAddress::Tcp(address);
     }
