@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use starminer_attester::{SimulatedRoot, SoftwareTee, SoftwareTeeSettings};
-use starminer_receipt::NetworkTrust;
+use starminer_receipt::{NetworkTrust, toml_reason};
 use starminer_tls::IdentityKey;
 use starminer_verify::software_tee::{ChipId, DebugMode, MemoryEncryption};
 use starminer_verify::{BootId, Digest, NodeId, PublicKey, UnixTime};
@@ -27,6 +27,8 @@ const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 const MAX_TRUST_BYTES: u64 = 256 * 1024;
 /// Most tasks at a time.
 const MAX_PLACES: u32 = 1024;
+/// The least that a WebAssembly program has, in bytes.
+const WASM_PAGE_BYTES: u64 = 65_536;
 /// How long the software TEE of a new node is certified for: ten years, for want of anyone who renews it.
 const DEVICE_CERTIFICATE_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
 /// Version of the software TEE's trusted base.
@@ -102,7 +104,7 @@ impl AgentConfig {
     pub fn load(path: &Path) -> Result<Self, AgentError> {
         let text = read_text(path, MAX_CONFIG_BYTES)?;
         let mut config: Self = toml::from_str(&text)
-            .map_err(|source| AgentError::Config { path: path.into(), reason: source.message().into() })?;
+            .map_err(|source| AgentError::Config { path: path.into(), reason: toml_reason(&text, &source) })?;
         config.check().map_err(|reason| AgentError::Config { path: path.into(), reason: reason.into() })?;
         let directory = path.parent().unwrap_or_else(|| Path::new("")).to_path_buf();
         let files = [&mut config.network, &mut config.identity, &mut config.data_dir];
@@ -121,6 +123,9 @@ impl AgentConfig {
         }
         if self.limits.warm_processes == 0 {
             return Err("limits.warm_processes is 0");
+        }
+        if self.limits.memory_bytes < WASM_PAGE_BYTES {
+            return Err("limits.memory_bytes is less than 65536, in which no program fits");
         }
         match &self.hardware {
             None if self.software_tee.is_none() => Err("no device: neither software_tee nor hardware is set"),
@@ -156,8 +161,8 @@ fn read_text(path: &Path, most_bytes: u64) -> Result<String, AgentError> {
 /// the configuration with the devices of `hardware`. Returns who the node is.
 ///
 /// # Errors
-/// [`AgentError::Exists`] where there is a node already; [`AgentError::Config`] where no device is left; [`AgentError::File`] and the errors of
-/// keys and certificates.
+/// [`AgentError::Exists`] where there is a node already; [`AgentError::Config`] where no device is left, or a file of certificates has none;
+/// [`AgentError::File`] and the errors of keys and certificates. Before any but the last nothing is made.
 pub fn init(
     dir: &Path,
     network: &NetworkTrust,
@@ -179,6 +184,9 @@ pub fn init(
     };
     config.check().map_err(|reason| AgentError::Config { path: config_path.clone(), reason: reason.into() })?;
     let file = |path: PathBuf| move |source| AgentError::File { path, source };
+    if let Some(tpm) = config.hardware.as_ref().and_then(|hardware| hardware.tpm.as_ref()) {
+        tpm.read_certificates()?;
+    }
     for dir in [dir.to_path_buf(), dir.join(&config.data_dir)] {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(file(dir.clone()))?;
     }
@@ -318,11 +326,12 @@ mod tests {
             }
         };
         check(good, None);
-        check(&format!("{good}places = 9\n[limits]\nmemory_bytes = 5\n"), None);
+        check(&format!("{good}places = 9\n[limits]\nmemory_bytes = 65536\n"), None);
         check(&format!("{good}places = 0\n"), Some("places"));
         check(&format!("{good}places = 9999\n"), Some("places"));
         check(&format!("{good}[limits]\nwarm_processes = 0\n"), Some("warm_processes"));
-        check(&format!("{good}colour = 1\n"), Some("colour"));
+        check(&format!("{good}[limits]\nmemory_bytes = 65535\n"), Some("memory_bytes"));
+        check(&format!("{good}colour = 1\n"), Some("line 5, column 1: unknown field `colour`"));
         check(&format!("{good}[limits]\ncolour = 1\n"), Some("colour"));
         check("network = \"n\"\n", Some("identity"));
 

@@ -290,13 +290,18 @@ impl TpmConfig {
         (logs, pcrs)
     }
 
-    fn open(&self, root: &Path, network: NetworkId, node: NodeId, known_ek: KnownEk) -> Result<NodeTpm, AgentError> {
+    /// The certificates in the files that are named.
+    pub(crate) fn read_certificates(&self) -> Result<Vec<Certificate>, AgentError> {
         let mut certificates = Vec::new();
         for path in &self.certificates {
             let found = Certificate::read(&read(path, MAX_CERTIFICATES_BYTES)?);
             certificates
                 .extend(found.map_err(|error| AgentError::Config { path: path.clone(), reason: error.to_string() })?);
         }
+        Ok(certificates)
+    }
+
+    fn open(&self, root: &Path, network: NetworkId, node: NodeId, known_ek: KnownEk) -> Result<NodeTpm, AgentError> {
         let (logs, pcrs) = self.logs_and_pcrs(root);
         let opened = NodeTpm::open(&NodeTpmSettings {
             address: self.address.clone(),
@@ -315,7 +320,7 @@ impl TpmConfig {
             label: *tagged_hash("tpm-ak", &[network.as_bytes(), node.0.as_bytes()]).as_bytes(),
             bank: self.bank,
             pcrs,
-            certificates,
+            certificates: self.read_certificates()?,
             logs,
         });
         Ok(opened?)

@@ -6,12 +6,14 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use starminer_agent::NodeLimits;
-use starminer_agent::testing::serve;
+use starminer_agent::testing::{Parts, serve};
+use starminer_attester::{AttestError, Attester};
 use starminer_receipt::{Envelope, Outcome};
-use starminer_verify::{Party, PostureState, SandboxMeasure};
+use starminer_verify::{Binding, BootId, EvidenceKind, Party, Posture, PostureState, SandboxMeasure};
 use support::coordinator::{Coordinator, Grants, Line, Misfortune, parts};
 use support::{Job, World, example, key};
 use tokio::sync::oneshot;
@@ -42,9 +44,13 @@ impl Node {
         path: &Path,
         dir: tempfile::TempDir,
     ) -> Self {
-        let (stop, stopped) = oneshot::channel();
         let mut parts = parts(&coordinator.world, Line::Direct(Arc::clone(coordinator)), path, places);
         adjust(&mut parts.limits);
+        Self::run(parts, dir)
+    }
+
+    fn run(parts: Parts<Line>, dir: tempfile::TempDir) -> Self {
+        let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             serve(parts, async {
                 let _ = stopped.await;
@@ -314,4 +320,53 @@ async fn a_full_disk_is_the_nodes_fault() {
     node.stop().await;
     let unmounted = std::process::Command::new("umount").arg(&path).status().unwrap();
     assert!(unmounted.success(), "something was left open");
+}
+
+/// A device that signs nothing while it is broken.
+struct Breaking {
+    device: Arc<dyn Attester>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Attester for Breaking {
+    fn kind(&self) -> EvidenceKind {
+        self.device.kind()
+    }
+
+    fn boot(&self) -> BootId {
+        self.device.boot()
+    }
+
+    fn attest(&self, bindings: &[Binding], posture: &Posture) -> Result<Vec<Vec<u8>>, AttestError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(AttestError::SoftwareTee);
+        }
+        self.device.attest(bindings, posture)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_device_fails_offers_no_places_until_it_works_again() {
+    let coordinator = Coordinator::new();
+    let dir = tempfile::tempdir().unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut parts = parts(&coordinator.world, Line::Direct(Arc::clone(&coordinator)), dir.path(), 1);
+    parts.device = Arc::new(Breaking { device: parts.device, broken: Arc::clone(&broken) });
+    let node = Node::run(parts, dir);
+    ask(&coordinator, |coordinator| coordinator.wait_offer(1)).await;
+
+    broken.store(true, Ordering::SeqCst);
+    let first = coordinator.submit(&wordcount());
+    let refusal = ask(&coordinator, move |coordinator| coordinator.refusal(first)).await;
+    assert_eq!((refusal.party(), refusal.check()), (Party::Node, "node.no-evidence"));
+    ask(&coordinator, |coordinator| coordinator.wait_offer(0)).await;
+    let second = coordinator.submit(&wordcount());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!coordinator.is_leased(second), "the node offers a place that it cannot fill");
+    assert_eq!(coordinator.admissions(), 1);
+
+    broken.store(false, Ordering::SeqCst);
+    ask(&coordinator, move |coordinator| coordinator.open(second)).await;
+    assert_eq!(coordinator.admissions(), 2);
+    node.stop().await;
 }

@@ -37,7 +37,7 @@ pub use job::{
     WORKLOAD_OBJECT_NAME, WasmManifest, input_object_name, output_object_name,
 };
 pub use network::{
-    CoordinatorEntry, LogEntryKeys, MAX_RELEASE_KEYS, NetworkTrust, NetworkTrustError, SimulatedRootEntry,
+    CoordinatorEntry, LogEntryKeys, MAX_RELEASE_KEYS, NetworkTrust, NetworkTrustError, SimulatedRootEntry, toml_reason,
 };
 pub use receipt::{LoggedEntry, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use reference::{

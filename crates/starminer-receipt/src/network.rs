@@ -14,6 +14,19 @@ const MAX_ENROLLERS: usize = crate::spec::MAX_ENROLLERS;
 /// Most release keys.
 pub const MAX_RELEASE_KEYS: usize = 16;
 
+/// Where and why a text is not the TOML that was wanted, in one line: the parser's own words draw the place over several.
+pub fn toml_reason(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim_end().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("line {line}, column {column}: {message}")
+        }
+        None => message,
+    }
+}
+
 /// Why a trust file is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkTrustError {
@@ -21,8 +34,8 @@ pub enum NetworkTrustError {
     #[error("a trust file has at most {} bytes", NetworkTrust::MAX_BYTES)]
     TooLarge,
     /// Not TOML of this form.
-    #[error("not a network trust file")]
-    Malformed(#[source] toml::de::Error),
+    #[error("not a network trust file: {0}")]
+    Malformed(String),
     /// The log key is no note verifier key.
     #[error("log.key is not a note verifier key")]
     BadLogKey,
@@ -139,7 +152,8 @@ impl NetworkTrust {
         if text.len() > Self::MAX_BYTES {
             return Err(NetworkTrustError::TooLarge);
         }
-        let file: TrustFile = toml::from_str(text).map_err(NetworkTrustError::Malformed)?;
+        let file: TrustFile =
+            toml::from_str(text).map_err(|error| NetworkTrustError::Malformed(toml_reason(text, &error)))?;
         Self::new(file.name, file.network, file.coordinator, file.log, file.simulated_root, file.reference_values)?
             .with_enrollers(file.enrollers, file.facilities)?
             .with_release_keys(file.release_keys, file.release_threshold)

@@ -58,6 +58,8 @@ struct State {
     evidence_calls: u32,
     reports_refused: u32,
     admissions: u32,
+    /// Places in the newest poll.
+    offer: u32,
 }
 
 struct Entry {
@@ -261,6 +263,18 @@ impl Coordinator {
     /// What came along with the evidence.
     pub fn enrolments_of(&self, name: (TaskId, Attempt)) -> Vec<Envelope> {
         self.change(name, |entry| entry.enrolments.clone())
+    }
+
+    /// Waits until a poll offers so many places.
+    pub fn wait_offer(&self, places: u32) {
+        let (_state, waited) =
+            self.changed.wait_timeout_while(self.lock(), WAIT, |state| state.offer != places).unwrap();
+        assert!(!waited.timed_out(), "no such poll in time");
+    }
+
+    pub fn is_leased(&self, name: (TaskId, Attempt)) -> bool {
+        let state = self.lock();
+        state.entries.iter().any(|entry| (entry.lease.task, entry.lease.attempt) == name && entry.leased)
     }
 
     pub fn has_report(&self, name: (TaskId, Attempt)) -> bool {
@@ -468,6 +482,8 @@ impl Coordinator {
     fn feed(&self, request: &NodeFeedRequest) -> FeedResponse {
         let until = Instant::now() + Duration::from_millis(request.wait_ms.min(2_000));
         let mut state = self.lock();
+        state.offer = request.free_places;
+        self.changed.notify_all();
         loop {
             let mut free = request.free_places;
             while free > 0 && state.entries.iter().any(|entry| !entry.leased) {

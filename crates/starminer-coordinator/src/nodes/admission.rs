@@ -340,7 +340,9 @@ impl Admission {
 
     /// What the next evidence of this node is compared with, once this one was acted upon.
     pub(crate) fn keep(&self, node: NodeId, state: NodeState) {
-        self.watch.keep(node, state);
+        if self.watch.keep(node, state) {
+            tracing::warn!(%node, "two processes run with this node's identity, and take turns in being admitted: stop one of them");
+        }
     }
 
     /// What fetches endorsements, to be run beside.

@@ -4,7 +4,7 @@
 //! moved under a running agent, that a clock went back. Kept in memory: after a start of the coordinator, the first evidence of each
 //! node is where the comparison begins.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use starminer_verify::{AkName, BootId, NodeId, Party, Refusal, Verified};
@@ -97,26 +97,50 @@ impl NodeState {
     }
 }
 
+/// Starts of one node that are remembered after another took their place.
+const REMEMBERED_STARTS: usize = 4;
+
 /// The last state of each node.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    states: Mutex<HashMap<NodeId, NodeState>>,
+    nodes: Mutex<HashMap<NodeId, Watched>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    state: NodeState,
+    /// Starts of the agent that others took the place of, the newest last.
+    replaced: VecDeque<BootId>,
 }
 
 impl Watch {
     /// What happened since the last evidence of this node, if that was anything.
     pub(super) fn change(&self, node: &NodeId, later: &NodeState) -> Option<Refusal> {
-        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        states.get(node).and_then(|state| state.change(later))
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.get(node).and_then(|watched| watched.state.change(later))
     }
 
-    /// Takes the new state, once the coordinator acted upon it.
-    pub(super) fn keep(&self, node: NodeId, state: NodeState) {
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        if states.len() >= REMEMBERED && !states.contains_key(&node) {
-            states.clear();
+    /// Takes the new state, once the coordinator acted upon it. Returns whether this start of the agent had been followed by another: each
+    /// is named at random, so that two processes are running with one identity.
+    pub(super) fn keep(&self, node: NodeId, state: NodeState) -> bool {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if nodes.len() >= REMEMBERED && !nodes.contains_key(&node) {
+            nodes.clear();
         }
-        states.insert(node, state);
+        let boot = state.boot;
+        let mut replaced = VecDeque::new();
+        if let Some(before) = nodes.remove(&node) {
+            replaced = before.replaced;
+            if before.state.boot != boot {
+                if replaced.len() == REMEMBERED_STARTS {
+                    replaced.pop_front();
+                }
+                replaced.push_back(before.state.boot);
+            }
+        }
+        let returned = replaced.contains(&boot);
+        nodes.insert(node, Watched { state, replaced });
+        returned
     }
 }
 
@@ -167,5 +191,24 @@ mod tests {
         );
         assert_eq!(without.change(&state()), None);
         assert_eq!(without.change(&NodeState { boot: BootId([2; 16]), ..without.clone() }), None);
+    }
+
+    #[test]
+    fn two_processes_with_one_identity_take_turns() {
+        let watch = Watch::default();
+        let node = NodeId(starminer_verify::PublicKey([1; 32]));
+        let start = |number: u8| watch.keep(node, NodeState { boot: BootId([number; 16]), ..state() });
+        // One process at a time, started over and over.
+        assert!((1..100).all(|number| !start(number)));
+        // It renews.
+        assert!(!start(99));
+        // A second one beside it.
+        assert!(!start(200));
+        assert!(start(99));
+        assert!(start(200));
+        // Other nodes are none of this one.
+        assert!(
+            !watch.keep(NodeId(starminer_verify::PublicKey([2; 32])), NodeState { boot: BootId([99; 16]), ..state() })
+        );
     }
 }

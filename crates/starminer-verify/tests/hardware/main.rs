@@ -20,6 +20,7 @@ mod intel_lab;
 mod log_builder;
 
 mod accepted;
+mod continues;
 mod forecast;
 mod limits;
 mod nvidia;

@@ -138,15 +138,30 @@ impl TpmLab {
         }
         let aggregate: Vec<&[u8]> = (0..10).map(|index| self.pcrs[&index].as_slice()).collect();
         let aggregate = sha256(&aggregate);
-        let mut register = [0; 32];
-        let mut text = String::new();
-        for (path, file) in [("boot_aggregate", aggregate), ("/usr/bin/starminer-agent", sha256(&[AGENT_FILE]))] {
-            let (line, extended) = ima_line(path, &file);
-            text.push_str(&line);
-            register = sha256(&[&register, &extended]);
-        }
-        self.pcrs.insert(10, register);
-        self.ima = text.into_bytes();
+        self.measure_digest("boot_aggregate", &aggregate);
+        self.measure("/usr/bin/starminer-agent", AGENT_FILE);
+    }
+
+    /// Has the kernel measure a file.
+    pub fn measure(&mut self, path: &str, file: &[u8]) {
+        self.measure_digest(path, &sha256(&[file]));
+    }
+
+    fn measure_digest(&mut self, path: &str, file: &[u8; 32]) {
+        let (line, extended) = ima_line(path, file);
+        self.extend_ima(&line, &extended);
+    }
+
+    /// Has the kernel see that a file changed while it was measured.
+    pub fn violate(&mut self, path: &str) {
+        let line = format!("10 {} ima-ng sha256:{} {path}\n", "0".repeat(40), "0".repeat(64));
+        self.extend_ima(&line, &[0xff; 32]);
+    }
+
+    fn extend_ima(&mut self, line: &str, measured: &[u8; 32]) {
+        self.ima.extend(line.as_bytes());
+        let register = self.pcrs.entry(10).or_default();
+        *register = sha256(&[&register[..], measured]);
     }
 
     pub fn ak_name(&self) -> AkName {

@@ -611,7 +611,7 @@ pub struct NodeRunArgs {
     /// Directory that `init` made.
     #[arg(value_name = "DIR")]
     pub dir: PathBuf,
-    /// How many tasks at a time; the number of processors otherwise.
+    /// How many tasks at a time; as many as agent.toml says otherwise.
     #[arg(long, value_name = "N")]
     pub places: Option<u32>,
     /// Stop when standard input ends, too: when whoever started it is gone.

@@ -3,14 +3,16 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest};
+use starminer_receipt::{
+    Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest, toml_reason,
+};
 use starminer_requester::{InputSource, JobPlan, open_regular};
 use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
 
 use super::args::{RunArgs, SensitivityArg, TierArg};
 use super::exit::Failure;
 use super::job_file::{JobFile, JobPolicy, MAX_JOB_BYTES};
-use super::service::{read_text, toml_reason};
+use super::service::read_text;
 
 /// How long after submission a key may be released.
 const VALID_FOR_MS: u64 = 24 * 60 * 60 * 1000;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use starminer_agent::{HardwareConfig, TpmConfig};
+use starminer_agent::{AgentError, HardwareConfig, TpmConfig};
 use starminer_attester::SimulatedRoot;
 
 use super::args::{EnclaveInitArgs, NodeInitArgs, NodeRunArgs};
@@ -37,10 +37,13 @@ fn with_tpm(address: &str, certificates: &[PathBuf]) -> Result<HardwareConfig, F
     };
     let address = address.parse().map_err(|error| usable(&error))?;
     // Written down as they are from everywhere.
-    let certificates: Result<Vec<_>, _> = certificates.iter().map(std::fs::canonicalize).collect();
-    let certificates = certificates.map_err(|error| {
-        Failure::usage("node.tpm-certificate", error, "give files of certificates with --tpm-certificate")
-    })?;
+    let everywhere = |path: &PathBuf| {
+        std::fs::canonicalize(path).map_err(|error| {
+            let reason = format!("{}: {error}", path.display());
+            Failure::usage("node.tpm-certificate", reason, "give files of certificates with --tpm-certificate")
+        })
+    };
+    let certificates = certificates.iter().map(everywhere).collect::<Result<Vec<_>, _>>()?;
     let tpm = TpmConfig { address, certificates, ..TpmConfig::default() };
     Ok(HardwareConfig { tpm: Some(tpm), ..HardwareConfig::default() })
 }
@@ -55,8 +58,16 @@ pub fn init(terminal: &Terminal, node_args: &NodeInitArgs) -> Result<u8, Failure
     };
     let hardware = node_args.tpm.as_ref().map(|address| with_tpm(address, &node_args.tpm_certificate)).transpose()?;
     new_dir(&args.dir)?;
-    let node = starminer_agent::init(&args.dir, &network, root.as_ref(), hardware)
-        .map_err(|error| Failure::local(error.code(), with_sources(&error), "check free space and permissions"))?;
+    let node = starminer_agent::init(&args.dir, &network, root.as_ref(), hardware).map_err(|error| {
+        // A directory that was made for nothing is in the way of the next try; one with anything in it stays.
+        let _ = std::fs::remove_dir(&args.dir);
+        match error {
+            AgentError::Config { .. } => {
+                Failure::usage(error.code(), with_sources(&error), "give other files and start again")
+            }
+            _ => Failure::local(error.code(), with_sources(&error), "check free space and permissions"),
+        }
+    })?;
     terminal.result(format!("node {node} prepared in {}", args.dir.display()));
     terminal.result(format!("  run it  starminer node run {}", quoted(args.dir.display())));
     terminal.document(&json!({ "dir": args.dir.display().to_string(), "node": node.to_string() }));
@@ -72,7 +83,7 @@ pub fn run(terminal: &Terminal, args: &NodeRunArgs) -> Result<u8, Failure> {
     if let Some(places) = args.places {
         config.places = places;
     }
-    terminal.say(format!("node in {} takes {} tasks at a time", args.dir.display(), config.places));
+    terminal.say(format!("node in {} starts, for {} tasks at a time", args.dir.display(), config.places));
     let dir = args.dir.clone();
     let admitted = move || {
         if let Err(failure) = service::ready(&dir) {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use starminer_receipt::NetworkTrust;
+use starminer_receipt::{NetworkTrust, toml_reason};
 use starminer_requester::{Home, open_regular};
 
 use super::exit::Failure;
@@ -84,19 +84,6 @@ pub fn read_text(path: &Path, max_bytes: u64) -> std::io::Result<String> {
         return Err(std::io::Error::other(format!("more than {max_bytes} bytes")));
     }
     Ok(text)
-}
-
-/// A defect of a TOML file in one line: reasons of refusals have no line breaks.
-pub fn toml_reason(text: &str, error: &toml::de::Error) -> String {
-    let message = error.message().trim_end();
-    match error.span().and_then(|span| text.get(..span.start)) {
-        Some(before) => {
-            let line = before.matches('\n').count() + 1;
-            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            format!("line {line}, column {column}: {message}")
-        }
-        None => message.to_string(),
-    }
 }
 
 /// Reads a trust file that the caller named.

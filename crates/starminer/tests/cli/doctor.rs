@@ -250,6 +250,10 @@ fn calls_that_cannot_be_made() {
     refused(&["--network", "none.toml"], "network.unusable", "none.toml");
     refused(&["--config", "none.toml"], "settings.unusable", "none.toml");
     refused(&["--endorsements", "none"], "endorsements.unreadable", "none");
+    for (words, reason) in [(["--root", "nowhere"], "nowhere"), (["--data-dir", "/nowhere"], "/nowhere")] {
+        let said = cli.run(["node", "doctor", "--json"].iter().chain(&words));
+        said.fails_in_json(exit::UNUSABLE, "settings.unusable", "node", reason);
+    }
     cli.write("root.pem", "no certificate");
     refused(&["--ca", "root.pem"], "call.authority", "root.pem");
 }
@@ -265,4 +269,30 @@ fn a_nodes_own_settings_say_where_its_storage_is() {
     cli.write("node/agent.toml", config.replace("data_dir = \"data\"", "data_dir = \"/jobs\""));
     let found = document(&doctor(&cli, &["--config", "node/agent.toml", "--json"]), exit::REFUSED);
     assert_eq!(verdict(&found, "posture.host.job_storage_encrypted").0, "pass");
+}
+
+#[test]
+fn a_nodes_own_settings_say_what_its_devices_and_its_network_are() {
+    let log = log_builder::machine(&[1]).bytes;
+    let Some(tpm) = booted(&log) else { return };
+    let cli = Cli::new();
+    Tree::new(&cli).with_job_storage().file(UEFI_LOG, &log);
+    let [root, issuer] =
+        ["ca/swtpm-localca-rootca-cert.pem", "ca/issuer.pem"].map(|name| text(&tpm.dir.path().join(name)));
+    cli.run(["coordinator", "init", "net", "--tpm-root", &root]).exits(exit::OK);
+    let address = format!("unix:{}", text(&tpm.socket()));
+    let init = ["node", "init", "node", "--network", "net/network.toml", "--tpm", &address];
+    cli.run(init.iter().chain(&["--tpm-certificate", &issuer, "--tpm-certificate", &root])).exits(exit::OK);
+    let config = String::from_utf8(cli.read("node/agent.toml")).unwrap();
+    assert!(config.contains("[hardware]\n"), "{config}");
+    let tree = format!("[hardware]\nroot = \"{}\"\n", text(&cli.path("root")));
+    cli.write("node/agent.toml", config.replace("[hardware]\n", &tree));
+    let words = ["node", "doctor", "--config", "node/agent.toml", "--json"];
+    let found = document(&cli.run(words), exit::REFUSED);
+    assert_eq!(found["tier"], "identified", "{found:#}");
+    assert_eq!(verdict(&found, "boot.event-log").0, "pass", "the tree is the settings'");
+    // What the node sends along is no reason to trust it: another network does not.
+    cli.run(["coordinator", "init", "other"]).exits(exit::OK);
+    let found = document(&cli.run(words.iter().chain(&["--network", "other/network.toml"])), exit::REFUSED);
+    assert_eq!((&found["tier"], verdict(&found, "tpm.evidence").0), (&"none".into(), "missing"));
 }

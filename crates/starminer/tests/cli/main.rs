@@ -77,6 +77,9 @@ impl Cli {
             .stderr(Stdio::piped());
         // Nothing of the caller's environment may show; the width of help is fixed.
         command.env_clear().env("HOME", self.dir.path()).env("COLUMNS", "100").env("TERM", "xterm-256color");
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
         command
     }
 

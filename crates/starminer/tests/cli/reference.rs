@@ -202,6 +202,15 @@ fn a_file_is_signed_by_several_and_does_not_count_unlogged() {
     verify(&at).fails_in_json(exit::REFUSED, "reference.too-few-signatures", "network", "1 of the release keys");
     let cosign = |key: &str| cli.run(["reference", "cosign", "--key", key, "agent.references", "--json"]);
     cosign("1.key").fails_in_json(exit::UNUSABLE, "reference.signed-already", "requester", "signed already");
+    // Nobody signs beside a signature that is not of this file.
+    let whole = cli.read("agent.references");
+    let mut altered: Value = serde_json::from_slice(&whole).unwrap();
+    let signature = altered["envelope"]["signatures"][0]["sig"].as_str().unwrap().to_owned();
+    let first = if signature.starts_with('A') { "B" } else { "A" };
+    altered["envelope"]["signatures"][0]["sig"] = json!(format!("{first}{}", &signature[1..]));
+    cli.write("agent.references", serde_json::to_vec(&altered).unwrap());
+    cosign("3.key").fails_in_json(exit::UNUSABLE, "reference.bad-signature", "requester", "agent.references");
+    cli.write("agent.references", whole);
     assert_eq!(cosign("3.key").json(exit::OK)["signatures"], 2);
     verify(&at).fails_in_json(exit::REFUSED, "reference.not-logged", "network", "not logged");
     verify(&["--at", "2027-01-01T00:00:00Z"]).fails_in_json(exit::REFUSED, "reference.expired", "network", "no longer");

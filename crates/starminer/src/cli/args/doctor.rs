@@ -17,16 +17,16 @@ not checked counts for nothing. A TPM is enrolled on trial, here alone.
 
 Exit codes: 0 the tier that was asked for is reached (`measured`, or all of --policy), 1 it is not.")]
 pub struct DoctorArgs {
-    /// A stand-in for the machine's root directory: devices and files are looked for below it.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
-    /// The TPM: a device, an emulator's socket, or ADDRESS:PORT [default: dev/tpmrm0 below --root].
+    /// A stand-in for the machine's root directory: devices and files are looked for below it [default: the settings' root, or /].
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// The TPM: a device, an emulator's socket, or ADDRESS:PORT [default: the settings' TPM, or dev/tpmrm0 below the root].
     #[arg(long, value_name = "ADDRESS")]
     pub tpm: Option<String>,
     /// The node's directory, below which tasks leave what they leave on a disk.
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     pub data_dir: Option<PathBuf>,
-    /// The node's settings (agent.toml), for its directory.
+    /// The node's settings (agent.toml): its directory, its TPM, its network.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A policy to be met, in TOML or JSON; the strict rules of each tier otherwise.

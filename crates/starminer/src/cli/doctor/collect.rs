@@ -56,7 +56,7 @@ pub struct Machine {
 
 impl Machine {
     /// The tree below `root`, and a TPM in it or elsewhere.
-    pub fn at(root: &Path, tpm: Option<&str>, data_dir: Option<&Path>, patience: Duration) -> Self {
+    pub fn at(root: &Path, tpm: Option<TpmAddress>, data_dir: Option<&Path>, patience: Duration) -> Self {
         let host = HostTree::at(root);
         Self {
             host: match data_dir {
@@ -67,7 +67,7 @@ impl Machine {
             tsm: Tsm::over(Arc::new(ConfigFs::at(root))).with_patience(patience),
             sev_guest: SevGuest::open(root).map(|device| device.with_patience(patience)),
             gramine: Gramine::at(root).with_patience(patience),
-            tpm: tpm.map_or_else(|| TpmAddress::Device(root.join("dev/tpmrm0")), tpm_address),
+            tpm: tpm.unwrap_or_else(|| TpmAddress::Device(root.join("dev/tpmrm0"))),
             // What belongs to this process, it owns.
             as_root: std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0),
             patience,
@@ -76,18 +76,15 @@ impl Machine {
 }
 
 /// As in a node's configuration; and an address of a socket, a socket's path, or a device.
-fn tpm_address(text: &str) -> TpmAddress {
-    if let Ok(address) = text.parse::<TpmAddress>() {
-        return address;
+pub fn tpm_address(text: &str) -> TpmAddress {
+    // Before all else: the path of a socket is that of a device, as far as its form goes.
+    if std::fs::metadata(text).is_ok_and(|meta| meta.file_type().is_socket()) {
+        return TpmAddress::Unix(PathBuf::from(text));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return TpmAddress::Tcp(address);
     }
-    let path = PathBuf::from(text);
-    match std::fs::metadata(&path) {
-        Ok(meta) if meta.file_type().is_socket() => TpmAddress::Unix(path),
-        _ => TpmAddress::Device(path),
-    }
+    text.parse().unwrap_or_else(|_| TpmAddress::Device(PathBuf::from(text)))
 }
 
 /// Why something is not there.
