@@ -68,9 +68,16 @@ pub(crate) async fn admit<U: Upstream>(shared: &Shared<U>) -> AdmissionResponse 
                 shared.back_in_service();
                 return admission;
             }
-            Err(error) => {
-                tracing::warn!(error = with_causes(&error), "the node was not admitted; it asks again");
-            }
+            Err(error) => match &error {
+                AdmissionError::Client(ClientError::Refused { refusal, .. }) => tracing::warn!(
+                    check = refusal.check(),
+                    reason = refusal.reason(),
+                    fault = refusal.party().name(),
+                    remedy = refusal.remedy(),
+                    "the node was not admitted; it asks again"
+                ),
+                error => tracing::warn!(error = with_causes(error), "the node was not admitted; it asks again"),
+            },
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKOFF.1);

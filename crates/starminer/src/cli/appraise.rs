@@ -16,6 +16,7 @@ use starminer_hardware::inspect::{
     snp, tpm, tpm_ek,
 };
 use starminer_hardware::nvidia::{MAX_EVIDENCE_LEN, MAX_RIM_LEN};
+use starminer_hardware::{Check, Weight};
 use starminer_requester::open_regular;
 
 use super::args::{AppraiseCommand, AuthorityArgs, JudgingArgs};
@@ -186,6 +187,13 @@ fn show(terminal: &Terminal, inspection: &Inspection) {
         _ => "".into(),
     };
     terminal.result(format!("{}{stamp}", terminal.style(style, word)));
+    let all = inspection.checks().as_slice();
+    let decides =
+        |check: &&Check| check.weight == Weight::Required && check.verdict != starminer_hardware::Verdict::Pass;
+    let because: Vec<&str> = all.iter().filter(decides).map(|check| check.name.as_ref()).collect();
+    if !because.is_empty() {
+        terminal.result(format!("  because of {}", because.join(", ")));
+    }
     let checks: Vec<_> = inspection.checks().as_slice().iter().filter(|check| check.reason != NO_POLICY).collect();
     let width = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     for check in &checks {

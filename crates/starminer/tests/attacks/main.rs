@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../../starminer-attester/tests/tpm/emulator.rs"]
+#[allow(dead_code)]
+mod emulator;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../../../starminer-broker/tests/release/world.rs"]
@@ -19,6 +22,7 @@ mod late_report;
 mod lying_coordinator;
 mod lying_node;
 mod replay;
+mod reset_tpm;
 mod supervisor_memory;
 mod tls_1_2;
 mod truncated_vault;

@@ -117,12 +117,18 @@ impl Network {
 
     /// A network of which nothing runs yet.
     pub fn prepared() -> Self {
+        Self::prepared_with(&[])
+    }
+
+    /// The same, with more options of `coordinator init`.
+    pub fn prepared_with(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("starminer-test-").tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
         let coordinator = dir.path().join("coordinator");
         let place = text(&coordinator);
-        must(["coordinator", "init", &place, "--name", "test", "--listen", &address, "--software-tee"]);
+        let init = ["coordinator", "init", &place, "--name", "test", "--listen", &address, "--software-tee"];
+        must(init.iter().chain(options));
         Self { dir, address, processes: Mutex::default() }
     }
 
