@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use starminer_hardware::ima::{MAX_TEMPLATE_DATA_BYTES, MAX_TEMPLATE_NAME_BYTES};
 use thiserror::Error;
 
 use crate::tree::{ReadError, Tree};
@@ -23,8 +24,8 @@ const IMA: &str = "sys/kernel/security/ima/binary_runtime_measurements";
 /// Lengths of template digests: SHA-1 as of old, and what a list of another bank has.
 const DIGEST_BYTES: [usize; 4] = [20, 32, 48, 64];
 /// Longest template name and longest template data of an entry, as verifiers read them.
-const MAX_NAME_BYTES: usize = 64;
-const MAX_DATA_BYTES: usize = 1 << 20;
+const MAX_NAME_BYTES: usize = MAX_TEMPLATE_NAME_BYTES;
+const MAX_DATA_BYTES: usize = MAX_TEMPLATE_DATA_BYTES;
 
 /// A log was not read.
 #[derive(Debug, Error)]

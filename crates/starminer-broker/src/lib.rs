@@ -21,7 +21,7 @@
 //! fn release(
 //!     ledger: &mut Ledger, a: Around<'_>, checkpoint: &VerifiedCheckpoint, entry: &[u8], proof: &InclusionProof,
 //! ) -> Result<Signed<Grant>, Refusal> {
-//!     let (decision, _) = ledger.decide(a.context, a.evidence, a.trust, a.signer, a.now)?;
+//!     let (decision, _) = ledger.decide(a.context, a.evidence, None, a.trust, a.signer, a.now)?;
 //!     let starminer_broker::Decision::Release(approved) = decision else { panic!("denied") };
 //!     let logged = approved.logged(checkpoint, entry, proof)?;
 //!     let (grant, _) = ledger.grant(a.context, &logged, a.secret, a.signer, a.random, a.now)?;
