@@ -263,8 +263,8 @@ impl Verified {
     }
 
     /// Whether nothing happened to the devices since `earlier` evidence of the same run: the same chip; and of a TPM the same key, no reset or
-    /// restart, a clock that went on, no other register than [`CHANGING_REGISTERS`], no further IMA violation. Keys, boot and posture are
-    /// expectations of verification itself.
+    /// restart, a clock that went on, no register changed but those that a running system extends (10, 16, 23), no further IMA
+    /// violation. Keys, boot and posture are expectations of verification itself.
     ///
     /// # Errors
     /// The first that does not hold: `tpm.*` of `specs/hardware.md`, "Continuity"; `evidence.device`, `evidence.tpm-gone`, `ima.violations`.
