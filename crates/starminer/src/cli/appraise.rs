@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use starminer_hardware::Weight;
 use starminer_hardware::cert::{MAX_BUNDLE_BYTES, MAX_CRL_BYTES};
 use starminer_hardware::dcap::{MAX_ENDORSEMENTS_LEN, MAX_QUOTE_LEN};
 use starminer_hardware::event_log::MAX_LOG_BYTES;
@@ -16,7 +17,6 @@ use starminer_hardware::inspect::{
     snp, tpm, tpm_ek,
 };
 use starminer_hardware::nvidia::{MAX_EVIDENCE_LEN, MAX_RIM_LEN};
-use starminer_hardware::{Check, Weight};
 use starminer_requester::open_regular;
 
 use super::args::{AppraiseCommand, AuthorityArgs, JudgingArgs};
@@ -188,9 +188,15 @@ fn show(terminal: &Terminal, inspection: &Inspection) {
     };
     terminal.result(format!("{}{stamp}", terminal.style(style, word)));
     let all = inspection.checks().as_slice();
-    let decides =
-        |check: &&Check| check.weight == Weight::Required && check.verdict != starminer_hardware::Verdict::Pass;
-    let because: Vec<&str> = all.iter().filter(decides).map(|check| check.name.as_ref()).collect();
+    let of = |verdict| {
+        let decide = all.iter().filter(move |check| check.weight == Weight::Required && check.verdict == verdict);
+        decide.map(|check| check.name.as_ref()).collect::<Vec<&str>>()
+    };
+    // What was not checked because something failed before it is no reason of its own.
+    let mut because = of(starminer_hardware::Verdict::Fail);
+    if because.is_empty() {
+        because = of(starminer_hardware::Verdict::NotChecked);
+    }
     if !because.is_empty() {
         terminal.result(format!("  because of {}", because.join(", ")));
     }

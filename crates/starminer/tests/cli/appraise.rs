@@ -136,7 +136,8 @@ fn people_see_the_verdict_and_why() {
     let said = appraise(&cli, &folder, "snp --report @snp/genoa_report.bin --cert @snp/milan_vcek.pem");
     let out = said.exits(exit::REFUSED);
     assert!(
-        out.starts_with("REFUSED\n  because of snp.chip-id\n") && out.contains("  fail         snp.chip-id "),
+        out.starts_with("REFUSED\n  because of snp.product, snp.chip-id, snp.tcb\n")
+            && out.contains("  fail         snp.chip-id "),
         "{out}"
     );
 }
