@@ -37,6 +37,8 @@ use crate::sweeper;
 use crate::tasks::{Command, Event, EventBody, Standing, Tasks, kind_number};
 use crate::writer::{Fatal, Writer, WriterHandle};
 
+/// How long the last that use the database may take to let go of it when the coordinator stops.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Name of the database file.
 const DATABASE_FILE: &str = "coordinator.db";
 /// Name of the directory of blobs.
@@ -414,8 +416,15 @@ impl Coordinator {
             Some(ended) => ended,
             None => writer.await,
         };
-        if let Some(database) = Arc::into_inner(database) {
-            database.close().await;
+        // Answers that were given up let go of it a moment later. A file that closes by itself, any time later, would take the write-ahead log of
+        // whatever lies in its place by then.
+        let until = tokio::time::Instant::now() + DATABASE_PATIENCE;
+        while Arc::strong_count(&database) > 1 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        match Arc::into_inner(database) {
+            Some(database) => database.close().await,
+            None => tracing::warn!("the database is still in use, and closes when the program ends"),
         }
         match ended {
             Ok(ended) => Ok(ended?),
