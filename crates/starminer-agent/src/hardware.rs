@@ -364,6 +364,10 @@ pub(crate) fn open(
 pub(crate) fn read(path: &Path, most_bytes: u64) -> Result<Vec<u8>, AgentError> {
     let error = |source| AgentError::File { path: path.into(), source };
     let mut bytes = Vec::new();
+    // A pipe would be waited for.
+    if !fs::metadata(path).map_err(error)?.is_file() {
+        return Err(error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+    }
     fs::File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_end(&mut bytes)).map_err(error)?;
     if bytes.len() as u64 > most_bytes {
         return Err(error(io::ErrorKind::FileTooLarge.into()));

@@ -272,6 +272,10 @@ fn unsealed(bytes: &[u8]) -> Option<&[u8]> {
 
 /// A file for its user alone, emptied.
 fn private(path: &Path) -> io::Result<File> {
+    // A pipe would be waited for.
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
     File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
@@ -288,11 +292,17 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// What is no regular file has nothing in it, and so is as good as damaged: a pipe would be waited for.
 fn read(path: &Path, most_bytes: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
+        meta if !meta.as_ref().is_ok_and(fs::Metadata::is_file) => {
+            meta?;
+            return Ok(Some(Vec::new()));
+        }
+        _ => {}
+    }
+    let file = File::open(path)?;
     let mut bytes = Vec::new();
     file.take(most_bytes + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))

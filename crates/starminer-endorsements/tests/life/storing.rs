@@ -66,14 +66,23 @@ async fn every_damaged_object_is_set_aside_and_not_served() {
     for (at, (key, name)) in items.iter().enumerate() {
         let path = directory.path().join("objects").join(name);
         let original = fs::read(&path).unwrap();
-        match at % 3 {
+        match at % 5 {
             0 => {
                 let mut altered = original.clone();
                 altered[original.len() / 2] ^= 1;
                 fs::write(&path, altered).unwrap();
             }
             1 => fs::write(&path, &original[..original.len() - 1]).unwrap(),
-            _ => fs::remove_file(&path).unwrap(),
+            2 => fs::remove_file(&path).unwrap(),
+            // What is no file at all: a pipe is not waited for.
+            3 => {
+                fs::remove_file(&path).unwrap();
+                assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            }
+            _ => {
+                fs::remove_file(&path).unwrap();
+                fs::create_dir(&path).unwrap();
+            }
         }
         let (store, loaded) = open(directory.path(), &makers.trust());
         assert_eq!(loaded.damaged, [format!("objects/{name}")]);

@@ -10,7 +10,6 @@
 //! DIR/log.begun                says that the log has a first entry: without its database the coordinator does not start again
 //! ```
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +20,7 @@ use starminer_coordinator::{Coordinator, Fatal, ServeError};
 use starminer_hardware::cert::{Certificate, MAX_CERTIFICATE_BYTES};
 use starminer_log::{KeyName, LogSigner};
 use starminer_receipt::{CoordinatorEntry, LogEntryKeys, NetworkTrust, SimulatedRootEntry};
-use starminer_requester::random_secret;
+use starminer_requester::{open_regular, random_secret};
 use starminer_tls::IdentityKey;
 use starminer_verify::{
     Digest, EvidenceKind, Measurement, NetworkId, PublicKey, ReferenceValue, ReferenceValues, SimulatedRootId,
@@ -58,7 +57,7 @@ fn tpm_root(path: &Path) -> Result<SimulatedRootId, Failure> {
         Failure::usage("tpm-root.unusable", reason, "give one root certificate in PEM or DER")
     };
     let mut bytes = Vec::new();
-    File::open(path)
+    open_regular(path)
         .and_then(|file| file.take(MAX_CERTIFICATE_BYTES as u64 * 2).read_to_end(&mut bytes))
         .map_err(|error| unusable(&error))?;
     let root = Certificate::read_one(&bytes).map_err(|error| unusable(&error))?;

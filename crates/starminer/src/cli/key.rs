@@ -1,7 +1,5 @@
 //! `starminer key new|show`.
 
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use data_encoding::HEXLOWER;
@@ -13,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::args::{KeyNewArgs, KeyShowArgs};
 use super::exit::{self, Failure};
+use super::files;
 use super::home::with_sources;
 use super::terminal::Terminal;
 
@@ -29,13 +28,8 @@ pub fn new(terminal: &Terminal, args: &KeyNewArgs) -> Result<u8, Failure> {
     if args.secret {
         let secret = random_secret::<32>();
         let text = Zeroizing::new(format!("{SECRET_MAGIC} {}\n", HEXLOWER.encode(secret.as_slice())));
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&args.file)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .map_err(|error| Failure::usage("key.not-created", format!("{shown}: {error}"), EXISTS))?;
+        files::write_new(&args.file, text.as_bytes(), files::SECRET)
+            .map_err(|error| files::not_written("key.not-created", &args.file, &error, EXISTS))?;
         terminal.result(format!("secret written to {shown}; whoever has this file opens what it sealed"));
         terminal.document(&json!({ "file": shown, "kind": "secret" }));
         return Ok(exit::OK);
@@ -74,7 +68,12 @@ fn key_failure(error: &KeyFileError) -> Failure {
         KeyFileError::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => EXISTS,
         _ => "make one with `starminer key new FILE`, readable by you alone (chmod 600)",
     };
-    Failure::usage(error.code(), with_sources(error), remedy)
+    match error {
+        KeyFileError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Failure::local(error.code(), with_sources(error), "check free space")
+        }
+        _ => Failure::usage(error.code(), with_sources(error), remedy),
+    }
 }
 
 /// Loads a symmetric secret that `key new --secret` made.

@@ -8,6 +8,7 @@ mod coordinator;
 mod doctor;
 mod endorsements;
 pub mod exit;
+mod files;
 mod home;
 mod interrupt;
 mod job;

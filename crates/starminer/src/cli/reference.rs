@@ -5,8 +5,7 @@
 
 mod make;
 
-use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +26,7 @@ use super::args::{
     ReferenceShowArgs, ReferenceSignArgs, ReferenceVerifyArgs, RoleArg,
 };
 use super::exit::{self, Failure};
+use super::files;
 use super::home::{self, block_on, requester_failure, with_sources};
 use super::key::load_identity;
 use super::service::read_trust;
@@ -352,24 +352,15 @@ fn file_failure(path: &Path, error: &ReferenceError) -> Failure {
 /// Writes a file that does not exist yet.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let remedy = "name a file that does not exist, in a directory where you may write";
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .map_err(|error| Failure::usage("reference.output", format!("{}: {error}", path.display()), remedy))
+    files::write_new(path, bytes, files::PUBLIC)
+        .map_err(|error| files::not_written("reference.output", path, &error, remedy))
 }
 
-/// Replaces a file, whole or not at all.
+/// Replaces a file that the caller has.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| {
-        let reason = format!("{}: {error}", path.display());
-        Failure::local("reference.output", reason, "check free space and permissions")
-    };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map(drop).map_err(|error| failed(error.error))
+    let remedy = "name a file in a directory where you may write";
+    files::replace(path, bytes, files::PUBLIC)
+        .map_err(|error| files::not_written("reference.output", path, &error, remedy))
 }
 
 fn write_values(terminal: &Terminal, out: &Path, values: &ReferenceValues) -> Result<u8, Failure> {

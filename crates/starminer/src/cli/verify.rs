@@ -15,6 +15,7 @@ use starminer_verify::{Provenance, PublicKey, UnixTime, ear_jwt};
 
 use super::args::VerifyArgs;
 use super::exit::{self, Failure};
+use super::files;
 use super::key::load_identity;
 use super::terminal::{Style, Terminal, printable};
 use super::{reference, service};
@@ -80,11 +81,9 @@ fn write_token(
         return Ok(());
     };
     let token = ear_jwt(&result.0, &PublicKey(key.public()), |bytes| key.sign(bytes));
-    let reason = |error: std::io::Error| {
-        let remedy = "name a file that can be written";
-        Failure::usage("verify.token-not-written", format!("{}: {error}", out.display()), remedy)
-    };
-    std::fs::write(out, token).map_err(reason)
+    files::replace(out, token.as_bytes(), files::PUBLIC).map_err(|error| {
+        files::not_written("verify.token-not-written", out, &error, "name a file in a directory where you may write")
+    })
 }
 
 /// The trust that a receipt is verified by: the caller's own, and published values that counted when its node was judged.

@@ -12,7 +12,7 @@ use starminer_receipt::{
 use starminer_verify::{NetworkId, ReferenceValues, UnixTime};
 use zeroize::Zeroizing;
 
-use crate::support::{Network, ROOT_NAME, text};
+use crate::support::{Network, ROOT_NAME, SmallDisk, text};
 use crate::{Cli, Said, example_path, exit, has_keys, is_refusal};
 
 /// Debian's package `ovmf`.
@@ -29,6 +29,30 @@ fn firmware() -> Option<&'static str> {
 /// A value of its kind, by hand.
 fn values(kind: &str, byte: &str, bytes: usize, name: &str) -> String {
     json!({ "version": 1, "values": [{ "kind": kind, "measurement": byte.repeat(bytes), "name": name }] }).to_string()
+}
+
+#[test]
+fn what_is_written_on_a_full_disk_is_not_there_and_it_is_the_disk_that_is_named() {
+    let cli = Cli::new();
+    let Some(disk) = SmallDisk::over(&cli.path("disk"), 1) else { return };
+    cli.write("v.json", values("tpm", "aa", 32, "one"));
+    disk.fill();
+    for (words, check) in [
+        (&["reference", "merge", "v.json", "--out", "disk/o"][..], "reference.output"),
+        (&["key", "new", "--secret", "disk/s"], "key.not-created"),
+        (&["key", "new", "disk/k"], "key-file.io"),
+    ] {
+        let said = cli.run(words.iter().copied().chain(["--json"])).json(exit::LOCAL);
+        assert_eq!(said["error"]["check"], check, "{said:#}");
+    }
+    let left: Vec<_> = std::fs::read_dir(cli.path("disk")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["ballast"]);
+    disk.free();
+    for words in [&["reference", "merge", "v.json", "--out", "disk/o"][..], &["key", "new", "--secret", "disk/s"]] {
+        cli.run(words).exits(exit::OK);
+        // Nothing is overwritten.
+        cli.run(words).exits(exit::UNUSABLE);
+    }
 }
 
 #[test]
