@@ -88,7 +88,7 @@ pub fn failed_unless_stopped(
 
 fn not_submitted(signal: u8, home: &HomeArgs) -> Failure {
     let remedy = format!("`{}` shows whether the task was submitted", home::command(home, "status"));
-    Failure::interrupted(signal, "asked to stop before the task was submitted", &remedy)
+    Failure::interrupted(signal, "asked to stop before the coordinator acknowledged the task", &remedy)
 }
 
 /// What became of a task that nobody waits for any more.

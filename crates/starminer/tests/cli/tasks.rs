@@ -327,7 +327,10 @@ fn who_waits_is_told_why_and_may_stop_waiting() {
         note[2].starts_with("  do ") && note[2].ends_with(&format!("--accept-simulated '{ROOT_NAME}'")),
         "{note:?}"
     );
-    network.wait_until("the task", || user.open() == 1);
+    // Not before the coordinator's answer is here, and not only its task there.
+    let mut story = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(story.any(|line| line.trim_start().starts_with("submitted")));
+    assert_eq!(user.open(), 1);
     let kill = format!("kill -INT {}", child.id());
     assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
