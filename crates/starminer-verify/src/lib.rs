@@ -93,4 +93,6 @@ pub use types::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, ParseIdError, PublicKey, TaggedHasher, TaskId, UnixTime,
     tagged_hash,
 };
-pub use verify::{Context, DeviceClaims, Expect, Expected, ExpectedPurpose, Verified, is_bound_to, verify};
+pub use verify::{
+    CHANGING_REGISTERS, Context, DeviceClaims, Expect, Expected, ExpectedPurpose, Verified, is_bound_to, verify,
+};

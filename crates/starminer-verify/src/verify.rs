@@ -186,8 +186,9 @@ impl DeviceClaims {
     }
 }
 
-/// Registers that change while a machine runs: IMA's, and those that programs may extend or reset.
-const CHANGING_REGISTERS: [u8; 3] = [10, 16, 23];
+/// Registers that change while a machine runs (TCG PC Client Platform Firmware Profile, 3.3.4): IMA's list (10), and what programs may extend or reset
+/// (16 for debugging, 23 for applications). PCR 12 to 14 (command line, credentials, MOK) do not change after boot, and count.
+pub const CHANGING_REGISTERS: [u8; 3] = [10, 16, 23];
 
 /// Evidence whose signatures, chain, freshness and binding hold. What it claims can be read; whether that is good enough
 /// is for [`crate::appraise`].
@@ -263,8 +264,7 @@ impl Verified {
     }
 
     /// Whether nothing happened to the devices since `earlier` evidence of the same run: the same chip; and of a TPM the same key, no reset or
-    /// restart, a clock that went on, no register changed but those that a running system extends (10, 16, 23), no further IMA
-    /// violation. Keys, boot and posture are expectations of verification itself.
+    /// restart, a clock that went on, no register changed but [`CHANGING_REGISTERS`], no further IMA violation. Keys, boot and posture are expectations of verification itself.
     ///
     /// # Errors
     /// The first that does not hold: `tpm.*` of `specs/hardware.md`, "Continuity"; `evidence.device`, `evidence.tpm-gone`, `ima.violations`.

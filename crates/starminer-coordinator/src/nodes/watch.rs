@@ -7,13 +7,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use starminer_verify::{AkName, BootId, NodeId, Party, Refusal, Verified};
+use starminer_verify::{AkName, BootId, CHANGING_REGISTERS, NodeId, Party, Refusal, Verified};
 
-/// What kernels extend while they run (IMA, TCG PFP section 3.3.4): growth is no change.
-const IMA_REGISTER: u8 = 10;
-/// Registers that programs may extend, reset or use for tests: PCR 12 to 14 (command line, credentials, MOK) do not change after boot and count;
-/// 16 (debug) and 23 (applications) do not.
-const OF_APPLICATIONS: [u8; 2] = [16, 23];
 /// Most nodes that are remembered; as many as there can be admitted by default.
 const REMEMBERED: usize = 16_384;
 
@@ -41,7 +36,7 @@ impl NodeState {
             let clock = claims.quote().clock();
             let values = claims.quote().pcrs().into_iter().flat_map(|values| values.iter());
             let registers = values
-                .filter(|(_, index, _)| *index != IMA_REGISTER && !OF_APPLICATIONS.contains(index))
+                .filter(|(_, index, _)| !CHANGING_REGISTERS.contains(index))
                 .map(|(bank, index, value)| ((bank.name(), index), value.to_vec()));
             TpmState {
                 ak_name: evidence.binding().ak_name.clone(),
