@@ -16,7 +16,7 @@ if [ "${1-}" = --check ]; then
     shift
 fi
 if [ $# -eq 0 ]; then
-    set -- wordcount/wordcount.c runaway/runaway.c empty/empty.c hostile/*.c
+    set -- wordcount/wordcount.c runaway/runaway.c empty/empty.c primes/primes.c hostile/*.c
 fi
 
 # CLANG may name another compiler; the sums in the READMEs hold for Debian's clang 14 and its wasi-libc.

@@ -31,7 +31,9 @@ pub fn seeds() -> Vec<Seed> {
     broker(&mut all);
     all.extend(targets::vault_seeds());
     all.extend(targets::cli_seeds());
+    all.extend(targets::disk_seeds());
     all.extend(targets::hardware_seeds());
+    all.extend(targets::image_seeds());
     #[cfg(feature = "edges")]
     all.extend(targets::edge_seeds());
     all
@@ -193,6 +195,7 @@ fn receipt(all: &mut Vec<Seed>) {
         ("grant", receipt.grant.as_ref()),
         ("report", receipt.report.as_ref()),
         ("agent-statement", receipt.agent_statement.as_ref()),
+        ("checkpoint", Some(&world::state_checkpoint(&completed.spec, &completed.lease))),
         ("denial", denied.receipt.denial.as_ref()),
         ("cancellation", cancelled.receipt.cancel.as_ref()),
         ("failure", denied.receipt.report.as_ref()),
@@ -249,6 +252,7 @@ fn wire_messages(all: &mut Vec<Seed>) {
         deposit: None,
         release: receipt.release.clone(),
         grant: None,
+        checkpoint: Some(world::state_checkpoint(&story.spec, &story.lease)),
     };
     let task_view = wire::TaskView {
         task,
@@ -270,9 +274,18 @@ fn wire_messages(all: &mut Vec<Seed>) {
         seen_at: NOW,
     };
     let request = wire::BrokerEvidenceRequest { broker: NodeId::from(node.0).0, challenge: world::BROKER_CHALLENGE };
-    let feed = wire::NodeFeedRequest { epoch: 1, after: 2, wait_ms: 30_000, free_places: 1, boot: world::BOOT };
+    let feed = wire::NodeFeedRequest {
+        epoch: 1,
+        after: 2,
+        wait_ms: 30_000,
+        free_places: 1,
+        boot: world::BOOT,
+        holds: vec![task],
+        unclean: true,
+    };
+    let checkpoint = world::state_checkpoint(&story.spec, &story.lease);
     let network = wire::NetworkInfo { network: NETWORK, build: "fuzz".into(), now: NOW, brokers: vec![request.broker] };
-    let messages: [(&str, Vec<u8>); 16] = [
+    let messages: [(&str, Vec<u8>); 17] = [
         (
             "submit",
             json_of(&wire::SubmitRequest {
@@ -281,10 +294,11 @@ fn wire_messages(all: &mut Vec<Seed>) {
                 objects: vec![Base64Bytes(vec![7; 16])],
             }),
         ),
-        ("feed", json_of(&wire::FeedResponse { epoch: 1, version: 2, attempts: vec![view] })),
+        ("feed", json_of(&wire::FeedResponse { epoch: 1, version: 2, attempts: vec![view], over: vec![task] })),
         ("node-feed", json_of(&feed)),
         ("task-view", json_of(&task_view)),
         ("evidence", json_of(&wire::EvidenceRequest { evidence, enrolments: Vec::new() })),
+        ("checkpoint", json_of(&wire::CheckpointRequest { checkpoint })),
         ("release-answer", json_of(&wire::ReleaseResponse { proof })),
         ("grant", json_of(&wire::GrantRequest { grant, attestation_result: Base64Bytes(b"{}".to_vec()) })),
         ("report", json_of(&wire::ReportRequest { report, agent_statement: None, closing_evidence: None })),
@@ -343,6 +357,10 @@ fn broker(all: &mut Vec<Seed>) {
     }
     add(all, "broker-ledger", "granted", json_of(&completed.records));
     add(all, "broker-ledger", "approved", json_of(&completed.records[..2].to_vec()));
+    let checkpoint = world::state_checkpoint(&completed.spec, &completed.lease);
+    let records =
+        [completed.records.clone(), vec![starminer_broker::LedgerRecord::Checkpointed { checkpoint }]].concat();
+    add(all, "broker-ledger", "checkpointed", json_of(&records));
     add(all, "broker-ledger", "denied", json_of(&denied.records));
     add(all, "broker-ledger", "empty", b"[]".as_slice());
     add(all, "broker-deposit", "deposit", json_of(&targets::known_deposit()));

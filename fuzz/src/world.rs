@@ -336,6 +336,23 @@ pub fn run_details() -> RunDetails {
     RunDetails { exit_code: Some(0), fuel_used: Some(123_456), peak_memory_bytes: 1 << 20, outputs: vec![output] }
 }
 
+/// The first checkpoint of the attempt of a lease.
+#[must_use]
+pub fn state_checkpoint(spec: &Signed<TaskSpec>, lease: &Signed<Lease>) -> Envelope {
+    let key = signing_key(seed::REPORT);
+    let statement = CheckpointStatement {
+        network: NETWORK,
+        task: spec.task,
+        spec: spec.digest(),
+        attempt: lease.attempt,
+        lease: lease.digest(),
+        node: lease.node,
+        checkpoint: CheckpointId { sequence: u64::from(lease.attempt.0) << 32 | 1, digest: Digest([6; 32]) },
+        signer: key.public_key(),
+    };
+    Envelope::sign(statement, &key).expect("a checkpoint of its attempt").into_envelope()
+}
+
 /// The report's words for an outcome: `details` are the figures that are sealed into it.
 #[must_use]
 pub fn report_predicate(
@@ -371,6 +388,7 @@ pub fn report_predicate(
         outputs: Vec::new(),
         sealed_details: None,
         sandbox: Vec::new(),
+        resumed: None,
     };
     let (Some(_), Some(attempt), Some(evidence)) = (grant, attempt, evidence) else { return predicate };
     predicate.engine = Some(EngineRecord {

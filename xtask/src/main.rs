@@ -2,6 +2,8 @@
 //!
 //! * `cargo xtask check`: the quick loop: formatting, lints, unit tests, documentation.
 //! * `cargo xtask test`: everything, from a fresh clone: installs what the tests need, then runs the lot. CI runs just this.
+//! * `cargo xtask soak`: what takes too long for each run: twenty power cuts under a node at work.
+//! * `cargo xtask image-programs`: the two static programs of a node's image, where `starminer image build` looks for them.
 //!
 //! One artefact tree: everything is built with the release profile, so that nothing large is compiled twice.
 
@@ -26,6 +28,13 @@ const TOOLS: &[(&str, &str, &str)] = &[
     ("swtpm", "swtpm", "a TPM 2.0 in software, which quotes and activates credentials for real"),
     ("swtpm_setup", "swtpm-tools", "gives it a certificate of its endorsement key"),
     ("tpm2_quote", "tpm2-tools", "a second opinion on quotes, logs and credentials"),
+    ("strace", "strace", "a debugger that is attached to a node, to see it taken out"),
+    ("qemu-system-x86_64", "qemu-system-x86", "a machine that starts the node's image"),
+    ("cryptsetup", "cryptsetup-bin", "goes into the node's image, and opens its disk"),
+    ("mke2fs", "e2fsprogs", "likewise: makes the disk's file system"),
+    ("sbsign", "sbsigntool", "signs the image for Secure Boot"),
+    ("objcopy", "binutils", "a second opinion on the image's sections"),
+    ("cpio", "cpio", "a second opinion on its initial file system"),
 ];
 
 /// Files that some test needs, likewise.
@@ -37,16 +46,50 @@ const FILES: &[(&str, &str, &str)] = &[
         "compiler support routines for them",
     ),
     ("/usr/share/ovmf/OVMF.fd", "ovmf", "firmware for confidential guests, whose launch is predicted"),
+    (
+        "/usr/lib/systemd/boot/efi/linuxx64.efi.stub",
+        "systemd-boot-efi",
+        "the stub of the node's image, which measures what it starts",
+    ),
     ("/usr/share/doc/python3-venv", "python3-venv", "a place of its own for what comes from PyPI"),
 ];
 
-/// A program from PyPI that a test is held against, and its version: `sev-snp-measure`, a second opinion on launch digests of SEV-SNP guests.
-const SNP_MEASURE: &str = "sev-snp-measure==0.0.13";
+/// A program from PyPI, where it is put, its package and version, and what is lost without it.
+struct FromPypi {
+    program: &'static str,
+    dir: &'static str,
+    package: &'static str,
+    without: &'static str,
+}
 
-const USAGE: &str = "usage: cargo xtask check|test
+const FROM_PYPI: [FromPypi; 2] = [
+    // A second opinion on launch digests of SEV-SNP guests.
+    FromPypi {
+        program: "sev-snp-measure",
+        dir: "tools/sev-snp-measure",
+        package: "sev-snp-measure==0.0.13",
+        without: "launch digests are not held against sev-snp-measure",
+    },
+    // Puts keys into the variables of a virtual machine's firmware.
+    FromPypi {
+        program: "virt-fw-vars",
+        dir: "tools/virt-firmware",
+        package: "virt-firmware==26.10",
+        without: "the node's image is not started",
+    },
+];
 
-  check   the quick loop: formatting, lints, unit tests, documentation
-  test    everything; installs what the tests need (apt-get, where there is one and the user may), then runs the lot";
+/// Debian's package that depends on the kernel which the image is tested with.
+const KERNEL: &str = "linux-image-cloud-amd64";
+/// The static programs of a node's image: each a package with a program of its name.
+const IMAGE_PROGRAMS: [&str; 2] = ["starminer-init", "starminer-agent"];
+
+const USAGE: &str = "usage: cargo xtask check|test|soak|image-programs
+
+  check            the quick loop: formatting, lints, unit tests, documentation
+  test             everything; installs what the tests need (apt-get, where there is one and the user may), then runs the lot
+  soak             what takes too long for each run: twenty power cuts under a node at work
+  image-programs   the static programs of a node's image, where `starminer image build` looks for them";
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -54,6 +97,8 @@ fn main() -> ExitCode {
     let result = match recipe.as_deref() {
         Some("check") => check(),
         Some("test") => test(),
+        Some("soak") => soak(),
+        Some("image-programs") => image_programs(),
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
@@ -78,15 +123,30 @@ fn check() -> Result<()> {
 }
 
 fn test() -> Result<()> {
-    install()?;
-    install_snp_measure();
+    tools()?;
     format_and_lints()?;
     documentation()?;
+    image_programs()?;
     cargo(&["build", "--release", "--workspace", "--bins"])?;
     cargo(&["test", "--release", "--workspace"])?;
     examples()?;
     step("starminer demo");
     run(Command::new(target().join("release/starminer")).args(["demo", "--json"]))
+}
+
+fn soak() -> Result<()> {
+    tools()?;
+    image_programs()?;
+    cargo(&["build", "--release", "--workspace", "--bins"])?;
+    cargo(&["test", "--release", "--package", "starminer", "--test", "image", "--", "--ignored", "--nocapture"])
+}
+
+/// Installs what the tests need.
+fn tools() -> Result<()> {
+    install()?;
+    FROM_PYPI.iter().for_each(install_from_pypi);
+    unpack_kernel();
+    Ok(())
 }
 
 fn format_and_lints() -> Result<()> {
@@ -142,20 +202,63 @@ fn install() -> Result<()> {
     Ok(())
 }
 
-/// Puts [`SNP_MEASURE`] where the tests look for it. Without Python or the registry the test that needs it says so and is skipped.
-fn install_snp_measure() {
-    let dir = target().join("tools/sev-snp-measure");
-    if dir.join("bin/sev-snp-measure").exists() {
+/// Puts a program where the tests look for it. Without Python or the registry the test that needs it says so and is skipped.
+fn install_from_pypi(wanted: &FromPypi) {
+    let dir = target().join(wanted.dir);
+    if dir.join("bin").join(wanted.program).exists() {
         return;
     }
-    step(&format!("pip install {SNP_MEASURE}"));
+    step(&format!("pip install {}", wanted.package));
     let made = run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir)).and_then(|()| {
-        let pip = ["install", "--quiet", "--disable-pip-version-check", SNP_MEASURE];
+        let pip = ["install", "--quiet", "--disable-pip-version-check", wanted.package];
         run(Command::new(dir.join("bin/pip")).args(pip))
     });
     if let Err(error) = made {
-        eprintln!("xtask: SKIPPED: {error:#}: launch digests are not held against sev-snp-measure");
+        eprintln!("xtask: SKIPPED: {error:#}: {}", wanted.without);
     }
+}
+
+/// Unpacks Debian's kernel for virtual machines where the tests look for it. It is not installed: nothing here starts from it.
+fn unpack_kernel() {
+    let dir = target().join("tools/kernel");
+    if dir.join("boot").exists() {
+        return;
+    }
+    step(&format!("the kernel of {KERNEL}"));
+    if let Err(error) = try_unpack_kernel(&dir) {
+        eprintln!("xtask: SKIPPED: {error:#}: the node's image is not started");
+    }
+}
+
+fn try_unpack_kernel(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let asked = Command::new("apt-cache").args(["depends", KERNEL]).output().context("apt-cache cannot be run")?;
+    let listed = String::from_utf8_lossy(&asked.stdout).into_owned();
+    let package = listed
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: ").filter(|name| name.starts_with("linux-image-")))
+        .with_context(|| format!("apt-cache knows no {KERNEL}"))?;
+    run(Command::new("apt-get").args(["download", "-qq", package]).current_dir(dir))?;
+    let entries = std::fs::read_dir(dir)?.flatten().map(|entry| entry.path());
+    let file = entries.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let file = file.context("apt-get downloaded nothing")?;
+    run(Command::new("dpkg").arg("-x").arg(&file).arg(dir))?;
+    Ok(std::fs::remove_file(file)?)
+}
+
+/// Builds the static programs of a node's image. Only the last step of linking differs from other builds, so that everything below is shared with them.
+fn image_programs() -> Result<()> {
+    let dir = target().join("release/image");
+    std::fs::create_dir_all(&dir)?;
+    for program in IMAGE_PROGRAMS {
+        // A program that can lie anywhere in memory has a hundred thousand relocations, all alike: packed, the agent is 2.4 MiB smaller.
+        let packed = "link-arg=-Wl,-z,pack-relative-relocs";
+        let flags = ["-C", "target-feature=+crt-static", "-C", "strip=symbols", "-C", packed];
+        cargo(&[&["rustc", "--release", "--package", program, "--bin", program, "--"][..], &flags[..]].concat())?;
+        let size_bytes = std::fs::copy(target().join("release").join(program), dir.join(program))?;
+        eprintln!("xtask: {program}: {size_bytes} bytes ({:.1} MiB)", size_bytes as f64 / f64::from(1 << 20));
+    }
+    Ok(())
 }
 
 fn cargo(args: &[&str]) -> Result<()> {

@@ -66,6 +66,8 @@ pub struct NodeLimits {
     pub memory_bytes: u64,
     /// Scratch of one task.
     pub scratch_bytes: u64,
+    /// State of one task, which is kept while the task lasts, also when the agent does not run.
+    pub state_bytes: u64,
     /// Outputs of one task.
     pub output_bytes: u64,
     /// Sealed workload and inputs of one task together.
@@ -87,6 +89,7 @@ impl Default for NodeLimits {
         Self {
             memory_bytes: 4 << 30,
             scratch_bytes: 64 << 30,
+            state_bytes: 1 << 30,
             output_bytes: 16 << 30,
             input_bytes: 64 << 30,
             compiled_cache_bytes: 256 << 20,

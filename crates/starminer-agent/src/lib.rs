@@ -29,7 +29,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use starminer_attester::tpm::{KnownEk, TpmError};
-use starminer_attester::{Attester as _, DeviceError, JoinedAttester};
+use starminer_attester::{Attester as _, DeviceError, HostTree, JoinedAttester};
 use starminer_client::{CoordinatorClient, Transport};
 use starminer_receipt::SigningKey;
 use starminer_sandbox::{Program, harden_supervisor};
@@ -84,6 +84,7 @@ pub async fn run(
         identity: SigningKey::from_seed(&zeroize::Zeroizing::new(*identity.seed())),
         device: Arc::new(device),
         statements,
+        host: HostTree::machine(),
         program: Program::Itself,
         data_dir: config.data_dir,
         places: config.places,

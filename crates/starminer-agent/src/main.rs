@@ -1,6 +1,7 @@
 //! `starminer-agent`: the node's agent alone, as it runs in a measured image. Same code as `starminer node run`.
 //!
-//! Usage: `starminer-agent AGENT.TOML`. Log level from `STARMINER_LOG` (default `info`). Exit codes: 0 stopped as told,
+//! Usage: `starminer-agent [--new-identity] AGENT.TOML`; with the option it makes the node's key where there is none, for images whose storage ends with
+//! the boot. Log level from `STARMINER_LOG` (default `info`). Exit codes: 0 stopped as told,
 //! 1 did not start, 2 wrong usage.
 
 use std::path::PathBuf;
@@ -16,15 +17,16 @@ fn main() -> ExitCode {
     if let Some(code) = starminer_agent::run_if_task_process() {
         return code;
     }
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    let new_identity = arguments.next_if(|first| first == "--new-identity").is_some();
     let (Some(path), None) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: starminer-agent AGENT.TOML");
+        eprintln!("usage: starminer-agent [--new-identity] AGENT.TOML");
         return ExitCode::from(2);
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("STARMINER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(&PathBuf::from(path)) {
+    match run(&PathBuf::from(path), new_identity) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("starminer-agent: {error:#}");
@@ -33,8 +35,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(path: &std::path::Path) -> anyhow::Result<()> {
+fn run(path: &std::path::Path, new_identity: bool) -> anyhow::Result<()> {
     let config = AgentConfig::load(path)?;
+    if new_identity {
+        starminer_tls::IdentityKey::load_or_create(&config.identity)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -25,7 +25,8 @@ pub const MAX_OUTPUTS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToTask {
-    /// The task. With it comes one descriptor: the empty store of its scratch.
+    /// The task. With it comes one descriptor: the empty store of its scratch; and where the spec asks for a state another one: the store of its
+    /// checkpoints, as this node has it.
     Lease {
         /// The signed spec.
         spec: Envelope,
@@ -99,6 +100,11 @@ pub enum FromTask {
     },
     /// The guest's first instruction is next. Nothing compiled is taken from this process any more.
     Started,
+    /// A checkpoint is durable: its signed statement. The last one is the one to pass on.
+    Checkpoint {
+        /// The envelope.
+        statement: Envelope,
+    },
     /// Asks for files to seal outputs into.
     OutputsWanted {
         /// How many, 1 to `MAX_OUTPUTS` over the whole task.
@@ -154,6 +160,7 @@ impl Phase {
             (Keyed, FromTask::GrantTaken) => Some(Opening),
             (Opening, FromTask::CompiledWanted { .. } | FromTask::CompiledMade { .. }) => Some(Opening),
             (Opening, FromTask::Started) => Some(Running),
+            (Running, FromTask::Checkpoint { .. }) => Some(Running),
             (Opening | Running, FromTask::OutputsWanted { .. }) => Some(self),
             (Opening | Running, FromTask::Report { .. }) => Some(Reported),
             _ => None,
@@ -180,7 +187,8 @@ mod tests {
             FromTask::CompiledMade { key: Digest([3; 32]), record },
             FromTask::Started,
             FromTask::OutputsWanted { count: 1 },
-            FromTask::Report { report: envelope },
+            FromTask::Report { report: envelope.clone() },
+            FromTask::Checkpoint { statement: envelope },
         ]
     }
 
@@ -188,13 +196,13 @@ mod tests {
     #[test]
     fn each_message_has_its_phases() {
         let table = [
-            (Phase::Starting, "W........."),
-            (Phase::Waiting, ".........."),
-            (Phase::Leased, ".KD......."),
-            (Phase::Keyed, "...KO....."),
-            (Phase::Opening, ".....OOROD"),
-            (Phase::Running, "........RD"),
-            (Phase::Reported, ".........."),
+            (Phase::Starting, "W.........."),
+            (Phase::Waiting, "..........."),
+            (Phase::Leased, ".KD........"),
+            (Phase::Keyed, "...KO......"),
+            (Phase::Opening, ".....OOROD."),
+            (Phase::Running, "........RDR"),
+            (Phase::Reported, "..........."),
         ];
         let letter = |phase| match phase {
             Some(Phase::Waiting) => 'W',

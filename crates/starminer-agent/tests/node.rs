@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use starminer_agent::NodeLimits;
 use starminer_agent::testing::{Parts, serve};
-use starminer_attester::{AttestError, Attester};
+use starminer_attester::{AttestError, Attester, HostTree};
 use starminer_receipt::{Envelope, Outcome};
-use starminer_verify::{Binding, BootId, EvidenceKind, Party, Posture, PostureState, SandboxMeasure};
+use starminer_verify::{Binding, BootId, EvidenceKind, HostMeasure, Party, Posture, PostureState, SandboxMeasure};
 use support::coordinator::{Coordinator, Grants, Line, Misfortune, parts};
 use support::{Job, World, example, key};
 use tokio::sync::oneshot;
@@ -369,4 +369,92 @@ async fn a_node_whose_device_fails_offers_no_places_until_it_works_again() {
     ask(&coordinator, move |coordinator| coordinator.open(second)).await;
     assert_eq!(coordinator.admissions(), 2);
     node.stop().await;
+}
+
+/// Has the host lose a measure while the node has nothing to do, mends it, and does so again while a task runs. Each time the evidence says so, no
+/// task is taken meanwhile and none goes on, and afterwards the node is one like any other.
+async fn falls_and_is_mended(parts: Parts<Line>, coordinator: &Arc<Coordinator>, dir: tempfile::TempDir, host: &Host) {
+    let measure = host.measure;
+    let node = Node::run(parts, dir);
+    let states = |state| ask(coordinator, move |coordinator| coordinator.wait_posture(measure, state));
+    ask(coordinator, |coordinator| coordinator.wait_offer(1)).await;
+    for is_busy in [false, true] {
+        states(PostureState::InForce).await;
+        let first = is_busy.then(|| coordinator.submit(&endless()));
+        if let Some(name) = first {
+            ask(coordinator, move |coordinator| coordinator.wait_evidence(name)).await;
+        }
+        (host.fell)();
+        if let Some(name) = first {
+            let refusal = ask(coordinator, move |coordinator| coordinator.refusal(name)).await;
+            let check = format!("node.posture-{measure}");
+            assert_eq!((refusal.party(), refusal.check()), (Party::Node, check.as_str()), "{}", refusal.reason());
+        }
+        states(PostureState::Absent).await;
+        ask(coordinator, |coordinator| coordinator.wait_offer(0)).await;
+        let second = coordinator.submit(&wordcount());
+        // It was admitted as what it is, and that changes nothing.
+        let admissions = coordinator.admissions();
+        assert!(!coordinator.is_leased(second), "a node whose host fell asks for tasks");
+        (host.mended)();
+        ask(coordinator, move |coordinator| coordinator.open(second)).await;
+        assert!(coordinator.admissions() > admissions, "it takes tasks again by fresh evidence");
+    }
+    node.stop().await;
+}
+
+struct Host {
+    measure: HostMeasure,
+    fell: Box<dyn Fn()>,
+    mended: Box<dyn Fn()>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_host_falls_gives_its_tasks_up_until_it_is_mended() {
+    let coordinator = Coordinator::new();
+    let (dir, tree) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::create_dir(tree.path().join("proc")).unwrap();
+    let swaps = tree.path().join("proc/swaps");
+    // As whole files, as the kernel gives them.
+    let write = move |areas: &str| {
+        let text = format!("Filename\tType\tSize\tUsed\tPriority\n{areas}");
+        std::fs::write(swaps.with_extension("new"), text).unwrap();
+        std::fs::rename(swaps.with_extension("new"), &swaps).unwrap();
+    };
+    write("");
+    let mut parts = parts(&coordinator.world, Line::Direct(Arc::clone(&coordinator)), dir.path(), 1);
+    parts.host = HostTree::at(tree.path());
+    let other = write.clone();
+    let host = Host {
+        measure: HostMeasure::SwapOff,
+        fell: Box::new(move || write("/dev/sda2 partition 1000 0 -2\n")),
+        mended: Box::new(move || other("")),
+    };
+    falls_and_is_mended(parts, &coordinator, dir, &host).await;
+}
+
+/// Somebody mounts a folder of his own over that of the jobs. Needs root.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_job_storage_is_mounted_over_gives_its_tasks_up() {
+    let coordinator = Coordinator::new();
+    let (dir, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let jobs = dir.path().to_path_buf();
+    let succeeds = |command: &mut std::process::Command| command.output().is_ok_and(|output| output.status.success());
+    let (mount, unmount) = (
+        move |on: &Path| succeeds(std::process::Command::new("mount").arg("--bind").arg(foreign.path()).arg(on)),
+        move |from: &Path| succeeds(std::process::Command::new("umount").arg("-l").arg(from)),
+    );
+    if !mount(&jobs) {
+        eprintln!("skipped: this test may not mount a file system");
+        return;
+    }
+    assert!(unmount(&jobs));
+    let parts = parts(&coordinator.world, Line::Direct(Arc::clone(&coordinator)), dir.path(), 1);
+    let on = jobs.clone();
+    let host = Host {
+        measure: HostMeasure::JobStorageUnshadowed,
+        fell: Box::new(move || assert!(mount(&on))),
+        mended: Box::new(move || assert!(unmount(&jobs))),
+    };
+    falls_and_is_mended(parts, &coordinator, dir, &host).await;
 }

@@ -3,11 +3,11 @@
 //! An [`Attester`] signs a batch of bindings with one signature of each device and returns evidence ready to send. [`JoinedAttester`] is a node's:
 //! at most one CPU TEE ([`CpuTee`]) and one TPM ([`NodeTpm`]), with the logs behind its registers. Beneath it, [`SoftwareTee`] is for demo and test
 //! networks; reports of real silicon come from [`Tsm`] (SEV-SNP and TDX through configfs), [`SevGuest`] (SEV-SNP through
-//! its driver), [`Gramine`] (SGX) and [`tpm`], and [`Logs`] reads what firmware and kernel measured. [`HostTree`] reads posture. The crate also measures executables. Each of them starts from a root path or a
+//! its driver), [`Gramine`] (SGX) and [`tpm`], and [`Logs`] reads what firmware and kernel measured. [`HostTree`] reads posture, [`PostureWatch`] tells when it changes. The crate also measures executables. Each of them starts from a root path or a
 //! narrow trait, so that a test serves a tree or a device of its own. It does not decide what a binding says and does not
 //! verify or judge anything: that is `starminer-verify`.
 //!
-//! Devices can hang, so that each request to one has a deadline. `unsafe` is in one file, that of the SEV driver's ioctls.
+//! Devices can hang, so that each request to one has a deadline. `unsafe` is in two files: the SEV driver's ioctls, and `poll(2)`.
 
 mod certificate_table;
 mod gate;
@@ -32,12 +32,15 @@ pub use certificate_table::{
     parse_certificate_table,
 };
 pub use gramine::{GRAMINE_PATIENCE, Gramine, GramineAttestation, GramineError, GramineQuote, MAX_QUOTE_BYTES};
-pub use host::HostTree;
+pub use host::{HostTree, PostureChange, PostureWatch, StopWatch};
 pub use joined::{CpuTee, DeviceError, JoinedAttester, NodeTpm, NodeTpmSettings, Note, TpmLog};
 pub use keyfile::{KeyFileError, MAX_KEY_FILE_BYTES};
 pub use logs::{LogError, Logs, MAX_EVENT_LOG_BYTES, MAX_IMA_BYTES};
 pub use measure::{MAX_EXECUTABLE_BYTES, MeasureError, SELF_EXECUTABLE, measure_executable};
 pub use report_data::REPORT_DATA_BYTES;
+pub use sev_guest::{
+    DERIVED_KEY_BYTES, DERIVED_RESPONSE_BYTES, DerivedKeyDevice, GUEST_FIELDS, derived_key, derived_key_device,
+};
 pub use sev_guest::{
     DeviceAnswer, ExitInfo, HostCertificates, MAX_THROTTLED_ATTEMPTS, RESPONSE_BYTES, SEV_GUEST_PATIENCE, SevGuest,
     SevGuestError, SevGuestFile, SnpDevice, SnpReport, firmware_status,

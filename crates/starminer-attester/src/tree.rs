@@ -103,6 +103,8 @@ impl ReadError {
     fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Missing,
+            // The process that a file of `/proc` was about ended while it was read.
+            _ if error.raw_os_error() == Some(libc::ESRCH) => Self::Missing,
             _ => Self::Unreadable(error),
         }
     }

@@ -6,9 +6,12 @@ mod host {
     mod cpu;
     mod devices;
     mod kernel;
+    mod keys;
     mod process;
+    mod start;
     mod storage;
     pub mod tree;
+    mod watch;
 }
 
 use starminer_attester::HostTree;

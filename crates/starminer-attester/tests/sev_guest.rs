@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use recorded::{ASK, SNP_DATA, VCEK, over, table, vector};
 use starminer_attester::{
-    DeviceAnswer, HostCertificates, MAX_THROTTLED_ATTEMPTS, RESPONSE_BYTES, SevGuest, SevGuestError,
-    SnpCertificateKind, SnpDevice,
+    DERIVED_RESPONSE_BYTES, DerivedKeyDevice, DeviceAnswer, GUEST_FIELDS, HostCertificates, MAX_THROTTLED_ATTEMPTS,
+    RESPONSE_BYTES, SevGuest, SevGuestError, SnpCertificateKind, SnpDevice, derived_key, derived_key_device,
 };
 
 const EIO: i32 = 5;
@@ -178,4 +178,45 @@ fn a_machine_without_it() {
     std::fs::write(root.path().join("dev/sev-guest"), "").unwrap();
     let guest = SevGuest::open(root.path()).unwrap();
     assert_eq!(guest.report([7; 64], 0, HostCertificates::Wanted).unwrap_err().code(), "sev-guest.key-wiped");
+}
+
+/// A response, or an error with firmware's word.
+type Derived = Result<[u8; DERIVED_RESPONSE_BYTES], (i32, u64)>;
+
+/// A driver that answers requests for derived keys.
+#[derive(Debug)]
+struct Deriving(Mutex<VecDeque<Derived>>);
+
+impl DerivedKeyDevice for Deriving {
+    fn derived_key(&self, guest_fields: u64, response: &mut [u8; DERIVED_RESPONSE_BYTES]) -> DeviceAnswer {
+        assert_eq!(guest_fields, GUEST_FIELDS);
+        match self.0.lock().unwrap().pop_front().expect("a request that was not expected") {
+            Ok(answer) => {
+                *response = answer;
+                DeviceAnswer { error: None, exitinfo2: 0 }
+            }
+            Err((errno, exitinfo2)) => DeviceAnswer { error: Some(io::Error::from_raw_os_error(errno)), exitinfo2 },
+        }
+    }
+}
+
+#[test]
+fn a_derived_key_is_given_whole_or_not() {
+    // Launch policy and measurement, or a guest that may be debugged has the same key.
+    assert_eq!(GUEST_FIELDS, 0b1001);
+    let mut good = [0; DERIVED_RESPONSE_BYTES];
+    good[32..].fill(9);
+    let mut refused = good;
+    refused[0] = 0x16;
+    let ask = |answers: Vec<Result<_, _>>| derived_key(&Deriving(Mutex::new(answers.into())));
+    assert_eq!(*ask(vec![Ok(good)]).unwrap(), [9; 32]);
+    assert_eq!(*ask(vec![Err((EINTR, 0)), Ok(good)]).unwrap(), [9; 32]);
+    let code = |answers| ask(answers).unwrap_err().code();
+    assert_eq!(code(vec![Ok(refused)]), "sev-guest.status");
+    // A driver that wrote nothing.
+    assert_eq!(code(vec![Ok([0; DERIVED_RESPONSE_BYTES])]), "sev-guest.malformed");
+    assert_eq!(code(vec![Err((ENOTTY, 0))]), "sev-guest.key-wiped");
+    assert_eq!(code(vec![Err((EIO, 0x16))]), "sev-guest.refused");
+    let root = tempfile::tempdir().unwrap();
+    assert!(derived_key_device(root.path()).unwrap().is_none());
 }

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use starminer_log::{Included, InclusionProof, VerifiedCheckpoint};
 use starminer_receipt::{
-    Base64Bytes, ChallengeStatement, DenyStatement, EndorsementSet, EntryKind, Envelope, EnvelopeError, GRANT_INFO,
-    Grant, Lease, LogEntry, OpenedSet, ReleaseStatement, SealedSecret, Signed, Signer, TaskSpec,
+    Base64Bytes, ChallengeStatement, CheckpointStatement, DenyStatement, EndorsementSet, EntryKind, Envelope,
+    EnvelopeError, GRANT_INFO, Grant, Lease, LeastCheckpoint, LogEntry, OpenedSet, ReleaseStatement, SealedSecret,
+    Signed, Signer, TaskSpec,
 };
 use starminer_vault::TaskSecret;
 use starminer_verify::{
     Attempt, AttestationResult, Challenge, Context, Decision as Appraised, Digest, Evidence, Expect, Expected,
-    ExpectedPurpose, Party, Refusal, TaskId, TaskKey, UnixTime, appraise, verify,
+    ExpectedPurpose, NodeId, Party, PublicKey, Refusal, TaskId, TaskKey, UnixTime, appraise, verify,
 };
 use zeroize::Zeroizing;
 
@@ -50,6 +51,14 @@ pub enum LedgerRecord {
         release: Envelope,
         /// The attestation result that it names (EAR JSON).
         attestation_result: Base64Bytes,
+        /// The report key that the evidence binds: what signs the attempt's checkpoints.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report_key: Option<PublicKey>,
+    },
+    /// A checkpoint is durable on its node.
+    Checkpointed {
+        /// The signed statement.
+        checkpoint: Envelope,
     },
     /// A grant was made.
     Granted {
@@ -71,10 +80,29 @@ enum Stage {
     Denied(Signed<DenyStatement>),
 }
 
-/// Challenges, decisions and grants of one releaser. Kept per task: only the newest attempt counts, older ones are fenced off.
+/// Challenges, decisions and grants of one releaser. Kept per task: only the newest attempt counts, older ones are fenced off; of those that were
+/// approved, who may speak of checkpoints, and the newest of these.
 #[derive(Debug, Default)]
 pub struct Ledger {
     tasks: BTreeMap<TaskId, (Attempt, Stage)>,
+    checkpoints: BTreeMap<TaskId, Checkpoints>,
+}
+
+/// What is known of a task's checkpoints.
+#[derive(Debug, Default)]
+struct Checkpoints {
+    /// The attempts that were approved: as many as a spec allows.
+    authors: BTreeMap<Attempt, Author>,
+    newest: Option<LeastCheckpoint>,
+}
+
+/// Whose word counts on the checkpoints of one attempt.
+#[derive(Debug, Clone, Copy)]
+struct Author {
+    report_key: PublicKey,
+    node: NodeId,
+    spec: Digest,
+    lease: Digest,
 }
 
 /// Evidence that met the policy, for one attempt. Only [`Ledger::decide`] makes one.
@@ -176,8 +204,13 @@ impl Ledger {
                     let challenge = challenge.open::<ChallengeStatement>()?;
                     self.put(challenge.task, challenge.attempt, Stage::Challenged(challenge.clone()));
                 }
-                LedgerRecord::Approved { release, attestation_result } => {
+                LedgerRecord::Checkpointed { checkpoint } => {
+                    // One that did not count then does not count now, and is none the worse for it.
+                    let _ = self.take_checkpoint(&checkpoint.open::<CheckpointStatement>()?);
+                }
+                LedgerRecord::Approved { release, attestation_result, report_key } => {
                     let release = release.open::<ReleaseStatement>()?;
+                    self.may_checkpoint(&release, report_key);
                     let (task, attempt) = (release.task, release.attempt);
                     self.put(task, attempt, Stage::Approved(Box::new(release), attestation_result.0));
                 }
@@ -219,6 +252,60 @@ impl Ledger {
     /// Forgets a task that has ended.
     pub fn forget(&mut self, task: &TaskId) {
         self.tasks.remove(task);
+        self.checkpoints.remove(task);
+    }
+
+    fn may_checkpoint(&mut self, release: &ReleaseStatement, report_key: Option<PublicKey>) {
+        let Some(report_key) = report_key else { return };
+        let author = Author { report_key, node: release.node, spec: release.spec, lease: release.lease };
+        self.checkpoints.entry(release.task).or_default().authors.insert(release.attempt, author);
+    }
+
+    /// Takes note of a checkpoint: from now on a grant for the task names it as the least, or a newer one. What is as new as what is known changes
+    /// nothing, and has no record.
+    ///
+    /// # Errors
+    /// It is not the word of a task process that this ledger approved: the coordinator, which brought it, is at fault.
+    pub fn checkpointed(&mut self, checkpoint: Envelope) -> Result<Option<LedgerRecord>, Refusal> {
+        let statement = checkpoint
+            .open::<CheckpointStatement>()
+            .map_err(|error| Refusal::new(Party::Coordinator, error.code(), error.to_string(), "ignore it"))?;
+        let news = self.take_checkpoint(&statement)?;
+        Ok(news.then(|| LedgerRecord::Checkpointed { checkpoint: statement.into_envelope() }))
+    }
+
+    fn take_checkpoint(&mut self, statement: &Signed<CheckpointStatement>) -> Result<bool, Refusal> {
+        let held = self.checkpoints.get_mut(&statement.task);
+        let author = held.as_ref().and_then(|held| held.authors.get(&statement.attempt));
+        let counts = author.is_some_and(|author| {
+            author.report_key == statement.signer
+                && author.node == statement.node
+                && author.spec == statement.spec
+                && author.lease == statement.lease
+        });
+        let (Some(held), true) = (held, counts) else {
+            return Err(Refusal::new(
+                Party::Coordinator,
+                "release.checkpoint-unknown",
+                "the checkpoint is not signed by the task process of an attempt that this releaser approved",
+                "ignore it",
+            ));
+        };
+        if held.newest.is_some_and(|newest| newest.checkpoint.sequence >= statement.checkpoint.sequence) {
+            return Ok(false);
+        }
+        held.newest = Some(LeastCheckpoint {
+            checkpoint: statement.checkpoint,
+            statement: statement.digest(),
+            node: statement.node,
+        });
+        Ok(true)
+    }
+
+    /// The newest checkpoint of a task that this ledger knows of.
+    #[must_use]
+    pub fn newest_checkpoint(&self, task: &TaskId) -> Option<LeastCheckpoint> {
+        self.checkpoints.get(task).and_then(|held| held.newest)
     }
 
     /// How many tasks the ledger holds.
@@ -349,9 +436,11 @@ impl Ledger {
         };
         let release = Envelope::sign(statement, signer).map_err(internal)?;
         self.put(lease.task, lease.attempt, Stage::Approved(Box::new(release.clone()), attestation_result.clone()));
+        self.may_checkpoint(&release, appraised.report_key);
         let record = LedgerRecord::Approved {
             release: release.envelope().clone(),
             attestation_result: Base64Bytes(attestation_result.clone()),
+            report_key: appraised.report_key,
         };
         let approved = Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
         Ok((Decision::Release(Box::new(approved)), Some(record)))
@@ -440,6 +529,7 @@ impl Ledger {
             release: release.digest(),
             release_index: logged.included.index(),
             secret: sealed,
+            resume: self.newest_checkpoint(&release.task),
             issued_at: now,
             releaser: signer.public_key(),
         };
@@ -486,6 +576,7 @@ impl Ledger {
 struct Appraisal {
     result: AttestationResult,
     task_key: TaskKey,
+    report_key: Option<PublicKey>,
 }
 
 /// Verifies the evidence for exactly this attempt and appraises it by the spec's own policy and reference values.
@@ -541,7 +632,8 @@ fn appraise_attempt(
             "make a task key",
         )]);
     };
-    Ok(Appraisal { result, task_key })
+    let report_key = verified.binding().report_key;
+    Ok(Appraisal { result, task_key, report_key })
 }
 
 /// What must hold before anything is done for an attempt.

@@ -20,9 +20,10 @@ use starminer_tls::{
 use starminer_verify::{Attempt, Digest, PublicKey, TaskId};
 use starminer_wire::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, BlobStatus, BrokerEvidenceRequest,
-    BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, EnrolmentChallenge, EnrolmentRequest,
-    EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogChain, LogProof, NetworkInfo, NodeFeedRequest,
-    NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest, TaskView, paths,
+    BrokerEvidenceView, CancelRequest, ChallengeRequest, CheckpointRequest, DenyRequest, EnrolmentChallenge,
+    EnrolmentRequest, EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogChain, LogProof, NetworkInfo,
+    NodeFeedRequest, NodeSummary, ReceiptParts, ReleaseRequest, ReleaseResponse, ReportRequest, SubmitRequest,
+    TaskView, paths,
 };
 
 use crate::error::ClientError;
@@ -264,6 +265,19 @@ impl CoordinatorClient {
         request: &EvidenceRequest,
     ) -> Result<Accepted, ClientError> {
         self.post(&paths::attempt(task, attempt, "evidence"), request, CALL_TIMEOUT).await
+    }
+
+    /// Says that a checkpoint is durable.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn checkpoint(
+        &self,
+        task: &TaskId,
+        attempt: Attempt,
+        request: &CheckpointRequest,
+    ) -> Result<Accepted, ClientError> {
+        self.post(&paths::attempt(task, attempt, "checkpoint"), request, CALL_TIMEOUT).await
     }
 
     /// Has a release logged.

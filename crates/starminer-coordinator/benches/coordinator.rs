@@ -119,6 +119,8 @@ async fn writer() {
         simulated_root: world.trust.simulated_roots.first().map(|root| root.root),
         admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
+        tpm: None,
+        rollback_said: false,
     };
     writer.execute(Command::Admit { node: node.id(), evidence: Digest([0; 32]), standing }).await.unwrap();
     for in_flight in [1, IN_FLIGHT] {
@@ -143,7 +145,7 @@ async fn writer() {
 async fn writer_life(world: &World, writer: &WriterHandle, requester: &Party, node: &Node) {
     let blob = ObjectRef { content_id: Digest([9; 32]), sealed_bytes: 10, commitment: Digest([0; 32]) };
     let spec = world::sign(world.spec(requester, &blob), requester);
-    let offer = Offer { boot: node.boot, poll: 0, free_places: 128 };
+    let offer = Offer { boot: node.boot, poll: 0, free_places: 128, holds: Arc::from([]), unclean: false };
     writer.execute(Command::Offer { node: node.id(), offer, seen: u64::MAX }).await.unwrap();
     let submit = Command::Submit { spec: Arc::new(spec.clone()), deposit: None };
     let task = writer.execute(submit).await.unwrap().task.unwrap();
@@ -251,7 +253,15 @@ async fn poll_leases(
 ) {
     let (mut epoch, mut after) = (0, 0);
     loop {
-        let request = NodeFeedRequest { epoch, after, wait_ms: 5_000, free_places: 256, boot: node.boot };
+        let request = NodeFeedRequest {
+            epoch,
+            after,
+            wait_ms: 5_000,
+            free_places: 256,
+            boot: node.boot,
+            holds: Vec::new(),
+            unclean: false,
+        };
         let response = client.node_feed(&request).await.unwrap();
         (epoch, after) = (response.epoch, response.version);
         for view in response.attempts.into_iter().filter(|view| view.state == TaskState::Leased) {

@@ -250,11 +250,15 @@ fn feed_keys(task: &Task, record: &AttemptRecord) -> [FeedKey; 2] {
     [(FeedRole::Releaser, task.spec.releaser), (FeedRole::Node, record.node.0)]
 }
 
-/// Whether a role acts upon what changed. A releaser answers leases and evidence, a node challenges and grants; both, the end.
+/// Whether a role acts upon what changed. A releaser answers leases and evidence, and remembers checkpoints; a node answers challenges and grants;
+/// both, the end.
 fn concerns(role: FeedRole, before: (&Task, &AttemptRecord), after: (&Task, &AttemptRecord)) -> bool {
     let seen = |(task, record): (&Task, &AttemptRecord)| match role {
-        FeedRole::Releaser => (is_over(task, record), record.evidence.is_some(), false),
-        FeedRole::Node => (is_over(task, record), record.challenge.is_some(), record.grant.is_some()),
+        FeedRole::Releaser => {
+            let newest = task.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.checkpoint.sequence);
+            (is_over(task, record), record.evidence.is_some(), false, newest)
+        }
+        FeedRole::Node => (is_over(task, record), record.challenge.is_some(), record.grant.is_some(), 0),
     };
     seen(before) != seen(after)
 }
@@ -268,6 +272,8 @@ fn attempt_view(task: &Task, record: &AttemptRecord, role: FeedRole) -> AttemptV
     let ended = is_over(task, record);
     let releaser = role == FeedRole::Releaser && !ended;
     let node = role == FeedRole::Node && !ended;
+    // Who has granted has judged: what comes after that need not bring it all again.
+    let judges = releaser && record.grant.is_none();
     AttemptView {
         task: task.id,
         attempt: record.attempt,
@@ -279,10 +285,10 @@ fn attempt_view(task: &Task, record: &AttemptRecord, role: FeedRole) -> AttemptV
         evidence: record
             .evidence
             .as_ref()
-            .filter(|_| releaser)
+            .filter(|_| judges)
             .and_then(|kept| kept.body.as_ref())
             .map(|body| Base64Bytes(body.to_vec())),
-        endorsements: record.endorsements.as_ref().filter(|_| releaser).map(|body| Base64Bytes(body.to_vec())),
+        endorsements: record.endorsements.as_ref().filter(|_| judges).map(|body| Base64Bytes(body.to_vec())),
         deposit: task.deposit.as_deref().filter(|_| releaser).cloned(),
         release: record
             .release
@@ -296,6 +302,11 @@ fn attempt_view(task: &Task, record: &AttemptRecord, role: FeedRole) -> AttemptV
             .filter(|_| node)
             .and_then(|kept| kept.body.as_ref())
             .map(|body| body.envelope().clone()),
+        checkpoint: task
+            .checkpoint
+            .as_ref()
+            .filter(|_| role == FeedRole::Releaser)
+            .map(|checkpoint| checkpoint.envelope().clone()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use starminer_store::PartialLimits;
-use starminer_verify::HardwarePolicy;
+use starminer_verify::{HardwarePolicy, HostMeasure};
 
 use crate::nodes::EndorsementConfig;
 use crate::tasks::Waits;
@@ -11,6 +11,9 @@ use crate::tasks::Waits;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Measures of the host without which no node is admitted, whatever its tier; none where absent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub required_posture: Vec<HostMeasure>,
     /// How long each step is waited for.
     pub waits: WaitConfig,
     /// Limits of one identity.
@@ -37,6 +40,8 @@ pub struct WaitConfig {
     pub node_ms: u64,
     /// For the report, beyond the wall limit of the spec; then the attempt ends.
     pub report_margin_ms: u64,
+    /// For a node to come back that has a checkpoint of a task, once its attempt there has ended; then another node begins the task anew.
+    pub resume_ms: u64,
     /// Without a poll of a node; then its attempts end.
     pub node_silence_ms: u64,
     /// For newer evidence of a node; then its attempts end and it gets no more. Nodes are asked to send it after half of this.
@@ -58,6 +63,7 @@ impl Default for WaitConfig {
             releaser_ms: 120_000,
             node_ms: 30_000,
             report_margin_ms: 30_000,
+            resume_ms: 60_000,
             node_silence_ms: 15_000,
             attestation_ms: 60_000,
             broker_answer_ms: 20_000,
@@ -178,6 +184,7 @@ impl Config {
 
     pub(crate) fn task_waits(&self) -> Waits {
         Waits {
+            resume_ms: self.waits.resume_ms,
             releaser_ms: self.waits.releaser_ms,
             node_ms: self.waits.node_ms,
             report_margin_ms: self.waits.report_margin_ms,

@@ -300,7 +300,7 @@ impl Coordinator {
         let last_at = UnixTime(database.last_event_at().await?.unwrap_or(0));
         let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
         let published = Arc::new(Published::new(trust.clone()));
-        restore(&database, &mut tasks, now).await?;
+        restore(&database, &mut tasks, config.total.nodes, now).await?;
         restore_published(&database, &mut tasks, &published, ledger.size()).await?;
         let log = Arc::new(LogReader::new(
             database.clone(),
@@ -337,13 +337,18 @@ impl Coordinator {
             let logged = handle.execute(Command::Rules { policy: rules }).await;
             logged.map_err(|refused| CoordinatorError::Genesis(refused.refusal.to_string()))?;
         }
+        let counters: Vec<_> = nodes.iter().filter_map(|(node, standing)| Some((*node, standing.tpm?))).collect();
         let admission = Admission::new(
             trust,
             config.hardware.clone(),
+            config.required_posture.clone(),
             config.waits.attestation_ms,
             IdentitySigner(identity.clone()),
             endorsing,
         )?;
+        for (node, counters) in counters {
+            admission.restore(node, counters);
+        }
         let (stop, stopping) = watch::channel(false);
         let certificate =
             Arc::new(RotatingCertificate::new(identity, Side::Server, rotation, tls_clock.unix_seconds())?);
@@ -486,16 +491,26 @@ fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {
     first
 }
 
-/// Takes up open tasks and admitted nodes.
-async fn restore(database: &Database, tasks: &mut Tasks, now: crate::clock::Now) -> Result<(), CoordinatorError> {
+/// Takes up open tasks, and what is known of nodes.
+async fn restore(
+    database: &Database,
+    tasks: &mut Tasks,
+    most_nodes: usize,
+    now: crate::clock::Now,
+) -> Result<(), CoordinatorError> {
     for id in database.open_tasks().await? {
         let id = TaskId(id);
         let task = load_task(database, &id, now).await.ok().flatten().ok_or(CoordinatorError::Task { task: id })?;
         tasks.restore_task(task);
     }
-    for row in database.nodes(now.wall.as_millis()).await? {
+    for row in database.nodes(most_nodes).await? {
         let node = NodeId(starminer_verify::PublicKey(row.node));
-        let standing: Standing = serde_json::from_slice(&row.standing).map_err(|_| CoordinatorError::Node { node })?;
+        let mut standing: Standing =
+            serde_json::from_slice(&row.standing).map_err(|_| CoordinatorError::Node { node })?;
+        if standing.valid_until <= now.wall {
+            // It ended while the coordinator was away, with the leases of that time: no news for the log.
+            standing.valid_until = UnixTime(0);
+        }
         tasks.restore_node(node, standing);
     }
     tasks.commit();

@@ -24,8 +24,8 @@ use starminer_receipt::{
     Base64Bytes, EndorsementSet, EnrolmentStatement, EntryKind, Envelope, LogEntry, SimulatedRootEntry,
 };
 use starminer_verify::{
-    Binding, BootId, Digest, EvidenceKind, NodeId, OperatorMayReadMemory, Policy, Posture, Purpose, SimulatedRootId,
-    Tier, chip_digest,
+    Binding, BootId, Digest, EvidenceKind, HostMeasure, NodeId, OperatorMayReadMemory, Policy, Posture, PostureState,
+    Purpose, SimulatedRootId, Tier, chip_digest,
 };
 use starminer_wire::{
     AdmissionRequest, AdmissionResponse, EnrolmentRequest, EvidenceRequest, NodeFeedRequest, TaskState,
@@ -129,7 +129,15 @@ impl TpmNode {
 
     /// Takes what there is; how many attempts are under way.
     async fn poll(&self, free_places: u32) -> usize {
-        let request = NodeFeedRequest { epoch: 0, after: 0, wait_ms: 1_000, free_places, boot: self.boot };
+        let request = NodeFeedRequest {
+            epoch: 0,
+            after: 0,
+            wait_ms: 1_000,
+            free_places,
+            boot: self.boot,
+            holds: Vec::new(),
+            unclean: false,
+        };
         let views = self.client.node_feed(&request).await.unwrap().attempts;
         views.iter().filter(|view| !view.ended).count()
     }
@@ -280,7 +288,15 @@ async fn what_changes_ends_leases_and_is_in_the_log() {
     let entries = audit(&ours, &world).await;
     let why = Some("evidence.not-canonical");
     assert_eq!(kinds(&entries[before..before + 2]), [(EntryKind::Suspended, why), (EntryKind::Expired, why)]);
-    let gone = NodeFeedRequest { epoch: 0, after: 0, wait_ms: 0, free_places: 1, boot: node.boot };
+    let gone = NodeFeedRequest {
+        epoch: 0,
+        after: 0,
+        wait_ms: 0,
+        free_places: 1,
+        boot: node.boot,
+        holds: Vec::new(),
+        unclean: false,
+    };
     assert!(node.client.node_feed(&gone).await.is_err(), "it is not admitted any more");
     assert!(running.stop().await.is_ok());
 }
@@ -327,5 +343,80 @@ async fn a_chip_that_is_denied_is_not_admitted_and_the_list_is_in_the_log() {
     let entries = audit(&client, &world).await;
     assert_eq!(kinds(&entries), [(EntryKind::Genesis, None), (EntryKind::Rules, None), (EntryKind::Admitted, None)]);
     assert_eq!(entries[1].statement, rules.digest());
+    assert!(running.stop().await.is_ok());
+}
+
+/// A host that loses what was in force around its agent: out before the next lease, its task goes to another node, the log says why, and it is back by
+/// fresh evidence that all is in force again.
+#[tokio::test]
+async fn posture_that_falls_takes_a_node_out_until_it_is_mended() {
+    use HostMeasure::{JobStorageUnshadowed, SwapOff};
+    use PostureState::{Absent, InForce};
+    let world = World::new(Config::default());
+    let running = world.start();
+    let (node, other, requester) = (world.node(2), world.node(3), Party::new(1));
+    let (client, others, ours) =
+        (running.client(&node.party), running.client(&other.party), running.client(&requester));
+    let prove = async |host: &[(HostMeasure, PostureState)]| {
+        let challenge = client.admission_challenge().await.unwrap().challenge;
+        let evidence = Base64Bytes(node.admission_evidence_of(challenge, host));
+        client.admit(&AdmissionRequest { evidence, enrolments: Vec::new(), activation: None }).await
+    };
+    let sound = [(SwapOff, Absent), (JobStorageUnshadowed, InForce)];
+    prove(&sound).await.unwrap();
+    let blob = upload(&ours, 100).await;
+    let (spec, _) = submit(&ours, world.spec(&requester, &blob), &requester).await;
+    assert_eq!(node.poll(&client, 2, 1_000).await.len(), 1);
+    // What gets better is no change for the worse, and from then on it has to stay so.
+    prove(&[(SwapOff, InForce), (JobStorageUnshadowed, InForce)]).await.unwrap();
+    assert_eq!(ours.task(&spec.task, 0, 0).await.unwrap().state, TaskState::Leased);
+
+    let before = audit(&ours, &world).await.len();
+    for (host, why) in [
+        (&[(SwapOff, InForce), (JobStorageUnshadowed, Absent)], "node.posture-job_storage_unshadowed"),
+        // As often as it likes, and for whatever else: it stays out, and the log has it once.
+        (
+            &[(SwapOff, InForce), (JobStorageUnshadowed, PostureState::NotChecked)],
+            "node.posture-job_storage_unshadowed",
+        ),
+        (&sound, "node.posture-swap_off"),
+    ] {
+        assert_eq!(code(prove(host).await), why);
+        assert_eq!(code(node.poll_after(&client, (0, 0), 1, 0).await), "node.not-admitted");
+    }
+    let why = Some("node.posture-job_storage_unshadowed");
+    let entries = audit(&ours, &world).await;
+    assert_eq!(kinds(&entries[before..]), [(EntryKind::Suspended, why), (EntryKind::Expired, why)]);
+    assert!(ours.nodes().await.unwrap().is_empty());
+    other.admit(&others).await;
+    let taken = other.poll(&others, 1, 1_000).await;
+    assert_eq!(taken.iter().filter(|view| !view.ended).map(|view| view.task).collect::<Vec<_>>(), [spec.task]);
+
+    // Mended, it takes tasks again.
+    prove(&[(SwapOff, InForce), (JobStorageUnshadowed, InForce)]).await.unwrap();
+    let (next, _) = submit(&ours, world.spec(&requester, &blob), &requester).await;
+    let views = node.poll(&client, 1, 1_000).await;
+    assert!(views.iter().any(|view| view.task == next.task && !view.ended), "it gets no task");
+    assert!(running.stop().await.is_ok());
+}
+
+/// What a network asks for of every node is asked at every proof, under whatever start of the agent.
+#[tokio::test]
+async fn a_network_may_ask_for_posture_of_every_node() {
+    use HostMeasure::{JobStorageEncrypted, SwapOff};
+    use PostureState::{Absent, InForce};
+    let world = World::new(Config { required_posture: vec![JobStorageEncrypted, SwapOff], ..Config::default() });
+    let running = world.start();
+    let node = world.node(2);
+    let client = running.client(&node.party);
+    let prove = async |host: &[(HostMeasure, PostureState)]| {
+        let challenge = client.admission_challenge().await.unwrap().challenge;
+        let evidence = Base64Bytes(node.admission_evidence_of(challenge, host));
+        client.admit(&AdmissionRequest { evidence, enrolments: Vec::new(), activation: None }).await
+    };
+    assert_eq!(code(prove(&[]).await), "node.posture-job_storage_encrypted");
+    assert_eq!(code(prove(&[(SwapOff, Absent), (JobStorageEncrypted, InForce)]).await), "node.posture-swap_off");
+    prove(&[(SwapOff, InForce), (JobStorageEncrypted, InForce)]).await.unwrap();
+    assert_eq!(node.poll(&client, 1, 0).await.len(), 0);
     assert!(running.stop().await.is_ok());
 }

@@ -238,7 +238,15 @@ async fn wrong_statements() {
     let garbage = AdmissionRequest { evidence: Base64Bytes(b"{}".to_vec()), enrolments: Vec::new(), activation: None };
     assert_eq!(code(theirs.admit(&garbage).await), "evidence.malformed");
     // Its own bad evidence takes a node out; good evidence takes it in again.
-    let offer = starminer_wire::NodeFeedRequest { epoch: 0, after: 0, wait_ms: 0, free_places: 1, boot: node.boot };
+    let offer = starminer_wire::NodeFeedRequest {
+        epoch: 0,
+        after: 0,
+        wait_ms: 0,
+        free_places: 1,
+        boot: node.boot,
+        holds: Vec::new(),
+        unclean: false,
+    };
     assert_eq!(code(theirs.node_feed(&offer).await), "node.not-admitted");
     node.admit(&theirs).await;
 

@@ -446,6 +446,24 @@ fn register_11_is_that_of_systemd_measure() {
     assert_eq!(of(&[(".linux", b"x", 1), (".profile", b"x", 1)]), UkiError::Chosen(".profile"));
 }
 
+/// Stubs before 254 carry `.sbat` and do not measure it; a machine started from Debian 12's shows it.
+#[test]
+fn an_older_stub_measures_fewer_sections() {
+    let register = |magic: &[u8], more: &[(&str, &[u8], usize)]| {
+        let magic = (".sdmagic", magic, magic.len());
+        let file = pe(&[&[magic, (".linux", b"kernel", 6)], more].concat(), b"", b"");
+        unified_kernel_image(Bank::Sha256, &PeImage::parse(&file).unwrap(), &[]).unwrap()
+    };
+    let more: &[(&str, &[u8], usize)] = &[(".sbat", b"sbat", 4), (".uname", b"6.1", 3)];
+    let old = b"#### LoaderInfo: systemd-stub 252.39-1~deb12u2 ####\0";
+    let new = b"#### LoaderInfo: systemd-stub 254 ####\0";
+    assert_eq!(register(old, more), register(old, &[]));
+    assert_eq!(register(old, &[]), register(new, &[]));
+    assert_ne!(register(new, more), register(new, &[]));
+    // What says no version is taken for recent.
+    assert_eq!(register(b"#### LoaderInfo: systemd-stub ####", more), register(new, more));
+}
+
 /// A log of a real machine, and the values that it leads to.
 fn real_log(name: &str) -> Option<(Vec<u8>, PcrValues)> {
     let root = std::env::var_os("STARMINER_VECTORS")

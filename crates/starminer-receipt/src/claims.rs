@@ -21,7 +21,9 @@ use crate::network::NetworkTrust;
 use crate::receipt::Receipt;
 use crate::report::{AgentStatement, Outcome, Report, ReportAuthor, ReportPredicate};
 use crate::spec::TaskSpec;
-use crate::statements::{CancelStatement, ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement};
+use crate::statements::{
+    CancelStatement, ChallengeStatement, CheckpointId, DenyStatement, Grant, Lease, LeastCheckpoint, ReleaseStatement,
+};
 
 /// What is known of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -234,6 +236,13 @@ impl Entries {
         self.0.iter().find(|(_, entry)| entry.kind == kind && entry.statement == statement)
     }
 
+    /// The statement of the last checkpoint that was logged before this attempt.
+    fn newest_checkpoint_before(&self, attempt: Attempt) -> Option<Digest> {
+        let before = |entry: &LogEntry| entry.attempt.is_some_and(|of| of < attempt);
+        let mut newest = self.0.iter().rev().map(|(_, entry)| entry);
+        newest.find(|entry| entry.kind == EntryKind::Checkpointed && before(entry)).map(|entry| entry.statement)
+    }
+
     fn has(&self, kind: EntryKind, attempt: Attempt) -> bool {
         self.0.iter().any(|(_, entry)| entry.kind == kind && entry.attempt == Some(attempt))
     }
@@ -337,6 +346,7 @@ impl Verifier<'_> {
         let run = lease.as_ref().map(|lease| Run { spec: &spec, lease, entries: &entries });
         let evidence = run.as_ref().and_then(|run| self.attestation(run));
         let report = self.report(&spec, lease.as_ref(), &entries, evidence.as_ref());
+        self.resume(&spec, lease.as_ref(), &entries, report.as_ref());
         self.ending(&spec, lease.as_ref(), &entries, evidence.as_ref(), report.as_ref());
         self.unexamined();
         self.left_out(&entries);
@@ -766,6 +776,47 @@ impl Verifier<'_> {
         Some(report)
     }
 
+    /// From which checkpoint the attempt went on: it has to be what the grant asks for, and the grant has to ask for what the log has. Not claimed of
+    /// a task without a state.
+    fn resume(
+        &mut self,
+        spec: &Signed<TaskSpec>,
+        lease: Option<&Signed<Lease>>,
+        entries: &Entries,
+        report: Option<&Signed<Report>>,
+    ) {
+        const NAME: &str = "resume";
+        let (Some(lease), Some(report)) = (lease, report) else { return };
+        let grant = self.receipt.grant.clone();
+        let least = grant
+            .and_then(|grant| grant.open_remembering::<Grant>(self.memory).ok())
+            .and_then(|grant| grant.statement().resume);
+        let resumed = report.predicate.resumed;
+        if spec.limits.state_bytes == 0 && least.is_none() && resumed.is_none() {
+            return;
+        }
+        if report.predicate.author != ReportAuthor::Task {
+            let statement = "nobody says from which checkpoint the attempt went on, if it came so far";
+            self.claim(NAME, ClaimVerdict::NotClaimed, Voucher::Nobody, statement);
+            return;
+        }
+        let linked = resume_links(spec, lease, entries, report, least.as_ref());
+        if !self.check(NAME, Voucher::TaskProcess, linked) {
+            return;
+        }
+        let of_log = entries.newest_checkpoint_before(lease.attempt);
+        if of_log != least.map(|least| least.statement)
+            && let Some(claim) = self.verdict.claims.last_mut()
+        {
+            claim.verdict = ClaimVerdict::Unanchored;
+            claim.voucher = Voucher::Log;
+            claim.statement = format!(
+                "{}; but the log had a newer checkpoint than the grant asks for: the releaser was shown less, or had lost its records",
+                claim.statement
+            );
+        }
+    }
+
     /// The report that ended the task, with what came with it.
     fn report_logged(&mut self, entries: &Entries, report: Digest) {
         let receipt = self.receipt;
@@ -958,6 +1009,7 @@ impl Verifier<'_> {
                     | EntryKind::Suspended
                     | EntryKind::Rules
                     | EntryKind::Published
+                    | EntryKind::Checkpointed
                     | EntryKind::Submitted
                     | EntryKind::Expired => {
                         return None;
@@ -1143,6 +1195,49 @@ fn release_links(
             Ok("the releaser approved this very evidence; it ended before it granted anything".into())
         }
         None => Err("the attestation result that the release names is missing".into()),
+    }
+}
+
+/// What an attempt says that it went on from, against what it was granted to.
+fn resume_links(
+    spec: &TaskSpec,
+    lease: &Lease,
+    entries: &Entries,
+    report: &Report,
+    least: Option<&LeastCheckpoint>,
+) -> Result<String, String> {
+    let completed = report.predicate.outcome == Outcome::Completed;
+    let shown = |checkpoint: &CheckpointId| {
+        format!("checkpoint {}.{}", checkpoint.attempt(), checkpoint.sequence & 0xffff_ffff)
+    };
+    if spec.limits.state_bytes == 0 {
+        return Err("a checkpoint of a task that the spec gives no state".into());
+    }
+    if let Some(least) = least
+        && entries.find(EntryKind::Checkpointed, least.statement).is_none()
+    {
+        return Err("the grant names a checkpoint that the log does not have".into());
+    }
+    match (report.predicate.resumed, least) {
+        (Some(resumed), _) if resumed.attempt() >= lease.attempt => {
+            Err(format!("it went on from {}, which no attempt before it made", shown(&resumed)))
+        }
+        (Some(resumed), Some(least)) if !resumed.is_at_least(&least.checkpoint) => {
+            Err(format!("it went on from {}, and the grant asks for {}", shown(&resumed), shown(&least.checkpoint)))
+        }
+        (None, Some(least)) if least.node == lease.node && completed => {
+            Err(format!("it began anew on the node that had acknowledged {}", shown(&least.checkpoint)))
+        }
+        (Some(resumed), Some(least)) => Ok(format!(
+            "attempt {} went on from {}; the grant asks for {} at least",
+            lease.attempt,
+            shown(&resumed),
+            shown(&least.checkpoint)
+        )),
+        (Some(resumed), None) => {
+            Ok(format!("attempt {} went on from {}; the releaser knew of none", lease.attempt, shown(&resumed)))
+        }
+        (None, _) => Ok(format!("attempt {} began anew", lease.attempt)),
     }
 }
 

@@ -45,6 +45,8 @@ pub enum EntryKind {
     Rules,
     /// Reference values were published; statement: these, as their release keys signed them. They count from here on.
     Published,
+    /// A task process made a checkpoint durable; statement: the checkpoint's.
+    Checkpointed,
 }
 
 /// One entry.
@@ -74,7 +76,7 @@ pub struct LogEntry {
     /// What came with a report ([`Self::annex_of`]); absent where nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annex: Option<Digest>,
-    /// The code of the refusal by which the coordinator ended a lease or took a node out.
+    /// The code of the refusal by which the coordinator ended a lease or took a node out, or by which a task process refused its node's checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Whether the task ends with this: no entry of it follows.

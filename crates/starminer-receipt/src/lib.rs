@@ -39,7 +39,7 @@ pub use job::{
 pub use network::{
     CoordinatorEntry, LogEntryKeys, MAX_RELEASE_KEYS, NetworkTrust, NetworkTrustError, SimulatedRootEntry, toml_reason,
 };
-pub use receipt::{LoggedEntry, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
+pub use receipt::{LoggedEntry, MAX_CHECKPOINTS_LOGGED, MAX_RECEIPT_BYTES, Receipt, ReceiptError};
 pub use reference::{
     LogPlace, LoggedReferenceValues, MAX_REFERENCE_FILE_BYTES, Opening, ReferenceError, ReferenceFile,
     ReferenceStatement, Role, SeenReferences, SignedReferenceValues,
@@ -52,5 +52,11 @@ pub use seal::{
     DEPOSIT_INFO, DETAILS_INFO, ENCAPSULATED_KEY_BYTES, GRANT_INFO, KEM_PUBLIC_KEY_BYTES, KEM_SUITE, KemPrivateKey,
     OUTPUT_INFO, SealError, SealedSecret,
 };
-pub use spec::{Determinism, EngineKind, Limits, MAX_INPUTS, ObjectRef, Sensitivity, SpecError, TaskSpec, WasmGrants};
-pub use statements::{CancelStatement, ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement};
+pub use spec::{
+    Determinism, EngineKind, Limits, MAX_INPUTS, MAX_STATE_BYTES, ObjectRef, Sensitivity, SpecError, TaskSpec,
+    WasmGrants,
+};
+pub use statements::{
+    CHECKPOINT_CODES, CancelStatement, ChallengeStatement, CheckpointId, CheckpointStatement, DenyStatement, Grant,
+    Lease, LeastCheckpoint, ReleaseStatement,
+};

@@ -12,8 +12,10 @@ use crate::dsse::{Base64Bytes, Envelope};
 ///
 /// Evidence and closing evidence have up to 2 MiB each where logs are in them, endorsements as much, and base64 adds a third.
 pub const MAX_RECEIPT_BYTES: usize = 12 << 20;
-/// Most log entries in one receipt: twelve kinds over a hundred attempts.
-const MAX_ENTRIES: usize = 1200;
+/// Most checkpoints of one task that the log has: what a program commits beyond is on its node alone.
+pub const MAX_CHECKPOINTS_LOGGED: usize = 512;
+/// Most log entries in one receipt: twelve kinds over a hundred attempts, and the checkpoints.
+const MAX_ENTRIES: usize = 1200 + MAX_CHECKPOINTS_LOGGED;
 /// Name and version of the format.
 const FORMAT: &str = "starminer-receipt/1";
 

@@ -11,6 +11,7 @@ use crate::dsse::{Base64Bytes, Statement};
 use crate::job::{MAX_MANIFEST_BYTES, OutputManifest};
 use crate::seal::SealedSecret;
 use crate::spec::ObjectRef;
+use crate::statements::CheckpointId;
 
 /// `_type` of an in-toto statement, version 1.
 pub const IN_TOTO_STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -124,6 +125,9 @@ pub struct ReportPredicate {
     pub sealed_details: Option<Base64Bytes>,
     /// Names of the isolation that was in force.
     pub sandbox: Vec<String>,
+    /// The checkpoint that the attempt went on from; absent where it began anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resumed: Option<CheckpointId>,
 }
 
 /// A report: an in-toto statement.

@@ -21,6 +21,9 @@ const MAX_ATTEMPTS: u32 = 100;
 /// Longest wall-clock limit: a day.
 const MAX_WALL_LIMIT_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Most that `/state` may hold: all of it is read before a task goes on from it.
+pub const MAX_STATE_BYTES: u64 = 1 << 30;
+
 /// Why a spec is not acceptable, as the fixed text that [`Statement::check`] gives.
 pub type SpecError = &'static str;
 
@@ -92,6 +95,15 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Encrypted scratch space, outputs in progress included.
     pub scratch_bytes: u64,
+    /// What `/state` may hold (`specs/checkpoint.md`). 0: the task has none, and begins anew with each attempt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub state_bytes: u64,
+}
+
+// By reference, as serde calls it.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for Limits {
@@ -102,6 +114,7 @@ impl Default for Limits {
             wall_limit_ms: 10 * 60 * 1000,
             output_bytes: 1 << 30,
             scratch_bytes: 8 << 30,
+            state_bytes: 0,
         }
     }
 }
@@ -176,7 +189,7 @@ impl Statement for TaskSpec {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        let rules: [(bool, &'static str); 11] = [
+        let rules: [(bool, &'static str); 12] = [
             (self.version == 1, "version is not 1"),
             (self.inputs.len() <= MAX_INPUTS, "more than 256 inputs"),
             (self.enrollers.len() <= MAX_ENROLLERS, "more than 16 enrollers"),
@@ -187,6 +200,7 @@ impl Statement for TaskSpec {
             ((1..=MAX_WALL_LIMIT_MS).contains(&self.limits.wall_limit_ms), "wall limit is not between 1 ms and a day"),
             (self.limits.memory_bytes >= 1 << 20, "memory limit is under 1 MiB"),
             (self.expires_at > self.created_at, "expires before it is created"),
+            (self.limits.state_bytes <= MAX_STATE_BYTES, "state limit is over 1 GiB"),
             (self.limits.output_bytes <= self.limits.scratch_bytes, "output limit is over the scratch limit"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, reason)| Err(reason))

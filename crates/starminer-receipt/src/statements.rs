@@ -110,6 +110,78 @@ impl Statement for ReleaseStatement {
     }
 }
 
+/// What the codes begin with by which a task process refuses the checkpoint that its node has.
+pub const CHECKPOINT_CODES: &str = "checkpoint.";
+
+/// A checkpoint of a task's `/state`, as those name it who cannot open it (`specs/checkpoint.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointId {
+    /// Its place in the order of all of its task's: the attempt in the upper 32 bits, its count in that attempt, from 1, in the lower.
+    pub sequence: u64,
+    /// SHA-256 of its superblock, which is ciphertext under a fresh key.
+    pub digest: Digest,
+}
+
+impl CheckpointId {
+    /// The attempt that made it.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        Attempt(u32::try_from(self.sequence >> 32).unwrap_or(u32::MAX))
+    }
+
+    /// Whether this one may stand where at least `least` is asked for: it is newer, or it is that very one.
+    #[must_use]
+    pub fn is_at_least(&self, least: &Self) -> bool {
+        self.sequence > least.sequence || self == least
+    }
+}
+
+/// A task process's word that a checkpoint is durable on its node. Signed with the report key that its evidence binds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointStatement {
+    /// The network.
+    pub network: NetworkId,
+    /// The task.
+    pub task: TaskId,
+    /// Digest of its spec.
+    pub spec: Digest,
+    /// The attempt that made it.
+    pub attempt: Attempt,
+    /// Digest of the lease.
+    pub lease: Digest,
+    /// The node whose disk it is on.
+    pub node: NodeId,
+    /// Which.
+    pub checkpoint: CheckpointId,
+    /// The report key of the attempt, which signs.
+    pub signer: PublicKey,
+}
+
+impl Statement for CheckpointStatement {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.starminer.checkpoint.v1+json";
+    fn signer(&self) -> PublicKey {
+        self.signer
+    }
+    fn check(&self) -> Result<(), &'static str> {
+        let counts = self.checkpoint.attempt() == self.attempt && self.checkpoint.sequence & 0xffff_ffff > 0;
+        if counts { Ok(()) } else { Err("the checkpoint's number is not one of its attempt") }
+    }
+}
+
+/// The newest checkpoint that a releaser knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeastCheckpoint {
+    /// Which.
+    pub checkpoint: CheckpointId,
+    /// Digest of its statement, which is in the log.
+    pub statement: Digest,
+    /// The node that made it: that one has to have it, and any other begins anew.
+    pub node: NodeId,
+}
+
 /// The key of one task for one attempt. Signed by the releaser that the spec names; opens for the attested task key alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +206,9 @@ pub struct Grant {
     pub release_index: u64,
     /// The task secret, sealed to the task key with [`Grant::aad`].
     pub secret: SealedSecret,
+    /// The least checkpoint that may be gone on from; absent where the releaser knows of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<LeastCheckpoint>,
     /// When it was made, by the releaser's clock.
     pub issued_at: UnixTime,
     /// Who grants, and signs.

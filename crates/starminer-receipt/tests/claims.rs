@@ -201,6 +201,7 @@ impl EarlyNode {
             outputs: Vec::new(),
             sealed_details: None,
             sandbox: Vec::new(),
+            resumed: None,
         };
         receipt.lease = Some(lease.into_envelope());
         let rest = [&mut receipt.challenge, &mut receipt.release, &mut receipt.grant, &mut receipt.agent_statement];

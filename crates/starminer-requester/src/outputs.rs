@@ -331,6 +331,7 @@ mod tests {
             outputs: Vec::new(),
             sealed_details: None,
             sandbox: Vec::new(),
+            resumed: None,
         };
         let name = |name: &&str| match *name {
             "<stdout>" => OutputName::Stdout,

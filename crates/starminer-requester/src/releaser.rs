@@ -240,6 +240,8 @@ impl<H: ReleaserHost> Releaser<H> {
             for view in feed.attempts {
                 if view.state.is_final() {
                     self.ledger().forget(&view.task);
+                } else if let Some(error) = self.note_checkpoint(&view, &failed) {
+                    return error;
                 }
                 let Some(step) = Step::wanted_by(&view).filter(|_| self.host.knows(&view.task)) else { continue };
                 let key = (view.task, view.attempt, step);
@@ -259,6 +261,37 @@ impl<H: ReleaserHost> Releaser<H> {
                 });
             }
         }
+    }
+
+    /// Takes note of the task's newest checkpoint before anything is granted. Its record stands before that of any grant that names it, so that it
+    /// becomes durable at the latest with that one.
+    fn note_checkpoint(
+        self: &Arc<Self>,
+        view: &AttemptView,
+        failed: &tokio::sync::mpsc::Sender<ReleaserError>,
+    ) -> Option<ReleaserError> {
+        let checkpoint = view.checkpoint.clone().filter(|_| self.host.knows(&view.task))?;
+        let record = match self.ledger().checkpointed(checkpoint) {
+            Ok(record) => record?,
+            Err(refusal) => {
+                tracing::warn!(task = %view.task, check = refusal.check(), "a checkpoint that was shown does not count");
+                return None;
+            }
+        };
+        match self.host.record(&view.task, record) {
+            Err(_) if !self.host.knows(&view.task) => {}
+            Err(error) => return Some(ReleaserError::Journal(error)),
+            Ok(None) => {}
+            Ok(Some(unsynced)) => {
+                let failed = failed.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(error) = unsynced.sync() {
+                        let _ = failed.try_send(ReleaserError::Journal(error.to_string()));
+                    }
+                });
+            }
+        }
+        None
     }
 
     /// Tries again while the coordinator cannot be reached; a refusal by it ends the step (a later view says what to do).

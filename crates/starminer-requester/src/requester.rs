@@ -176,9 +176,9 @@ impl ReleaserHost for RequesterHost {
         let mut open = self.open();
         let task = open.get_mut(task).ok_or("the task is not open")?;
         // An approval must never be forgotten: it is the one release of its attempt. A lost challenge leaves evidence unanswered; a lost
-        // grant is sealed again, to the same key, for the same approval.
+        // grant is sealed again, to the same key, for the same approval. A checkpoint that is forgotten may be rolled back behind.
         let durability = match &record {
-            LedgerRecord::Approved { .. } => Durability::Durable,
+            LedgerRecord::Approved { .. } | LedgerRecord::Checkpointed { .. } => Durability::Durable,
             LedgerRecord::Challenged { .. } | LedgerRecord::Granted { .. } | LedgerRecord::Denied { .. } => {
                 Durability::Eventual
             }

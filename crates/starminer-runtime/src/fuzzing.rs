@@ -16,11 +16,25 @@ pub fn csv(data: &[u8]) {
 
 /// Resolves `data` as a path in every grant. No answer is a file: there are none.
 pub fn path(fs: &mut fs::TaskFs, data: &str) {
-    for grant in fs::Grant::ALL {
+    for grant in fs::Grant::ALWAYS {
         if let Ok(root) = fs.open_grant(grant) {
             let found = fs.stat_at(&root, data);
             assert!(!matches!(found, Ok(stat) if stat.kind == fs::FileKind::File), "a file out of nowhere");
             let _ = fs.close(root);
         }
     }
+}
+
+/// Reads `data` as the tree of a committed state, over as many files of one byte as its first byte says. Returns how many bytes the state has.
+///
+/// # Errors
+/// Why it is not taken up.
+pub fn state_tree(data: &[u8]) -> Result<u64, fs::StateError> {
+    let (&files, tree) = data.split_first().unwrap_or((&0, &[]));
+    let state = fs::fuzzing::AnyState { tree: tree.to_vec(), files: files.into() };
+    let mut fs = fs::TaskFs::new(fs::fuzzing::Nothing, 1 << 20);
+    fs.add_state(state, 128)?;
+    assert!(fs.state_bytes() <= 128, "more than the quota was taken up");
+    assert_eq!(fs.commit_state(), Ok(()), "what was taken up can be written again");
+    Ok(fs.state_bytes())
 }

@@ -32,6 +32,7 @@ fn request(model: &[u8], data: &[u8]) -> OnnxRequest {
         fs: task_fs(&[("model.onnx", model), ("patients.csv", data)], 16 << 20),
         memory_bytes: 64 << 20,
         stop: StopSignal::never(),
+        commit_every: std::time::Duration::ZERO,
     }
 }
 

@@ -322,13 +322,14 @@ impl Database {
         rows.iter().map(|row| Ok((id(row.try_get(0)?, "blob")?, unsigned(row.try_get(1)?, "blob")?))).collect()
     }
 
-    /// Nodes whose admission counts at `now` (milliseconds since 1970).
+    /// The nodes that were ever admitted, those whose admission counts longest first, `most` of them.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn nodes(&self, now: u64) -> Result<Vec<NodeRow>, ReadError> {
-        let rows = sqlx::query("SELECT node, valid_until, standing FROM node WHERE valid_until > $1")
-            .bind(signed(now))
+    pub async fn nodes(&self, most: usize) -> Result<Vec<NodeRow>, ReadError> {
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        let rows = sqlx::query("SELECT node, valid_until, standing FROM node ORDER BY valid_until DESC LIMIT $1")
+            .bind(signed(most))
             .fetch_all(&self.readers)
             .await?;
         let node = |row: &sqlx::sqlite::SqliteRow| {

@@ -18,4 +18,4 @@ pub mod scratch;
 pub use at::{PageStore, ReadAt, WriteAt};
 pub use keys::{Purpose, Salt, TaskSecret, commit};
 pub use object::{ContentId, ObjectContext, ObjectReader};
-pub use scratch::{FileId, Opening, Scratch, ScratchContext, ScratchOptions, Sequence};
+pub use scratch::{Checkpointed, FileId, Opening, Scratch, ScratchContext, ScratchOptions, Sequence};

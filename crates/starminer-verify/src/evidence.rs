@@ -102,7 +102,8 @@ impl EvidenceKind {
             Self::SoftwareTee | Self::Sgx | Self::Tpm | Self::ImaLog => Some(32),
             Self::SevSnp => Some(48),
             Self::Tdx => Some(5 * 48),
-            Self::UefiLog | Self::CcLog | Self::NvidiaGpu => None,
+            Self::UefiLog => Some(1 + 32),
+            Self::CcLog | Self::NvidiaGpu => None,
         }
     }
 

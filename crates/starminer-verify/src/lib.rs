@@ -72,14 +72,14 @@ pub use hardware_policy::{
     SgxRules, TdxRules, TpmRules,
 };
 pub use jwt::{ear_jwt, jwks, key_id};
-pub use parts::pcr_measurement;
+pub use parts::{boot_component, pcr_measurement};
 pub use policy::{
     MAX_EVIDENCE_AGE_MS, MAX_POLICY_BYTES, MinimumPosture, MinimumTcb, OperatorMayReadMemory, POLICY_VERSION, Policy,
     PolicyError, PolicyFields,
 };
 pub use posture::{
     HostMeasure, MAX_DETAIL_BYTES, Measure, Posture, PostureError, PostureItem, PostureState, SandboxMeasure,
-    UnknownMeasure,
+    UnknownMeasure, fallen_posture, missing_posture,
 };
 pub use reference::{
     MAX_REFERENCE_NAME_BYTES, MAX_REFERENCE_VALUES, MAX_REFERENCE_VALUES_BYTES, Measurement, REFERENCE_VALUES_VERSION,

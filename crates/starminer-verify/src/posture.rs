@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::refusal::{Party, Refusal};
 use crate::types::{Digest, tagged_hash};
 
 /// Longest detail of one item, in bytes.
@@ -139,7 +140,7 @@ measures! {
         JobStorageEncrypted => "job_storage_encrypted",
         /// Job storage is mounted `nodev`, `nosuid` and `noexec`.
         JobStorageLocked => "job_storage_locked",
-        /// Nothing else is mounted over job storage or beneath it.
+        /// Job storage is the folder that it was when the agent started, and nothing is mounted over it or beneath it.
         JobStorageUnshadowed => "job_storage_unshadowed",
         /// The kernel is locked down against its own root user (integrity or confidentiality).
         KernelLockdown => "kernel_lockdown",
@@ -161,6 +162,12 @@ measures! {
         DmaProtected => "dma_protected",
         /// No library is preloaded into the agent.
         NoPreloads => "no_preloads",
+        /// Nothing traces a thread of the agent, of its task processes, or of what else it started.
+        NotTraced => "not_traced",
+        /// No key of an encrypted disk lies in a file on storage that is not encrypted itself.
+        DiskKeysGuarded => "disk_keys_guarded",
+        /// The measured image's last start with its disk ended in order. The detail counts its starts.
+        EndedInOrder => "ended_in_order",
     ]
 }
 
@@ -297,6 +304,29 @@ impl Posture {
     pub fn digest(&self) -> Digest {
         tagged_hash("posture", &[&self.to_json()])
     }
+}
+
+/// The refusal of a node on which these measures were in force under this start of its agent, and are not any more; `None` where there are none.
+/// The first gives it its code.
+pub fn fallen_posture(lost: &[PostureItem<HostMeasure>]) -> Option<Refusal> {
+    let remedy = "mend the host, and fresh evidence brings the node back; what is meant to stay as it is counts from the agent's next start";
+    posture_refusal(lost, "not in force any more", remedy)
+}
+
+/// The refusal of a node on which these measures are not in force, though its network asks for them of every node; `None` where there are none.
+pub fn missing_posture(missing: &[PostureItem<HostMeasure>]) -> Option<Refusal> {
+    let remedy = "put it in force (`starminer node doctor` says how), and fresh evidence brings the node in";
+    posture_refusal(missing, "this network asks for what is not in force", remedy)
+}
+
+fn posture_refusal(items: &[PostureItem<HostMeasure>], what: &str, remedy: &str) -> Option<Refusal> {
+    let first = items.first()?;
+    let each = items.iter().map(|item| match item.detail() {
+        "" => item.name().to_string(),
+        detail => format!("{} ({detail})", item.name()),
+    });
+    let reason = format!("{what}: {}", each.collect::<Vec<_>>().join(", "));
+    Some(Refusal::new(Party::Node, format!("node.posture-{}", first.name()), reason, remedy))
 }
 
 fn state_of<N: Measure>(items: &[PostureItem<N>], name: N) -> PostureState {

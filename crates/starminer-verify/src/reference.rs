@@ -25,7 +25,8 @@ pub const MAX_REFERENCE_VALUES_BYTES: usize = 512 * 1024;
 
 /// A measurement as a device reports it; its length belongs to the kind ([`EvidenceKind::measurement_bytes`]): for a software TEE and SGX
 /// the 32 bytes of the program, for SEV-SNP the launch digest (48), for TDX MRTD and RTMR 0 to 3 (240), for a TPM the digest over the
-/// selected PCRs ([`crate::pcr_measurement`], 32), for an IMA list the SHA-256 of the agent's executable file.
+/// selected PCRs ([`crate::pcr_measurement`], 32), for an IMA list the SHA-256 of the agent's executable file, for a firmware's log one
+/// component of a boot ([`crate::boot_component`], 33): such values explain, and decide nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Measurement(Vec<u8>);

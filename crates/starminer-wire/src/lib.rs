@@ -10,9 +10,9 @@ mod problem;
 
 pub use messages::{
     Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptRef, AttemptView, BlobStatus,
-    BrokerEvidenceRequest, BrokerEvidenceView, CancelRequest, ChallengeRequest, DenyRequest, Deposit,
-    EnrolmentChallenge, EnrolmentRequest, EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogChain, LogProof,
-    LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeForecast, NodeSummary, ReceiptParts, ReleaseRequest,
+    BrokerEvidenceRequest, BrokerEvidenceView, CancelRequest, ChallengeRequest, CheckpointRequest, DenyRequest,
+    Deposit, EnrolmentChallenge, EnrolmentRequest, EvidenceRequest, FeedResponse, FeedRole, GrantRequest, LogChain,
+    LogProof, LoggedEntryParts, NetworkInfo, NodeFeedRequest, NodeForecast, NodeSummary, ReceiptParts, ReleaseRequest,
     ReleaseResponse, ReportRequest, SubmitRequest, TaskState, TaskView,
 };
 pub use problem::{Problem, ProblemStatus};
@@ -35,3 +35,5 @@ pub const MAX_FEED_VIEWS: usize = 128;
 pub const MAX_ATTACHED_BYTES: usize = 128 * 1024;
 /// Most sizes that one request for a chain of consistency proofs may name.
 pub const MAX_CHAIN_SIZES: usize = 128;
+/// Most tasks of which a node may say that it holds checkpoints.
+pub const MAX_HELD: usize = 1024;

@@ -157,6 +157,9 @@ pub struct AttemptView {
     pub release: Option<Envelope>,
     /// The signed grant; for the node.
     pub grant: Option<Envelope>,
+    /// The newest signed checkpoint of the task, of whichever attempt; for the releaser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Envelope>,
 }
 
 /// What changed for an identity.
@@ -169,6 +172,9 @@ pub struct FeedResponse {
     pub version: u64,
     /// Attempts that changed, oldest change first.
     pub attempts: Vec<AttemptView>,
+    /// Of the tasks of which the node holds checkpoints, those that are over: nobody will go on from them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub over: Vec<TaskId>,
 }
 
 /// A node's poll: takes leases up to its free places and waits for what changed.
@@ -185,6 +191,12 @@ pub struct NodeFeedRequest {
     pub free_places: u32,
     /// The agent's boot: attempts leased under another boot are given up.
     pub boot: starminer_verify::BootId,
+    /// Tasks of which this node holds checkpoints and runs no attempt, at most [`crate::MAX_HELD`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holds: Vec<TaskId>,
+    /// Whether the start of the agent before this one ended without a word: a crash, or the plug.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unclean: bool,
 }
 
 /// Names an attempt.
@@ -203,6 +215,14 @@ pub struct AttemptRef {
 pub struct ChallengeRequest {
     /// The signed challenge.
     pub challenge: Envelope,
+}
+
+/// A checkpoint that is durable on its node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointRequest {
+    /// The signed statement ([`starminer_receipt::CheckpointStatement`]).
+    pub checkpoint: Envelope,
 }
 
 /// Evidence for an attempt.

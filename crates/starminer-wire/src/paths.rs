@@ -75,7 +75,7 @@ pub fn task_receipt(task: &TaskId) -> String {
     format!("/v1/tasks/{task}/receipt")
 }
 
-/// `POST` below an attempt: `challenge`, `evidence`, `release`, `grant`, `deny`, `report`.
+/// `POST` below an attempt: `challenge`, `evidence`, `release`, `grant`, `deny`, `checkpoint`, `report`.
 #[must_use]
 pub fn attempt(task: &TaskId, attempt: Attempt, action: &str) -> String {
     format!("/v1/tasks/{task}/attempts/{attempt}/{action}")

@@ -55,6 +55,7 @@ pub(crate) fn seeds() -> Vec<Seed> {
         ("grant-taken", FromTask::GrantTaken),
         ("compiled-made", FromTask::CompiledMade { key: digest, record }),
         ("outputs-wanted", FromTask::OutputsWanted { count: 3 }),
+        ("checkpoint", FromTask::Checkpoint { statement: report.clone() }),
         ("report", FromTask::Report { report }),
     ];
     let json = |bytes: Result<Vec<u8>, serde_json::Error>| bytes.expect("messages are JSON");

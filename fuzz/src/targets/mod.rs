@@ -3,7 +3,9 @@
 mod attester;
 mod broker;
 mod cli;
+mod disk;
 mod hardware;
+mod image;
 mod log;
 mod receipt;
 mod tls;
@@ -22,7 +24,9 @@ mod sandbox;
 
 pub(crate) use broker::known_deposit;
 pub(crate) use cli::seeds as cli_seeds;
+pub(crate) use disk::seeds as disk_seeds;
 pub(crate) use hardware::{found_seeds as found_hardware_seeds, seeds as hardware_seeds};
+pub(crate) use image::seeds as image_seeds;
 pub(crate) use tls::{known_proof, server_identity_certificate};
 pub(crate) use vault::seeds as vault_seeds;
 
@@ -122,6 +126,11 @@ table! {
     "hardware-bundle", 200, hardware::endorsement_bundle, "a bundle, its digests made to fit again; only what was signed is taken out of it";
     "hardware-policy", 3_000, hardware::policies, "policies of every kind in TOML and JSON; what is not set denies";
 
+    "disk-header", 10_000, disk::header, "metadata of a LUKS2 header, whose checksum is made to hold; what is taken is encrypted, and by one key";
+    "disk-policy", 20_000, disk::policy, "what an image says of its disk; one form";
+    "image-firmware", 5_000, image::firmware, "OVMF's code; the volumes that it measures, unpacked within bounds";
+    "image-variables", 10_000, image::variables, "a store of firmware's variables; Secure Boot is not on without a key";
+
     "attester-key-files", 5_000, attester::key_files, "key files of root and device; what loads is saved the same";
 
     #[cfg(feature = "edges")]
@@ -138,6 +147,8 @@ table! {
     "runtime-onnx-csv", 500, runtime::onnx_csv, "a table for a small model; a prediction for each row, or none";
     #[cfg(feature = "edges")]
     "runtime-fs", 5_000, runtime::file_system, "calls of a guest on its files; nothing leaves its grant or its quota";
+    #[cfg(feature = "edges")]
+    "runtime-state", 20_000, runtime::state, "a number of committed files, then the tree over them; taken up as it is or refused";
     #[cfg(feature = "edges")]
     "requester-journal", 2_000, requester::journal, "a journal file; its records or a refusal, and the same again";
     #[cfg(feature = "edges")]

@@ -32,6 +32,7 @@ fn open_as_any(envelope: &Envelope, check: &impl StatementCheck) -> Result<&'sta
         TaskSpec,
         Lease,
         ChallengeStatement,
+        CheckpointStatement,
         ReleaseStatement,
         Grant,
         DenyStatement,

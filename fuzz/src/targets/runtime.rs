@@ -68,6 +68,7 @@ fn run_onnx(model: &[u8], table: &[u8]) -> OnnxOutcome {
         fs: task_fs(&[("model.onnx", model), ("rows.csv", table)]),
         memory_bytes: 16 << 20,
         stop: StopSignal::never(),
+        commit_every: std::time::Duration::ZERO,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(starminer_runtime::onnx::run(request))
@@ -107,13 +108,21 @@ pub fn onnx_csv(data: &[u8]) -> Outcome {
     check_onnx(run_onnx(&small_model(), data))
 }
 
+/// The tree of a committed state: whoever wrote it had the task's key, and may have been broken into.
+pub fn state(data: &[u8]) -> Outcome {
+    match starminer_runtime::fuzzing::state_tree(data) {
+        Ok(files) => Outcome::accepted(files.min(3)),
+        Err(error) => Outcome::refused(error.to_string()),
+    }
+}
+
 /// Calls of a guest, one a line: a letter for the call, a digit for the descriptor, then its argument: a path, or a number
 /// and data. `x3 data/../y` calls `x` on descriptor 3.
 pub fn file_system(data: &[u8]) -> Outcome {
     const INPUT: &[u8] = b"what the requester sealed";
     let mut fs = task_fs(&[("data.csv", INPUT)]);
     let mut open: Vec<Descriptor> = Vec::new();
-    for grant in Grant::ALL {
+    for grant in Grant::ALWAYS {
         open.push(fs.open_grant(grant).expect("a grant"));
     }
     let (mut done, mut answers) = (0_u32, std::collections::BTreeSet::new());
@@ -235,6 +244,16 @@ pub(crate) fn small_model() -> Vec<u8> {
     [number(1, 8), field(7, &graph), field(8, &number(2, 13))].concat()
 }
 
+/// Three files, two of them in a directory.
+fn state_tree() -> Vec<u8> {
+    let entry = |parent: u32, kind: u8, file: u64, name: &[u8]| {
+        let length = name.len() as u16;
+        [&parent.to_be_bytes()[..], &[kind], &length.to_be_bytes(), &file.to_be_bytes(), name].concat()
+    };
+    let entries = [entry(0, 0, 0, b"d"), entry(0, 1, 2, b"a"), entry(1, 1, 1, b"b"), entry(1, 1, 3, b"c")];
+    [&b"\x03SMSTATE1\0\0\0\x04"[..], &entries.concat()].concat()
+}
+
 pub(crate) fn seeds() -> Vec<Seed> {
     let seed = |target, name: &str, bytes: &[u8]| (target, name.to_owned(), bytes.to_vec());
     vec![
@@ -254,6 +273,8 @@ pub(crate) fn seeds() -> Vec<Seed> {
             "escapes",
             b"o1 ../in/data.csv\nr0 data.csv\nt0 data.csv\nu0 data.csv\nr2 /etc/passwd\nl3 99\nd1 .\n",
         ),
+        seed("runtime-state", "empty", b"\0SMSTATE1\0\0\0\0"),
+        seed("runtime-state", "tree", &state_tree()),
         seed("runtime-fs", "quota", b"o1 big\nl3 1048576\na3 x\nw3 4611686018427387904 x\nR3 1048570\nl3 0\n"),
     ]
 }

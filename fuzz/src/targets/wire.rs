@@ -21,6 +21,7 @@ pub fn messages(data: &[u8]) -> Outcome {
         BrokerEvidenceView,
         CancelRequest,
         ChallengeRequest,
+        CheckpointRequest,
         DenyRequest,
         Deposit,
         EvidenceRequest,

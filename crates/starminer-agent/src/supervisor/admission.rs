@@ -61,7 +61,9 @@ impl AdmissionError {
 /// Asks until the node is admitted.
 pub(crate) async fn admit<U: Upstream>(shared: &Shared<U>) -> AdmissionResponse {
     let mut pause = BACKOFF.0;
+    let mut service = shared.service();
     loop {
+        service.mark_unchanged();
         match try_admit(shared).await {
             Ok(admission) => {
                 tracing::info!(tier = admission.tier, provenance = admission.provenance, "the node is admitted");
@@ -79,8 +81,11 @@ pub(crate) async fn admit<U: Upstream>(shared: &Shared<U>) -> AdmissionResponse 
                 error => tracing::warn!(error = with_causes(error), "the node was not admitted; it asks again"),
             },
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(BACKOFF.1);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(BACKOFF.1),
+            // The posture fell or was mended: that is new evidence.
+            Ok(()) = service.changed() => pause = BACKOFF.0,
+        }
     }
 }
 

@@ -11,10 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use starminer_client::ClientError;
-use starminer_receipt::{Base64Bytes, ChallengeStatement, Envelope, Lease, Report, Signed, TaskSpec};
+use starminer_receipt::{
+    Base64Bytes, CHECKPOINT_CODES, ChallengeStatement, CheckpointStatement, Envelope, Lease, Outcome, Report, Signed,
+    TaskSpec,
+};
 use starminer_sandbox::{Exit, memory_file};
 use starminer_verify::{Binding, Digest, Party, PostureState, PublicKey, Purpose, Refusal, Suite, TaskKey};
-use starminer_wire::{AttemptView, EvidenceRequest, ReportRequest};
+use starminer_wire::{AttemptView, CheckpointRequest, EvidenceRequest, ReportRequest};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -23,8 +26,9 @@ use super::blobs::{fetch_all, storage, upload_source};
 use super::machine::{Command, Event, Machine, Timer, broken_protocol};
 use super::process::{ProcessEvent, TaskHandle};
 use super::reports::{self, Seen, Times};
+use super::states::StateFile;
 use super::upstream::Upstream;
-use super::{Drain, Shared};
+use super::{Drain, Service, Shared};
 use crate::config::now;
 use crate::posture::sandbox_items;
 use crate::protocol::{FromTask, MAX_OBJECTS_PER_MESSAGE, MAX_OUTPUTS, Phase, ToTask};
@@ -36,6 +40,15 @@ const CALL_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration:
 const REPORT_GRACE: Duration = Duration::from_secs(30);
 /// How long making evidence may take.
 const EVIDENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long an attempt waits for the process of an earlier one to let go of the task's checkpoints.
+const STATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after the first checkpoint that is passed on; each is twice as long as the one before, up to the share of the wall limit below.
+const ANNOUNCE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause is this part of the task's wall limit.
+const ANNOUNCEMENTS_IN_WALL_LIMIT: u64 = 32;
+/// Most checkpoints of one attempt that are passed on.
+const MAX_ANNOUNCEMENTS: u32 = 64;
 
 /// What the coordinator says of an attempt, as far as it changes.
 #[derive(Debug, Clone, Default)]
@@ -71,6 +84,12 @@ enum Done {
     EvidenceTaken,
     /// With closing evidence, where it could be had.
     Delivered(Option<Vec<u8>>),
+    /// A checkpoint was passed on, or is not wanted.
+    Announced(Result<(), String>),
+    /// The report was taken, or nobody will take it; whether the task is over with it.
+    Published {
+        over: bool,
+    },
 }
 
 /// Runs one attempt to its end.
@@ -84,12 +103,14 @@ pub(crate) async fn drive<U: Upstream>(
     let span = tracing::info_span!("attempt", task = %spec.task, attempt = %lease.attempt);
     let length = lease.expires_at.since(lease.issued_at).unwrap_or_default();
     let ends = Instant::now() + length;
+    let service = shared.service();
     let driver = Driver {
         shared,
         spec: Arc::new(spec),
         lease: Arc::new(lease),
         told,
         drain,
+        service,
         machine: Machine::new(),
         process: None,
         beside: JoinSet::new(),
@@ -104,6 +125,13 @@ pub(crate) async fn drive<U: Upstream>(
         grant: None,
         owner_cache_open: true,
         scratch: None,
+        state: None,
+        state_unwanted: false,
+        announce: None,
+        announcing: false,
+        announce_at: Instant::now(),
+        announce_pause: ANNOUNCE_PAUSE,
+        announcements_left: MAX_ANNOUNCEMENTS,
         outputs: Vec::new(),
         started: None,
         reported: None,
@@ -111,6 +139,7 @@ pub(crate) async fn drive<U: Upstream>(
         exit: None,
         killed: false,
         stopping: false,
+        given_up: false,
     };
     tracing::Instrument::instrument(driver.run(), span).await;
 }
@@ -121,6 +150,7 @@ struct Driver<U: Upstream> {
     lease: Arc<Signed<Lease>>,
     told: watch::Receiver<Told>,
     drain: watch::Receiver<Drain>,
+    service: watch::Receiver<Service>,
     machine: Machine,
     process: Option<TaskHandle>,
     beside: JoinSet<Done>,
@@ -141,6 +171,17 @@ struct Driver<U: Upstream> {
     owner_cache_open: bool,
     /// The store of the process's scratch.
     scratch: Option<File>,
+    /// The store of the task's checkpoints.
+    state: Option<StateFile>,
+    /// Nobody will go on from the checkpoints.
+    state_unwanted: bool,
+    /// The newest checkpoint, if it was not passed on yet.
+    announce: Option<Envelope>,
+    /// One is on its way.
+    announcing: bool,
+    announce_at: Instant,
+    announce_pause: Duration,
+    announcements_left: u32,
     outputs: Vec<File>,
     started: Option<(Instant, starminer_verify::UnixTime)>,
     reported: Option<(Arc<Signed<Report>>, Times)>,
@@ -149,6 +190,7 @@ struct Driver<U: Upstream> {
     exit: Option<Exit>,
     killed: bool,
     stopping: bool,
+    given_up: bool,
 }
 
 impl<U: Upstream> Driver<U> {
@@ -162,10 +204,16 @@ impl<U: Upstream> Driver<U> {
         while !self.machine.is_over() {
             self.step().await;
         }
+        // The process may have it open for a moment longer: the lock on the file tells.
+        if self.state.take().is_some() && self.state_unwanted {
+            self.shared.states.forget(self.spec.task);
+        }
     }
 
     /// Takes a process, if this node is one for the task at all.
     async fn prepare(&mut self) -> Result<(), Refusal> {
+        let fallen = self.service.borrow().fallen().cloned();
+        fallen.map_or(Ok(()), Err)?;
         self.fits()?;
         self.take_process().await
     }
@@ -187,6 +235,7 @@ impl<U: Upstream> Driver<U> {
         let bounds = [
             ("memory", wanted.memory_bytes, limits.memory_bytes),
             ("scratch space", wanted.scratch_bytes, limits.scratch_bytes),
+            ("room for its state", wanted.state_bytes, limits.state_bytes),
             ("room for outputs", wanted.output_bytes, limits.output_bytes),
             ("room for inputs", self.spec.sealed_bytes(), limits.input_bytes),
         ];
@@ -203,7 +252,7 @@ impl<U: Upstream> Driver<U> {
 
     /// Waits for one thing to happen and deals with it.
     async fn step(&mut self) {
-        let timer = self.timer;
+        let (timer, due) = (self.timer, self.announcement_due());
         let reporting = self.reported.is_some() || self.process.is_none();
         tokio::select! {
             biased;
@@ -212,7 +261,12 @@ impl<U: Upstream> Driver<U> {
                 // Whoever told is gone: so is the node.
                 Err(_) => self.on(Event::Fenced).await,
             },
+            refusal = fallen(&mut self.service), if !self.given_up => {
+                self.given_up = true;
+                self.on(Event::GivenUp(refusal)).await;
+            }
             event = next_of(&mut self.process) => self.process_did(event).await,
+            () = until(due) => self.announce_checkpoint(),
             Some(done) = self.beside.join_next() => self.done(done).await,
             () = until(timer) => {
                 self.timer = None;
@@ -309,6 +363,7 @@ impl<U: Upstream> Driver<U> {
             }
             FromTask::Started => self.owner_cache_open = false,
             FromTask::OutputsWanted { count } => self.hand_out_files(count as usize).await?,
+            FromTask::Checkpoint { statement } => self.checkpointed(statement)?,
             FromTask::Report { report } => self.take_report(report).await?,
         }
         Ok(())
@@ -357,6 +412,8 @@ impl<U: Upstream> Driver<U> {
             ended_at: now(),
             wall_ms: u64::try_from(started.0.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
+        // A checkpoint that its own task refuses is of no use to any attempt.
+        self.state_unwanted |= matches!(&said.outcome, Outcome::Failed { refusal } if is_of_checkpoint(refusal));
         self.reported = Some((Arc::new(report), times));
         self.on(Event::TaskReported).await;
         Ok(())
@@ -375,6 +432,18 @@ impl<U: Upstream> Driver<U> {
             }
             // What follows comes through the feed.
             Ok(Done::EvidenceTaken) => self.evidence_taken = true,
+            Ok(Done::Announced(sent)) => {
+                self.announcing = false;
+                if let Err(why) = sent {
+                    // They are on the disk all the same, and what was acknowledged before still is.
+                    tracing::warn!(why, "no more checkpoints of this attempt are passed on");
+                    (self.announcements_left, self.announce) = (0, None);
+                }
+            }
+            Ok(Done::Published { over }) => {
+                self.state_unwanted |= over;
+                self.on(Event::Published).await;
+            }
             Ok(Done::Delivered(closing)) => {
                 self.closing = closing;
                 self.on(Event::Delivered).await;
@@ -463,17 +532,85 @@ impl<U: Upstream> Driver<U> {
     }
 
     async fn send_lease(&mut self) -> Option<Event> {
+        if let Err(refusal) = self.take_state().await {
+            return Some(Event::Failed(refusal));
+        }
         let scratch = match self.shared.jobs.spare() {
             Ok(file) => file,
             Err(error) => return Some(Event::Failed(storage(&error))),
         };
         let message = ToTask::Lease { spec: self.spec.envelope().clone(), lease: self.lease.envelope().clone() };
         let process = self.process.as_mut()?;
-        if let Err(error) = process.lease(&message, scratch.as_fd()).await {
+        let stores: Vec<BorrowedFd<'_>> =
+            std::iter::once(scratch.as_fd()).chain(self.state.as_ref().map(|state| state.file.as_fd())).collect();
+        if let Err(error) = process.lease(&message, &stores).await {
             tracing::debug!(%error, "the lease did not reach the task process");
         }
         self.scratch = Some(scratch);
         None
+    }
+
+    /// The file of the task's checkpoints, where it keeps a state.
+    async fn take_state(&mut self) -> Result<(), Refusal> {
+        if self.spec.limits.state_bytes == 0 || self.state.is_some() {
+            return Ok(());
+        }
+        match tokio::time::timeout(STATE_TIMEOUT, self.shared.states.take(self.spec.task)).await {
+            Ok(Ok(state)) => {
+                self.state = Some(state);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(storage(&error)),
+            Err(_) => Err(node("node.state-in-use", "the process of an earlier attempt did not end".into())),
+        }
+    }
+
+    /// A checkpoint is durable. Only the newest is passed on, at a bounded rate.
+    fn checkpointed(&mut self, statement: Envelope) -> Result<(), &'static str> {
+        if self.state.is_none() {
+            return Err("it made a checkpoint of a task without a state");
+        }
+        if self.announcements_left > 0 {
+            self.announce = Some(statement);
+        }
+        Ok(())
+    }
+
+    /// When the newest checkpoint may go out.
+    fn announcement_due(&self) -> Option<Instant> {
+        self.announce.as_ref().filter(|_| !self.announcing).map(|_| self.announce_at)
+    }
+
+    fn announce_checkpoint(&mut self) {
+        let Some(statement) = self.announce.take() else { return };
+        if let Err(what) = self.check_checkpoint(&statement) {
+            tracing::warn!(what, "a checkpoint is not passed on");
+            return;
+        }
+        self.announcing = true;
+        self.announcements_left -= 1;
+        let longest = Duration::from_millis(self.spec.limits.wall_limit_ms / ANNOUNCEMENTS_IN_WALL_LIMIT);
+        self.announce_at = Instant::now() + self.announce_pause;
+        self.announce_pause = (self.announce_pause * 2).min(longest.max(ANNOUNCE_PAUSE));
+        let (shared, task, attempt) = (Arc::clone(&self.shared), self.spec.task, self.lease.attempt);
+        let ends = self.ends;
+        self.beside.spawn(async move {
+            let request = CheckpointRequest { checkpoint: statement };
+            let sent = repeat(ends, || shared.upstream.checkpoint(task, attempt, request.clone())).await;
+            Done::Announced(sent.map(|_| ()).map_err(|error| error.to_string()))
+        });
+    }
+
+    /// What the process says goes out in the node's name: it has to be of this very attempt.
+    fn check_checkpoint(&self, statement: &Envelope) -> Result<(), &'static str> {
+        let said: Signed<CheckpointStatement> =
+            statement.clone().open().map_err(|_| "its statement is not signed as it says")?;
+        let holds = self.keys.as_ref().is_some_and(|(_, report_key)| said.signer == *report_key)
+            && said.spec == self.spec.digest()
+            && said.lease == self.lease.digest()
+            && said.attempt == self.lease.attempt
+            && said.node == self.lease.node;
+        if holds { Ok(()) } else { Err("its statement is of something else than its task") }
     }
 
     fn make_evidence(&mut self) -> Option<Event> {
@@ -612,12 +749,18 @@ impl<U: Upstream> Driver<U> {
         let until = self.ends + REPORT_GRACE;
         self.beside.spawn(async move {
             let request = request.await;
-            match repeat(until, || shared.upstream.report(task, attempt, request.clone())).await {
-                Ok(accepted) => tracing::info!(state = accepted.state.name(), "the report was taken"),
+            let over = match repeat(until, || shared.upstream.report(task, attempt, request.clone())).await {
+                Ok(accepted) => {
+                    tracing::info!(state = accepted.state.name(), "the report was taken");
+                    accepted.state.is_final()
+                }
                 // Fenced off, or refused for good: whoever has the task now reports it.
-                Err(error) => tracing::warn!(%error, "the report was not taken"),
-            }
-            Done::Event(Event::Published)
+                Err(error) => {
+                    tracing::warn!(%error, "the report was not taken");
+                    false
+                }
+            };
+            Done::Published { over }
         });
     }
 
@@ -633,6 +776,11 @@ impl<U: Upstream> Driver<U> {
         let sandbox = self.process.as_ref().map(|process| sandbox_items(process.in_force()))?;
         Some(Closing { binding: Arc::clone(&bound.binding), sandbox })
     }
+}
+
+/// Whether a task process refused the checkpoint that its node has.
+fn is_of_checkpoint(refusal: &Refusal) -> bool {
+    refusal.check().starts_with(CHECKPOINT_CODES)
 }
 
 /// A memory file with these bytes, whatever their length.
@@ -716,6 +864,15 @@ async fn next_of(process: &mut Option<TaskHandle>) -> ProcessEvent {
 /// Waits until the node waits no longer; a node that is gone waits no longer either.
 async fn told_to_stop(drain: &mut watch::Receiver<Drain>) {
     let _ = drain.wait_for(|drain| *drain == Drain::Now).await;
+}
+
+/// Waits until the host is not what it was.
+async fn fallen(service: &mut watch::Receiver<Service>) -> Refusal {
+    let fallen = service.wait_for(|service| service.fallen().is_some()).await;
+    match fallen.ok().and_then(|service| service.fallen().cloned()) {
+        Some(refusal) => refusal,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(timer: Option<Instant>) {

@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Fenced,
     /// The node stops and waits no longer.
     Stopping,
+    /// The node gives up what runs.
+    GivenUp(Refusal),
     /// The report was taken, or nobody will take it.
     Published,
 }
@@ -180,7 +182,7 @@ impl Machine {
             // What still can fail is the delivery.
             (Stage::Leaving { .. }, Event::Failed(refusal)) => self.fail(refusal),
             (Stage::Leaving { .. }, _) => Vec::new(),
-            (Stage::Preparing | Stage::Running, Event::Failed(refusal)) => self.fail(refusal),
+            (Stage::Preparing | Stage::Running, Event::Failed(refusal) | Event::GivenUp(refusal)) => self.fail(refusal),
             (Stage::Preparing | Stage::Running, Event::Stopping) => self.fail(stopping()),
             (Stage::Preparing, Event::ProcessExited { .. }) if !self.keys_made && self.processes < MAX_PROCESSES => {
                 self.processes += 1;
@@ -461,6 +463,10 @@ mod tests {
             (exited(ExitStatus::Signal(9), Phase::Keyed), ""),
             (Published, "finish"),
         ]);
+        // What has reported is not given up.
+        let given_up = || GivenUp(Refusal::new(Party::Node, "a.b", "c", "d"));
+        check(&[(Begin, "lease timer fetch"), (given_up(), "kill off agent-report:a.b"), (given_up(), "")]);
+        check(&[(Begin, "lease timer fetch"), (TaskReported, "deliver timer"), (given_up(), "")]);
         let running = |last: Event, wanted: &'static str| {
             check(&[
                 (Begin, "lease timer fetch"),

@@ -15,7 +15,9 @@ mod machine;
 mod pool;
 mod process;
 mod reports;
+mod states;
 mod upstream;
+mod watching;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -28,7 +30,7 @@ use starminer_attester::{Attester, HostTree};
 use starminer_client::ClientError;
 use starminer_receipt::{Lease, Signed, Signer as _, SigningKey, TaskSpec};
 use starminer_sandbox::Program;
-use starminer_verify::{BootId, NetworkId, NodeId, PublicKey};
+use starminer_verify::{BootId, HostMeasure, NetworkId, NodeId, PostureItem, PublicKey, Refusal, fallen_posture};
 use starminer_wire::{AttemptRef, AttemptView, FeedResponse, NodeFeedRequest};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -44,6 +46,7 @@ use attest::Evidences;
 pub(crate) use blobs::JobDir;
 use compiled_cache::CompiledCache;
 use pool::Pool;
+use states::{RunningMark, StateDir};
 
 pub(crate) use upstream::Coordinator;
 pub use upstream::Upstream;
@@ -82,6 +85,8 @@ pub struct Parts<U> {
     pub device: Arc<dyn Attester>,
     /// What speaks for the node beside its evidence.
     pub statements: Statements,
+    /// Where posture is read, and watched.
+    pub host: HostTree,
     /// What becomes a task process.
     pub program: Program,
     /// Where ciphertext of running tasks goes.
@@ -110,23 +115,48 @@ pub(crate) struct Shared<U> {
     pub statements: Arc<Statements>,
     pub pool: Arc<Pool>,
     pub jobs: JobDir,
+    pub states: Arc<StateDir>,
     pub limits: NodeLimits,
     coordinator: PublicKey,
     compiled: Mutex<CompiledCache>,
-    /// Whether leases are asked for: not after the devices failed, until an admission shows that they work again.
-    in_service: watch::Sender<bool>,
+    service: watch::Sender<Service>,
     /// Wakes whoever renews the admission.
     readmit: Notify,
 }
 
+/// Whether the node takes tasks.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// An admission showed that the devices work, and nothing since that they do not.
+    works: bool,
+    /// What was in force around this agent and is not any more. It is mended or not, whatever anybody admits.
+    fallen: Option<Refusal>,
+}
+
+impl Service {
+    fn takes(&self) -> bool {
+        self.works && self.fallen.is_none()
+    }
+
+    /// Why what runs is given up.
+    pub(crate) fn fallen(&self) -> Option<&Refusal> {
+        self.fallen.as_ref()
+    }
+}
+
 impl<U> Shared<U> {
+    pub(crate) fn service(&self) -> watch::Receiver<Service> {
+        self.service.subscribe()
+    }
+
     pub(crate) fn agent_key(&self) -> PublicKey {
         self.agent.public_key()
     }
 
     /// The devices gave no evidence: whatever else this node could do, it runs no tasks until they do.
     pub(crate) fn out_of_service(&self, why: &str) {
-        if self.in_service.send_replace(false) {
+        let fails = |service: &mut Service| std::mem::replace(&mut service.works, false);
+        if self.service.send_if_modified(fails) {
             tracing::warn!(why, "the node asks for no more tasks until its devices work again");
         }
         self.readmit.notify_one();
@@ -134,9 +164,32 @@ impl<U> Shared<U> {
 
     /// An admission showed that the devices work.
     pub(crate) fn back_in_service(&self) {
-        if !self.in_service.send_replace(true) {
-            tracing::info!("the devices work again; the node asks for tasks");
+        let works = |service: &mut Service| !std::mem::replace(&mut service.works, true);
+        if self.service.send_if_modified(works) && self.service.borrow().takes() {
+            tracing::info!("the node is in order again, and asks for tasks");
         }
+    }
+
+    /// The posture of the host changed; `lost` was in force and is not any more. Where it fell, the node takes no tasks and gives up those that it has,
+    /// and where it was mended, it takes tasks once it is admitted anew. The coordinator is told of either at once, by fresh evidence.
+    pub(crate) fn posture_changed(&self, lost: &[PostureItem<HostMeasure>]) {
+        let fallen = fallen_posture(lost);
+        match &fallen {
+            Some(refusal) => tracing::warn!(
+                check = refusal.check(),
+                reason = refusal.reason(),
+                remedy = refusal.remedy(),
+                "the host's posture fell: the node gives its tasks up and asks for none"
+            ),
+            None => tracing::info!("nothing of the host's posture is missing any more"),
+        }
+        self.service.send_modify(|service| {
+            if fallen.is_some() || service.fallen.is_some() {
+                service.works = false;
+            }
+            service.fallen = fallen;
+        });
+        self.readmit.notify_one();
     }
 
     /// Locked for the length of one look.
@@ -157,6 +210,7 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         identity,
         device,
         statements,
+        host,
         program,
         data_dir,
         places,
@@ -164,15 +218,26 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         admitted,
     } = parts;
     let jobs = JobDir::take(&data_dir)?;
+    let states = StateDir::open(&data_dir)?;
+    let running = RunningMark::set(&data_dir)?;
+    if running.unclean {
+        tracing::warn!(checkpoints = states.held().len(), "the agent before this one crashed or lost its power");
+    }
     let job_storage = data_dir.canonicalize().map_err(|source| AgentError::File { path: data_dir.clone(), source })?;
     let node = NodeId(identity.public_key());
     let seed = Zeroizing::new(crate::random::bytes::<32>()?);
     let process_limits = ProcessLimits {
         data_bytes: limits.memory_bytes.saturating_add(PROCESS_DATA_BYTES),
         // A scratch can take twice its limit between checkpoints, and its tables on top.
-        file_bytes: limits.scratch_bytes.max(limits.output_bytes).saturating_mul(2).saturating_add(PROCESS_DATA_BYTES),
+        file_bytes: limits
+            .scratch_bytes
+            .max(limits.output_bytes)
+            .max(limits.state_bytes)
+            .saturating_mul(2)
+            .saturating_add(PROCESS_DATA_BYTES),
     };
     let warm = limits.warm_processes.min(places);
+    let host = host.with_job_storage(job_storage);
     let shared = Arc::new(Shared {
         upstream,
         network,
@@ -180,18 +245,20 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         identity,
         boot: device.boot(),
         agent: SigningKey::from_seed(&seed),
-        evidences: Evidences::new(Arc::clone(&device), HostTree::machine().with_job_storage(job_storage)),
+        evidences: Evidences::new(Arc::clone(&device), host.clone()),
         device,
         statements: Arc::new(statements),
         pool: Pool::new(program, process_limits, warm as usize),
         jobs,
+        states,
         limits,
         coordinator,
         compiled: Mutex::new(CompiledCache::new(limits.compiled_cache_bytes)),
-        in_service: watch::channel(true).0,
+        service: watch::channel(Service { works: true, fallen: None }).0,
         readmit: Notify::new(),
     });
     tracing::info!(node = %node, boot = %shared.boot, places, "the node starts");
+    let watching = watching::start(&shared, host).await?;
     let mut shutdown = pin!(shutdown);
     let admission = {
         let admission = admission::admit(&shared);
@@ -204,11 +271,13 @@ pub async fn serve<U: Upstream>(parts: Parts<U>, shutdown: impl Future<Output = 
         admitted();
         let mut renewal = JoinSet::new();
         renewal.spawn(admission::renew(Arc::clone(&shared), admission));
-        Feed::new(Arc::clone(&shared), places as usize).run(shutdown).await;
+        Feed::new(Arc::clone(&shared), places as usize, running.unclean).run(shutdown).await;
         renewal.shutdown().await;
     }
+    watching.stop().await;
     // What does not end in time ends with this process.
     let _ = tokio::time::timeout(STOP_GRACE, shared.pool.close()).await;
+    running.clear();
     Ok(())
 }
 
@@ -223,6 +292,8 @@ struct Feed<U: Upstream> {
     drain: watch::Sender<Drain>,
     epoch: u64,
     after: u64,
+    /// The agent before this one ended without a word.
+    unclean: bool,
 }
 
 /// Attempts that ended here, the oldest forgotten first.
@@ -255,7 +326,7 @@ enum Polled {
 }
 
 impl<U: Upstream> Feed<U> {
-    fn new(shared: Arc<Shared<U>>, places: usize) -> Self {
+    fn new(shared: Arc<Shared<U>>, places: usize, unclean: bool) -> Self {
         Self {
             shared,
             places,
@@ -266,6 +337,7 @@ impl<U: Upstream> Feed<U> {
             drain: watch::channel(Drain::No).0,
             epoch: 0,
             after: 0,
+            unclean,
         }
     }
 
@@ -312,8 +384,8 @@ impl<U: Upstream> Feed<U> {
         shutdown: &mut (impl Future<Output = ()> + Unpin),
         stop_at: Option<(Instant, bool)>,
     ) -> Polled {
-        let mut service = self.shared.in_service.subscribe();
-        let takes = stop_at.is_none() && *service.borrow_and_update();
+        let mut service = self.shared.service();
+        let takes = stop_at.is_none() && service.borrow_and_update().takes();
         let free = if takes { self.places.saturating_sub(self.attempts.len()) } else { 0 };
         let request = NodeFeedRequest {
             epoch: self.epoch,
@@ -321,6 +393,8 @@ impl<U: Upstream> Feed<U> {
             wait_ms: POLL_WAIT_MS,
             free_places: u32::try_from(free).unwrap_or(u32::MAX),
             boot: self.shared.boot,
+            holds: self.shared.states.held(),
+            unclean: self.unclean,
         };
         let shared = Arc::clone(&self.shared);
         let mut answer = pin!(shared.upstream.node_feed(request));
@@ -375,6 +449,9 @@ impl<U: Upstream> Feed<U> {
         }
         for view in response.attempts {
             self.see(&view);
+        }
+        for task in response.over {
+            self.shared.states.forget(task);
         }
     }
 

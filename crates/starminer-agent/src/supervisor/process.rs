@@ -132,9 +132,9 @@ impl TaskHandle {
     }
 
     /// Gives it a lease: from here on it serves this task or none.
-    pub(crate) async fn lease(&mut self, message: &ToTask, scratch: BorrowedFd<'_>) -> Result<(), ChannelError> {
+    pub(crate) async fn lease(&mut self, message: &ToTask, stores: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         self.phase = Phase::Leased;
-        self.send(message, &[scratch]).await
+        self.send(message, stores).await
     }
 
     /// Sends a message.

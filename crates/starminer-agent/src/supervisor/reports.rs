@@ -102,6 +102,7 @@ pub(crate) fn failure(
         outputs: Vec::new(),
         sealed_details: None,
         sandbox,
+        resumed: None,
     };
     Envelope::sign(Report::new(predicate), key).ok()
 }

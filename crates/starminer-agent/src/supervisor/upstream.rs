@@ -11,8 +11,8 @@ use starminer_client::{ClientError, CoordinatorClient, UploadSource};
 use starminer_tls::RotatingCertificate;
 use starminer_verify::{Attempt, Digest, PublicKey, TaskId};
 use starminer_wire::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, EnrolmentChallenge, EnrolmentRequest,
-    EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, CheckpointRequest, EnrolmentChallenge,
+    EnrolmentRequest, EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest,
 };
 
 /// The coordinator as a node sees it. Every call may fail, and every call may be repeated.
@@ -26,6 +26,14 @@ pub trait Upstream: Clone + Send + Sync + 'static {
         task: TaskId,
         attempt: Attempt,
         request: EvidenceRequest,
+    ) -> impl Future<Output = Result<Accepted, ClientError>> + Send;
+
+    /// Says that a checkpoint is durable.
+    fn checkpoint(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        request: CheckpointRequest,
     ) -> impl Future<Output = Result<Accepted, ClientError>> + Send;
 
     /// Sends the report of an attempt.
@@ -84,6 +92,15 @@ impl Upstream for Coordinator {
         request: EvidenceRequest,
     ) -> Result<Accepted, ClientError> {
         self.client.evidence(&task, attempt, &request).await
+    }
+
+    async fn checkpoint(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        request: CheckpointRequest,
+    ) -> Result<Accepted, ClientError> {
+        self.client.checkpoint(&task, attempt, &request).await
     }
 
     async fn report(&self, task: TaskId, attempt: Attempt, request: ReportRequest) -> Result<Accepted, ClientError> {

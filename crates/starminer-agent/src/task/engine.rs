@@ -1,7 +1,7 @@
 //! Running a workload in its engine, and naming what ran.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use starminer_receipt::{
     Determinism, EngineRecord, JobManifest, KemPrivateKey, Limits, OnnxManifest, SealedSecret, Signed, Signer as _,
@@ -26,6 +26,8 @@ use super::verdict::{Ending, Halt};
 
 /// Most bytes kept of each of standard output and standard error. A program with more to say writes a file.
 pub(crate) const MAX_LOG_BYTES: u64 = 8 << 20;
+/// How much work between two commits an ONNX run may lose to a power cut.
+const ONNX_COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// What a wasm program finds as its own name.
 const PROGRAM_NAME: &str = "workload";
 /// Instruction set that compiled wasm is limited to.
@@ -252,6 +254,7 @@ fn run_onnx(
         fs,
         memory_bytes: limits.memory_bytes,
         stop,
+        commit_every: ONNX_COMMIT_EVERY,
     };
     // The model is the requester's and tract not written for strangers: from here on nothing this process says about
     // compiled code counts.

@@ -66,9 +66,9 @@ pub(crate) fn is_storage_full(error: &io::Error) -> bool {
 }
 
 /// Remembers why the store failed; the vault and the file system above it only pass on that it did.
-struct WatchedFile {
-    file: File,
-    full: StorageFull,
+pub(super) struct WatchedFile {
+    pub(super) file: File,
+    pub(super) full: StorageFull,
 }
 
 impl WatchedFile {
@@ -103,62 +103,20 @@ impl PageStore for WatchedFile {
     }
 }
 
-/// The scratch of a task.
-pub(crate) struct VaultScratch {
-    scratch: Scratch<WatchedFile>,
-}
-
-impl VaultScratch {
-    /// An empty scratch in `file`, under keys of this opening alone.
-    pub(crate) fn create(
-        file: File,
-        secret: &TaskSecret,
-        task: TaskId,
-        attempt: Attempt,
-        limit_bytes: u64,
-        full: StorageFull,
-    ) -> Result<Result<Self, VaultScratchError>, Broken> {
-        let context = ScratchContext { task: task.0, name: SCRATCH_NAME };
-        let opening = Opening { salt: salt()?, attempt: attempt.0 };
-        let options = ScratchOptions { limit_bytes, ..ScratchOptions::default() };
-        let store = WatchedFile { file, full };
-        Ok(Scratch::create(store, secret, &context, opening, options).map(|scratch| Self { scratch }))
-    }
-}
-
-fn convert(error: VaultScratchError) -> ScratchError {
-    match error {
-        VaultScratchError::Quota { .. } | VaultScratchError::TooManyFiles | VaultScratchError::FileTooLong => {
-            ScratchError::NoSpace
-        }
-        _ => ScratchError::Failed,
-    }
-}
-
-impl ScratchFiles for VaultScratch {
-    fn create(&mut self) -> Result<ScratchId, ScratchError> {
-        self.scratch.create_file().map(|id| ScratchId(id.0)).map_err(convert)
-    }
-
-    fn read(&mut self, file: ScratchId, offset: u64, buffer: &mut [u8]) -> Result<(), ScratchError> {
-        match self.scratch.read(FileId(file.0), offset, buffer) {
-            Ok(count) if count == buffer.len() => Ok(()),
-            Ok(_) => Err(ScratchError::Failed),
-            Err(error) => Err(convert(error)),
-        }
-    }
-
-    fn write(&mut self, file: ScratchId, offset: u64, data: &[u8]) -> Result<(), ScratchError> {
-        self.scratch.write(FileId(file.0), offset, data).map_err(convert)
-    }
-
-    fn set_len(&mut self, file: ScratchId, len: u64) -> Result<(), ScratchError> {
-        self.scratch.set_len(FileId(file.0), len).map_err(convert)
-    }
-
-    fn remove(&mut self, file: ScratchId) -> Result<(), ScratchError> {
-        self.scratch.remove(FileId(file.0)).map_err(convert)
-    }
+/// An empty scratch of a task in `file`, under keys of this opening alone.
+pub(crate) fn create_scratch(
+    file: File,
+    secret: &TaskSecret,
+    task: TaskId,
+    attempt: Attempt,
+    limit_bytes: u64,
+    full: StorageFull,
+) -> Result<Result<Scratch<WatchedFile>, VaultScratchError>, Broken> {
+    let context = ScratchContext { task: task.0, name: SCRATCH_NAME };
+    let opening = Opening { salt: salt()?, attempt: attempt.0 };
+    let options = ScratchOptions { limit_bytes, ..ScratchOptions::default() };
+    let store = WatchedFile { file, full };
+    Ok(Scratch::create(store, secret, &context, opening, options))
 }
 
 #[cfg(test)]
@@ -166,12 +124,11 @@ impl ScratchFiles for VaultScratch {
 mod tests {
     use super::*;
 
-    fn scratch(limit_bytes: u64) -> (VaultScratch, File) {
+    fn scratch(limit_bytes: u64) -> (Scratch<WatchedFile>, File) {
         let file = tempfile::tempfile().unwrap();
         let secret = TaskSecret::from_bytes([7; 32]);
         let copy = file.try_clone().unwrap();
-        let made =
-            VaultScratch::create(file, &secret, TaskId([1; 16]), Attempt(1), limit_bytes, StorageFull::default());
+        let made = create_scratch(file, &secret, TaskId([1; 16]), Attempt(1), limit_bytes, StorageFull::default());
         (made.unwrap().unwrap(), copy)
     }
 

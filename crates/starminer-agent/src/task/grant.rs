@@ -4,7 +4,9 @@
 //! grant) and nothing consumed by a refusal. The releaser has appraised the evidence already; this process makes sure that
 //! it was *its* evidence, with *its* keys, that the grant was given for.
 
-use starminer_receipt::{ChallengeStatement, Envelope, GRANT_INFO, Grant, KemPrivateKey, Lease, Signed, TaskSpec};
+use starminer_receipt::{
+    ChallengeStatement, Envelope, GRANT_INFO, Grant, KemPrivateKey, Lease, LeastCheckpoint, Signed, TaskSpec,
+};
 use starminer_vault::TaskSecret;
 use starminer_verify::{
     Digest, Evidence, Expect, Expected, ExpectedPurpose, Party, PublicKey, Refusal, TaskKey, is_bound_to,
@@ -56,6 +58,8 @@ pub(crate) struct Opened {
     pub grant: Digest,
     /// SHA-256 of the evidence.
     pub evidence: Digest,
+    /// The least checkpoint that may be gone on from.
+    pub resume: Option<LeastCheckpoint>,
 }
 
 /// Checks a grant and opens the task secret with it. The cheap and the public come first; the secret is opened last.
@@ -109,7 +113,7 @@ pub(crate) fn open_grant(
             "seal the task secret itself",
         )
     })?;
-    Ok(Opened { secret: secret_of(&bytes), grant: grant.digest(), evidence: evidence_digest })
+    Ok(Opened { secret: secret_of(&bytes), grant: grant.digest(), evidence: evidence_digest, resume: grant.resume })
 }
 
 /// Opens a challenge and sees that it is the releaser's, for this attempt. The agent asks the same before it makes evidence.

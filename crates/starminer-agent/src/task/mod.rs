@@ -19,6 +19,7 @@ mod objects;
 mod outputs;
 mod report;
 mod run;
+mod state;
 mod verdict;
 
 use std::ffi::OsStr;

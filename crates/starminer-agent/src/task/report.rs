@@ -1,8 +1,8 @@
 //! The task process's own word about its run: sealed details, and a signed report around them.
 
 use starminer_receipt::{
-    Base64Bytes, EngineRecord, Envelope, Lease, MAX_ENVELOPE_BYTES, OUTPUT_INFO, Outcome, Report, ReportAuthor,
-    ReportPredicate, RunDetails, SealedSecret, Signed, Signer as _, SigningKey, TaskSpec,
+    Base64Bytes, CheckpointId, EngineRecord, Envelope, Lease, MAX_ENVELOPE_BYTES, OUTPUT_INFO, Outcome, Report,
+    ReportAuthor, ReportPredicate, RunDetails, SealedSecret, Signed, Signer as _, SigningKey, TaskSpec,
 };
 use starminer_vault::object::{ObjectContext, SealOptions, seal_bytes};
 use starminer_vault::{Purpose, TaskSecret};
@@ -63,6 +63,8 @@ pub(crate) struct Facts {
     pub peak_memory_bytes: u64,
     /// What was in force around this process.
     pub sandbox: Vec<SandboxMeasure>,
+    /// The checkpoint that the run went on from.
+    pub resumed: Option<CheckpointId>,
 }
 
 impl Facts {
@@ -77,6 +79,7 @@ impl Facts {
             fuel_used: None,
             peak_memory_bytes: 0,
             sandbox,
+            resumed: None,
         }
     }
 }
@@ -137,6 +140,7 @@ fn build(
         outputs: sealed.objects,
         sealed_details,
         sandbox: facts.sandbox.iter().map(|measure| measure.name().to_owned()).collect(),
+        resumed: facts.resumed,
     };
     Envelope::sign(Report::new(predicate), key).map(Signed::into_envelope).map_err(|_| Broken)
 }

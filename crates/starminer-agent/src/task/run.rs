@@ -6,9 +6,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
-use starminer_receipt::{Lease, Outcome, Signed, TaskSpec};
+use starminer_receipt::{Lease, Outcome, Signed, SigningKey, TaskSpec};
 use starminer_runtime::StopSignal;
 use starminer_runtime::fs::TaskFs;
 use starminer_sandbox::{ResourceLimit, tighten};
@@ -18,13 +19,14 @@ use zeroize::Zeroizing;
 
 use super::Broken;
 use super::engine::{self, Job, Produced, Warm};
-use super::files::{StorageFull, VaultScratch};
+use super::files::{StorageFull, WatchedFile, create_scratch};
 use super::grant::{GrantContext, Opened, check_lease, open_grant};
 use super::keys::TaskKeys;
 use super::link::Link;
 use super::objects::{open_input, open_manifest, open_workload};
 use super::outputs::{self, Plain, Sealed};
 use super::report::{self, Facts, OutputSecret};
+use super::state::{self, Place};
 use super::verdict::{Ending, Halt};
 use crate::protocol::{FromTask, ToTask};
 
@@ -50,6 +52,7 @@ pub(crate) struct Waiting {
     lease: Signed<Lease>,
     keys: TaskKeys,
     scratch: File,
+    state: Option<File>,
     objects: Objects,
     sandbox: Vec<SandboxMeasure>,
 }
@@ -59,8 +62,9 @@ pub(crate) struct Granted {
     spec: Signed<TaskSpec>,
     lease: Signed<Lease>,
     opened: Opened,
-    report_key: starminer_receipt::SigningKey,
+    report_key: SigningKey,
     scratch: File,
+    state: Option<File>,
     objects: Vec<File>,
     started: Instant,
     sandbox: Vec<SandboxMeasure>,
@@ -93,7 +97,8 @@ impl Waiting {
     /// Waits for the lease, and makes the task's keys once it is there. `None`: the lease was refused, the agent knows.
     pub(crate) fn for_lease(link: &mut Link, sandbox: Vec<SandboxMeasure>) -> Result<Option<Self>, Broken> {
         let (ToTask::Lease { spec, lease }, fds) = link.receive()? else { return Err(Broken) };
-        let [scratch] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Broken)?;
+        let mut files = fds.into_iter().map(File::from);
+        let (Some(scratch), state, None) = (files.next(), files.next(), files.next()) else { return Err(Broken) };
         let (spec, lease) = match check_lease(spec, lease) {
             Ok(statements) => statements,
             Err(refusal) => {
@@ -101,6 +106,9 @@ impl Waiting {
                 return Ok(None);
             }
         };
+        if state.is_some() != (spec.limits.state_bytes > 0) {
+            return Err(Broken);
+        }
         bound_memory(spec.limits.memory_bytes, PREPARING_BYTES);
         let keys = TaskKeys::generate()?;
         link.send(&FromTask::Keys {
@@ -108,7 +116,7 @@ impl Waiting {
             report_key: keys.report_key(),
         })?;
         let objects = Objects::expect(1 + spec.inputs.len());
-        Ok(Some(Self { spec, lease, keys, scratch: File::from(scratch), objects, sandbox }))
+        Ok(Some(Self { spec, lease, keys, scratch, state, objects, sandbox }))
     }
 
     /// Waits for a valid grant and all ciphertext, in whatever order they come. A grant that is not valid is refused and
@@ -151,6 +159,7 @@ impl Waiting {
             opened,
             report_key: self.keys.into_report_key(),
             scratch: self.scratch,
+            state: self.state,
             objects: self.objects.0.into_iter().flatten().collect(),
             started,
             sandbox: self.sandbox,
@@ -179,7 +188,8 @@ fn read_evidence(file: &File) -> Result<Vec<u8>, Broken> {
 impl Granted {
     /// Runs the task to its report, which also says what failed.
     pub(crate) fn run(self, link: &mut Link, warm: Warm) -> Result<(), Broken> {
-        let Self { spec, lease, opened, report_key, scratch, objects, started, sandbox } = self;
+        let Self { spec, lease, opened, report_key, scratch, state, objects, started, sandbox } = self;
+        let report_key = Arc::new(report_key);
         let mut facts = Facts::new(opened.grant, opened.evidence, sandbox);
         let output_secret = match OutputSecret::make(&spec, &lease, &opened.evidence)? {
             Ok(secret) => secret,
@@ -191,7 +201,8 @@ impl Granted {
         };
         let stop = engine::deadline(started, &spec.limits);
         let full = StorageFull::default();
-        let given = Given { scratch, objects, stop, storage_full: full.clone() };
+        let given =
+            Given { scratch, state, objects, stop, storage_full: full.clone(), report_key: Arc::clone(&report_key) };
         let produced = open_and_run(&spec, &lease, &opened, given, link, warm, &mut facts);
         // The task secret is not needed any more.
         drop(opened);
@@ -228,22 +239,26 @@ impl Produced {
 /// What a run works with besides its statements.
 struct Given {
     scratch: File,
+    /// The store of the task's checkpoints, where it keeps a state.
+    state: Option<File>,
     objects: Vec<File>,
     stop: StopSignal,
     storage_full: StorageFull,
+    /// Signs what is announced of checkpoints.
+    report_key: Arc<SigningKey>,
 }
 
 /// Opens everything that was sealed and runs it. What is known on the way goes into `facts`, also where it then fails.
 fn open_and_run(
     spec: &Signed<TaskSpec>,
-    lease: &Lease,
+    lease: &Signed<Lease>,
     opened: &Opened,
     given: Given,
     link: &mut Link,
     warm: Warm,
     facts: &mut Facts,
 ) -> Result<Produced, Halt> {
-    let Given { scratch, objects, stop, storage_full } = given;
+    let Given { scratch, state, objects, stop, storage_full, report_key } = given;
     let secret = &opened.secret;
     let (manifest, manifest_plain) = open_manifest(spec, secret)?;
     let mut files = objects.into_iter();
@@ -256,9 +271,17 @@ fn open_and_run(
         facts.inputs.push(object.commitment);
     }
     let limit_bytes = spec.limits.scratch_bytes;
-    let scratch = VaultScratch::create(scratch, secret, spec.task, lease.attempt, limit_bytes, storage_full.clone())?
+    let scratch = create_scratch(scratch, secret, spec.task, lease.attempt, limit_bytes, storage_full.clone())?
         .map_err(|_| Ending::of_host_fault(starminer_runtime::HostFault::SCRATCH, storage_full.is_set()))?;
-    let fs = TaskFs::new(scratch, limit_bytes);
+    let mut fs = TaskFs::new(scratch, limit_bytes);
+    if let Some(file) = state {
+        let announce = state::announcer(link.clone(), report_key, spec, lease);
+        let store = Arc::new(WatchedFile { file, full: storage_full.clone() });
+        let state_bytes = spec.limits.state_bytes;
+        let place = Place { task: spec.task, attempt: lease.attempt, node: lease.node, state_bytes };
+        let least = opened.resume.as_ref();
+        facts.resumed = state::open(&mut fs, (store, &storage_full), secret, place, least, announce)?;
+    }
     let job = Job { spec, secret, manifest, manifest_plain, workload, inputs, fs, storage_full, stop };
     engine::run(job, link, warm, &mut facts.engine)
 }

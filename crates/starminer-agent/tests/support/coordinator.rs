@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use starminer_agent::NodeLimits;
 use starminer_agent::testing::{Parts, Statements, Upstream};
+use starminer_attester::HostTree;
 use starminer_client::{ClientError, UploadSource};
 use starminer_receipt::{
     AgentStatement, Base64Bytes, ChallengeStatement, DETAILS_INFO, Envelope, Lease, Outcome, Report, Resources, Signed,
@@ -20,12 +21,12 @@ use starminer_receipt::{
 };
 use starminer_sandbox::Program;
 use starminer_verify::{
-    Attempt, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, Party, PublicKey,
-    Refusal, TaskId, TrustAnchors, UnixTime, Verified, verify,
+    Attempt, Context, Digest, Endorsements, Enrolments, Evidence, Expect, Expected, ExpectedPurpose, HostMeasure,
+    Party, Posture, PostureState, PublicKey, Refusal, TaskId, TrustAnchors, UnixTime, Verified, verify,
 };
 use starminer_wire::{
-    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, EnrolmentChallenge,
-    EnrolmentRequest, EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest, TaskState,
+    Accepted, AdmissionChallenge, AdmissionRequest, AdmissionResponse, AttemptView, CheckpointRequest,
+    EnrolmentChallenge, EnrolmentRequest, EvidenceRequest, FeedResponse, NodeFeedRequest, ReportRequest, TaskState,
 };
 
 use super::enroller::{Enroller, UNKNOWN_ENROLMENT};
@@ -58,8 +59,12 @@ struct State {
     evidence_calls: u32,
     reports_refused: u32,
     admissions: u32,
+    /// What the newest evidence for an admission states.
+    posture: Option<Posture>,
     /// Places in the newest poll.
     offer: u32,
+    /// Number of the newest poll: it takes the offers of those before it back.
+    poll: u64,
 }
 
 struct Entry {
@@ -74,6 +79,8 @@ struct Entry {
     /// What came along with it.
     enrolments: Vec<Envelope>,
     grant: Option<Envelope>,
+    /// What was said to be durable.
+    checkpoints: Vec<Envelope>,
     report: Option<ReportRequest>,
     grants: Grants,
 }
@@ -100,6 +107,7 @@ pub struct Coordinator {
 enum Call {
     Feed(NodeFeedRequest),
     Evidence(TaskId, Attempt, EvidenceRequest),
+    Checkpoint(TaskId, Attempt, CheckpointRequest),
     Report(TaskId, Attempt, ReportRequest),
     Challenge,
     Enrol(EnrolmentRequest),
@@ -179,6 +187,7 @@ impl Coordinator {
             evidence: None,
             enrolments: Vec::new(),
             grant: None,
+            checkpoints: Vec::new(),
             report: None,
             grants,
         });
@@ -270,6 +279,14 @@ impl Coordinator {
         let (_state, waited) =
             self.changed.wait_timeout_while(self.lock(), WAIT, |state| state.offer != places).unwrap();
         assert!(!waited.timed_out(), "no such poll in time");
+    }
+
+    /// Waits until the newest evidence for an admission states this.
+    pub fn wait_posture(&self, measure: HostMeasure, wanted: PostureState) {
+        let other =
+            |state: &mut State| state.posture.as_ref().is_none_or(|posture| posture.host_state(measure) != wanted);
+        let (_state, waited) = self.changed.wait_timeout_while(self.lock(), WAIT, other).unwrap();
+        assert!(!waited.timed_out(), "no such evidence in time");
     }
 
     pub fn is_leased(&self, name: (TaskId, Attempt)) -> bool {
@@ -405,6 +422,16 @@ impl Coordinator {
                 })?;
                 json(&Accepted { state: TaskState::Attested })
             }
+            Call::Checkpoint(task, attempt, request) => {
+                self.change((task, attempt), |entry| {
+                    if entry.ended {
+                        return Err(409_u16);
+                    }
+                    entry.checkpoints.push(request.checkpoint);
+                    Ok(())
+                })?;
+                json(&Accepted { state: TaskState::Granted })
+            }
             Call::Report(task, attempt, request) => {
                 {
                     let mut state = self.lock();
@@ -451,7 +478,11 @@ impl Coordinator {
                     Some(enroller) => enroller.admit(&self.world, &verified, &request)?,
                     None => None,
                 };
-                self.lock().admissions += 1;
+                let mut state = self.lock();
+                state.admissions += 1;
+                state.posture = Some(verified.posture().clone());
+                self.changed.notify_all();
+                drop(state);
                 json(&AdmissionResponse {
                     tier: "confidential".into(),
                     provenance: "simulated".into(),
@@ -483,9 +514,11 @@ impl Coordinator {
         let until = Instant::now() + Duration::from_millis(request.wait_ms.min(2_000));
         let mut state = self.lock();
         state.offer = request.free_places;
+        state.poll += 1;
+        let poll = state.poll;
         self.changed.notify_all();
         loop {
-            let mut free = request.free_places;
+            let mut free = if poll == state.poll { request.free_places } else { 0 };
             while free > 0 && state.entries.iter().any(|entry| !entry.leased) {
                 state.version += 1;
                 let version = state.version;
@@ -499,7 +532,7 @@ impl Coordinator {
             let attempts: Vec<AttemptView> = changed.map(Entry::view).collect();
             let left = until.checked_duration_since(Instant::now());
             if !attempts.is_empty() || left.is_none() {
-                return FeedResponse { epoch: state.epoch, version: state.version, attempts };
+                return FeedResponse { epoch: state.epoch, version: state.version, attempts, over: Vec::new() };
             }
             state = self.changed.wait_timeout(state, left.unwrap_or_default()).unwrap().0;
         }
@@ -551,6 +584,7 @@ impl Entry {
             deposit: None,
             release: None,
             grant: self.grant.clone(),
+            checkpoint: None,
         }
     }
 }
@@ -612,6 +646,15 @@ impl Upstream for Line {
         self.json(Call::Evidence(task, attempt, request)).await
     }
 
+    async fn checkpoint(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        request: CheckpointRequest,
+    ) -> Result<Accepted, ClientError> {
+        self.json(Call::Checkpoint(task, attempt, request)).await
+    }
+
     async fn report(&self, task: TaskId, attempt: Attempt, request: ReportRequest) -> Result<Accepted, ClientError> {
         self.json(Call::Report(task, attempt, request)).await
     }
@@ -667,6 +710,7 @@ pub fn parts(world: &World, line: Line, data_dir: &Path, places: u32) -> Parts<L
         identity: super::key(14),
         device: Arc::new(world.device()),
         statements: Statements::default(),
+        host: HostTree::machine(),
         program: Program::At(super::AGENT.into()),
         data_dir: data_dir.into(),
         places,

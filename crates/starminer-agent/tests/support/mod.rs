@@ -243,6 +243,7 @@ impl World {
             release: Digest([8; 32]),
             release_index: 7,
             secret: sealed,
+            resume: None,
             issued_at: NOW,
             releaser: self.releaser.public_key(),
         }
@@ -283,6 +284,7 @@ impl Job {
             wall_limit_ms: 60_000,
             output_bytes: 16 << 20,
             scratch_bytes: 64 << 20,
+            state_bytes: 0,
         };
         Self {
             workload,

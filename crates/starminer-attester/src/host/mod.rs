@@ -10,17 +10,25 @@
 mod cpu;
 mod devices;
 mod kernel;
+mod keys;
 mod memory;
 mod mounts;
+mod poll;
 mod process;
 mod stack;
+mod start;
 mod storage;
+mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use starminer_verify::{HostMeasure, PostureItem, PostureState};
 
 use crate::tree::{ReadError, Tree};
+use storage::JobStorage;
+
+pub use watch::{PostureChange, PostureWatch, StopWatch};
 
 /// Longest file that is read, in bytes, unless a collector says otherwise; the files in question are far shorter.
 const MAX_FILE_BYTES: usize = 64 * 1024;
@@ -29,7 +37,7 @@ const MAX_FILE_BYTES: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub struct HostTree {
     tree: Tree,
-    job_storage: Option<PathBuf>,
+    job_storage: Option<Arc<JobStorage>>,
 }
 
 impl HostTree {
@@ -43,17 +51,35 @@ impl HostTree {
         Self { tree: Tree::at(root), job_storage: None }
     }
 
-    /// With the folder that holds what tasks leave on a disk, as a path of the machine (`/var/lib/…`). Without it the measures
-    /// of job storage are not checked.
+    /// With the folder that holds what tasks leave on a disk, as a path of the machine (`/var/lib/…`). Which folder that is, and what it is
+    /// mounted from, is kept from here on: whatever stands at the path later is compared with it. Without a folder the measures of job storage are
+    /// not checked.
     #[must_use]
     pub fn with_job_storage(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.job_storage = Some(folder.into());
+        self.job_storage = Some(Arc::new(self.standing(folder.into())));
         self
     }
 
     /// Every host measure, each stated once.
     pub fn collect(&self) -> Vec<PostureItem<HostMeasure>> {
         let processor = self.processor();
+        let mut items = self.collect_often();
+        items.extend([
+            self.ended_in_order(),
+            self.secure_boot(),
+            self.vulnerabilities(),
+            self.smt(&processor),
+            self.microcode(&processor),
+            self.memory_encryption(&processor),
+            self.iommu(),
+            self.dma_protection(),
+        ]);
+        items
+    }
+
+    /// What an operator changes with one command, and what costs little to read. The rest changes with firmware or hardware, and firmware's
+    /// variables are not to be asked for every second.
+    fn collect_often(&self) -> Vec<PostureItem<HostMeasure>> {
         let [encrypted, locked, unshadowed] = self.job_storage();
         vec![
             self.core_pattern(),
@@ -65,15 +91,10 @@ impl HostTree {
             locked,
             unshadowed,
             self.lockdown(),
-            self.secure_boot(),
             self.modules_signed(),
-            self.vulnerabilities(),
-            self.smt(&processor),
-            self.microcode(&processor),
-            self.memory_encryption(&processor),
-            self.iommu(),
-            self.dma_protection(),
             self.preloads(),
+            self.not_traced(),
+            self.disk_keys(),
         ]
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Mount {
     parent: u64,
     pub(super) major: u32,
     pub(super) minor: u32,
+    /// The folder of its file system that is mounted: of a bind mount, any.
+    pub(super) root: Vec<u8>,
     pub(super) point: Vec<u8>,
     /// Options of this mount, not of its file system.
     pub(super) options: Vec<String>,
@@ -47,12 +49,12 @@ impl Mount {
         let (id, parent) = (text()?.parse().ok()?, text()?.parse().ok()?);
         let (major, minor) = text()?.split_once(':')?;
         let (major, minor) = (major.parse().ok()?, minor.parse().ok()?);
-        let (_root, point) = (fields.next()?, unescape(fields.next()?));
+        let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
         let options = std::str::from_utf8(fields.next()?).ok()?.split(',').map(str::to_owned).collect();
         fields.find(|field| *field == b"-")?;
         let kind = std::str::from_utf8(fields.next()?).ok()?.to_owned();
         let source = unescape(fields.next()?);
-        point.starts_with(b"/").then_some(Self { id, parent, major, minor, point, options, kind, source })
+        point.starts_with(b"/").then_some(Self { id, parent, major, minor, root, point, options, kind, source })
     }
 }
 

@@ -4,12 +4,19 @@
 
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use std::path::PathBuf;
+
 use starminer_verify::{HostMeasure, PostureItem};
 
 use super::{HostTree, MAX_FILE_BYTES, ReadError, absent, in_force, not_checked};
 
 /// Longest environment that is read: what the kernel lets a program be started with.
 const MAX_ENVIRONMENT_BYTES: usize = 6 << 20;
+
+/// Most processes that are looked at for tracers: the agent and what it started.
+const MAX_PROCESSES: usize = 4096;
+/// Most threads of one process.
+const MAX_THREADS: usize = 8192;
 
 /// Variables that make the loader run code of somebody's choice in this process.
 const PRELOADING: [&str; 2] = ["LD_PRELOAD", "LD_AUDIT"];
@@ -83,6 +90,48 @@ impl HostTree {
             Ok(bytes) if names_nothing(&bytes) => in_force(name, "/etc/ld.so.preload names nothing"),
             Ok(_) => absent(name, "/etc/ld.so.preload names libraries"),
         }
+    }
+
+    /// `TracerPid` of every thread of this process and of all that descend from it: task processes, and what copies them.
+    pub(super) fn not_traced(&self) -> PostureItem<HostMeasure> {
+        let name = HostMeasure::NotTraced;
+        let mut open = vec![PathBuf::from("proc/self")];
+        for _ in 0..MAX_PROCESSES {
+            let Some(process) = open.pop() else { return in_force(name, "no thread is traced") };
+            let is_self = process.ends_with("self");
+            let threads = match self.tree.names(process.join("task"), MAX_THREADS) {
+                Ok(threads) => threads,
+                // It has ended.
+                Err(ReadError::Missing) if !is_self => continue,
+                Err(_) => return not_checked(name, "threads cannot be listed"),
+            };
+            for thread in threads {
+                let thread = process.join("task").join(thread);
+                let status = match self.tree.bytes(thread.join("status"), MAX_FILE_BYTES) {
+                    Ok(status) => status,
+                    Err(ReadError::Missing) => continue,
+                    Err(_) => return not_checked(name, "the status of a thread cannot be read"),
+                };
+                let tracer = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"TracerPid:"));
+                match tracer.map(<[u8]>::trim_ascii) {
+                    Some(b"0") => {}
+                    Some(tracer) if !tracer.is_empty() && tracer.iter().all(u8::is_ascii_digit) => {
+                        let whose = if is_self { "the agent" } else { "a process of the agent" };
+                        return absent(name, &format!("{whose} is traced"));
+                    }
+                    _ => return not_checked(name, "the status of a thread is not understood"),
+                }
+                match self.tree.bytes(thread.join("children"), MAX_FILE_BYTES) {
+                    Ok(children) => match std::str::from_utf8(&children) {
+                        Ok(ids) => open.extend(ids.split_ascii_whitespace().map(|id| PathBuf::from("proc").join(id))),
+                        Err(_) => return not_checked(name, "children are not understood"),
+                    },
+                    Err(ReadError::Missing) if self.tree.exists(&thread) == Some(false) => {}
+                    Err(_) => return not_checked(name, "the processes of the agent cannot be listed"),
+                }
+            }
+        }
+        not_checked(name, "there are more processes than are looked at")
     }
 
     /// `NAME=value`, ended by NULs. A process that refuses tracers cannot open its own `/proc/self/environ` unless it is

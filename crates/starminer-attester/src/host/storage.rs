@@ -2,7 +2,9 @@
 //!
 //! Source: proc_pid_mountinfo(5), proc_swaps(5), Documentation/filesystems/tmpfs.rst, `fs/btrfs/sysfs.c`.
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use starminer_verify::{HostMeasure, PostureItem};
@@ -16,6 +18,30 @@ const LOCKED: [&str; 3] = ["nodev", "nosuid", "noexec"];
 const BTRFS: &str = "/sys/fs/btrfs";
 const MAX_BTRFS: usize = 256;
 const MAX_SWAPS: usize = 64;
+
+/// The folder of the jobs, and which one that was when it was named.
+#[derive(Debug)]
+pub(super) struct JobStorage {
+    folder: PathBuf,
+    standing: Option<Standing>,
+}
+
+/// What tells one folder from another at the same path. The agent has a file open in it, so that the number of its device is given to nothing else.
+#[derive(Debug)]
+struct Standing {
+    device: u64,
+    inode: u64,
+    mount: Mount,
+}
+
+impl Standing {
+    /// Whether this is the folder, and not another one, or the same one mounted from elsewhere. Mount ids do not tell: they are used again.
+    fn is_at(&self, path: &Path, mount: &Mount) -> bool {
+        let folder = fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        let of = |mount: &Mount| (mount.major, mount.minor, mount.root.clone(), mount.point.clone());
+        folder && of(&self.mount) == of(mount)
+    }
+}
 
 /// An active swap area.
 struct Swap {
@@ -85,14 +111,29 @@ impl HostTree {
         }
     }
 
+    /// The folder as it is now, to be compared with later.
+    pub(super) fn standing(&self, folder: PathBuf) -> JobStorage {
+        let resolved = self.tree.resolve(&folder).ok();
+        let standing = resolved.and_then(|resolved| {
+            let mount = self.mounts()?.of(&resolved)?.clone();
+            let found = fs::metadata(self.tree.path(resolved)).ok()?;
+            Some(Standing { device: found.dev(), inode: found.ino(), mount })
+        });
+        JobStorage { folder, standing }
+    }
+
     /// Encrypted, locked, unshadowed.
     pub(super) fn job_storage(&self) -> [PostureItem<HostMeasure>; 3] {
         use HostMeasure::{JobStorageEncrypted, JobStorageLocked, JobStorageUnshadowed};
         let none = |why: &str| {
             [JobStorageEncrypted, JobStorageLocked, JobStorageUnshadowed].map(|name| not_checked(name, why))
         };
-        let Some(folder) = &self.job_storage else { return none("no job storage is named") };
-        let Ok(folder) = self.tree.resolve(folder) else { return none("job storage cannot be found") };
+        let Some(job_storage) = &self.job_storage else { return none("no job storage is named") };
+        let Ok(folder) = self.tree.resolve(&job_storage.folder) else {
+            let [encrypted, locked, unshadowed] = none("job storage cannot be found");
+            let gone = job_storage.standing.as_ref().map(|_| absent(JobStorageUnshadowed, "job storage is gone"));
+            return [encrypted, locked, gone.unwrap_or(unshadowed)];
+        };
         let Some(mounts) = self.mounts() else { return none("mountinfo cannot be read") };
         let Some(mount) = mounts.of(&folder) else { return none("which mount job storage lies on is not clear") };
 
@@ -103,15 +144,30 @@ impl HostTree {
             missing => absent(JobStorageLocked, &format!("mounted without {}", missing.join(","))),
         };
         let over = mounts.over(&folder);
+        let is_other = |standing: &Standing| !standing.is_at(&self.tree.path(&folder), mount);
         let unshadowed = match over.first() {
-            None => in_force(JobStorageUnshadowed, "nothing is mounted over it"),
             Some(first) => {
                 let first = String::from_utf8_lossy(first);
                 absent(JobStorageUnshadowed, &format!("{} mounts over it, first {first}", over.len()))
             }
+            None if job_storage.standing.as_ref().is_some_and(is_other) => {
+                let (kind, source) = (&mount.kind, String::from_utf8_lossy(&mount.source));
+                let what = format!("another folder than at the agent's start stands there: {kind} of {source}");
+                absent(JobStorageUnshadowed, &what)
+            }
+            None => in_force(JobStorageUnshadowed, "nothing is mounted over it"),
         };
         let covers = self.cover_of_mount(mount);
         [item(JobStorageEncrypted, covers), locked, unshadowed]
+    }
+
+    /// What a file lies on.
+    pub(super) fn cover_of_file(&self, path: &Path) -> Cover {
+        let Ok(path) = self.tree.resolve(path) else { return Cover::Unknown("it cannot be found".into()) };
+        match self.mounts().as_ref().and_then(|mounts| mounts.of(&path)) {
+            Some(mount) => self.cover_of_mount(mount),
+            None => Cover::Unknown("which mount it lies on is not clear".into()),
+        }
     }
 
     fn cover_of_mount(&self, mount: &Mount) -> Cover {

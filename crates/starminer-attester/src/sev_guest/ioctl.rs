@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::{DeviceAnswer, RESPONSE_BYTES, SnpDevice};
+use super::{DERIVED_RESPONSE_BYTES, DerivedKeyDevice, DeviceAnswer, RESPONSE_BYTES, SnpDevice};
 use crate::report_data::REPORT_DATA_BYTES;
 
 const MESSAGE_VERSION: u8 = 1;
@@ -18,6 +18,8 @@ const MESSAGE_VERSION: u8 = 1;
 const FIRMWARE_NOT_ASKED: u64 = 0xff;
 /// `_IOWR('S', 0, struct snp_guest_request_ioctl)`
 const SNP_GET_REPORT: libc::Ioctl = 0xc020_5300_u32 as libc::Ioctl;
+/// `_IOWR('S', 1, struct snp_guest_request_ioctl)`
+const SNP_GET_DERIVED_KEY: libc::Ioctl = 0xc020_5301_u32 as libc::Ioctl;
 /// `_IOWR('S', 2, struct snp_guest_request_ioctl)`
 const SNP_GET_EXT_REPORT: libc::Ioctl = 0xc020_5302_u32 as libc::Ioctl;
 
@@ -35,6 +37,17 @@ struct ExtendedRequest {
     data: ReportRequest,
     certs_address: u64,
     certs_len: u32,
+}
+
+/// `struct snp_derived_key_req`
+#[repr(C)]
+struct DerivedKeyRequest {
+    root_key_select: u32,
+    reserved: u32,
+    guest_field_select: u64,
+    vmpl: u32,
+    guest_svn: u32,
+    tcb_version: u64,
 }
 
 /// `struct snp_guest_request_ioctl`
@@ -119,6 +132,28 @@ impl SnpDevice for SevGuestFile {
     }
 }
 
+impl DerivedKeyDevice for SevGuestFile {
+    fn derived_key(&self, guest_fields: u64, response: &mut [u8; DERIVED_RESPONSE_BYTES]) -> DeviceAnswer {
+        let mut request = DerivedKeyRequest {
+            root_key_select: 0,
+            reserved: 0,
+            guest_field_select: guest_fields,
+            vmpl: 0,
+            guest_svn: 0,
+            tcb_version: 0,
+        };
+        let mut guest = GuestRequest {
+            msg_version: MESSAGE_VERSION,
+            req_data: (&raw mut request) as u64,
+            resp_data: response.as_mut_ptr() as u64,
+            exitinfo2: FIRMWARE_NOT_ASKED,
+        };
+        // SAFETY: as for `report`, with a request of 32 bytes and a response of 64.
+        let result = unsafe { libc::ioctl(self.file.as_raw_fd(), SNP_GET_DERIVED_KEY, &raw mut guest) };
+        Self::answer(result, &guest)
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -135,6 +170,15 @@ mod tests {
         assert_eq!(offset_of!(ExtendedRequest, certs_address), 96);
         assert_eq!(offset_of!(ExtendedRequest, certs_len), 104);
         assert_eq!(size_of::<GuestRequest>(), 32);
+        assert_eq!(size_of::<DerivedKeyRequest>(), 32);
+        let derived = [
+            offset_of!(DerivedKeyRequest, guest_field_select),
+            offset_of!(DerivedKeyRequest, vmpl),
+            offset_of!(DerivedKeyRequest, guest_svn),
+            offset_of!(DerivedKeyRequest, tcb_version),
+        ];
+        assert_eq!(derived, [8, 16, 20, 24]);
+        assert_eq!(DERIVED_RESPONSE_BYTES, 64);
         let offsets = [
             offset_of!(GuestRequest, msg_version),
             offset_of!(GuestRequest, req_data),
@@ -145,6 +189,7 @@ mod tests {
         assert_eq!(RESPONSE_BYTES, 4000);
         let number = |nr: u32| (3 << 30) | ((size_of::<GuestRequest>() as u32) << 16) | (u32::from(b'S') << 8) | nr;
         assert_eq!((number(0), number(2)), (SNP_GET_REPORT as u32, SNP_GET_EXT_REPORT as u32));
+        assert_eq!(number(1), SNP_GET_DERIVED_KEY as u32);
     }
 
     /// The real call, on a file that is no such device.
@@ -164,5 +209,8 @@ mod tests {
         assert_eq!(answer.error.unwrap().raw_os_error(), Some(libc::ENOTTY));
         assert_eq!(needed, 4096);
         assert_eq!(response, [7; RESPONSE_BYTES]);
+        let mut key = [7; DERIVED_RESPONSE_BYTES];
+        assert_eq!(device.derived_key(9, &mut key).error.unwrap().raw_os_error(), Some(libc::ENOTTY));
+        assert_eq!(key, [7; DERIVED_RESPONSE_BYTES]);
     }
 }

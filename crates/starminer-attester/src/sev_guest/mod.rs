@@ -7,6 +7,7 @@
 //!
 //! Source: `linux/sev-guest.h`, Documentation/virt/coco/sev-guest.rst, AMD 56860 table "MSG_REPORT_RSP".
 
+mod derived;
 mod ioctl;
 mod status;
 
@@ -18,6 +19,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use derived::{
+    DERIVED_KEY_BYTES, DERIVED_RESPONSE_BYTES, DerivedKeyDevice, GUEST_FIELDS, derived_key, derived_key_device,
+};
 pub use ioctl::SevGuestFile;
 pub use status::{ExitInfo, firmware_status};
 

@@ -94,6 +94,9 @@ pub enum TpmError {
         "PCRs changed during each of {0} attempts to quote them: quote fewer, or wait until the system has started"
     )]
     Restless(u32),
+    /// There is no such counter.
+    #[error("there is no counter {0:#x} in the TPM: somebody took it away, or its owner was cleared")]
+    NoCounter(u32),
     /// An argument that no TPM takes.
     #[error("{0}")]
     Argument(&'static str),
@@ -119,6 +122,7 @@ impl TpmError {
             Self::Randomness => "tpm.device.randomness",
             Self::Quote { .. } => "tpm.device.quote",
             Self::Restless(_) => "tpm.device.restless",
+            Self::NoCounter(_) => "tpm.device.no-counter",
             Self::Argument(_) => "tpm.device.argument",
         }
     }

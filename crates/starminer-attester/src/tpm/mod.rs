@@ -15,6 +15,7 @@ mod keys;
 mod link;
 mod nv;
 mod quote;
+mod seal;
 mod session;
 mod settings;
 mod transport;
@@ -29,13 +30,15 @@ pub use ek::EkKind;
 pub use error::{Command, ResponseCode, TpmError};
 pub use keys::{Ak, AkKind, AkPlace, AkSpec};
 
-pub use nv::{CERTIFICATE_BYTES_MAX, EkCertificates};
+pub use nv::{CERTIFICATE_BYTES_MAX, CounterReaders, EkCertificates};
 pub use quote::{ClockTime, Properties, RawQuote};
+pub use seal::{PolicyStep, SECRET_BYTES_MAX, Sealed};
 pub use settings::{Authorization, Deadlines, KnownEk, TpmSettings};
 pub use starminer_hardware::{
     cert::{Certificate, CertificateError},
     tpm::{HashAlg, PcrIndex},
 };
+pub use tpm2_protocol::data::TpmRcBase;
 pub use transport::{ParseTpmAddressError, TpmAddress};
 
 /// An open TPM.

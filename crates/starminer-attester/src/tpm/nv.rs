@@ -8,7 +8,7 @@ use super::{
     EkKind, Tpm,
     error::TpmError,
     frame::{Authority, Call, Entity},
-    link::RH_OWNER,
+    link::{Link, RH_OWNER},
     settings::Authorization,
     wire::Writer,
 };
@@ -30,6 +30,7 @@ mod attributes {
     /// `TPM_NT_COUNTER`.
     pub const COUNTER: u32 = 1 << 4;
     pub const TYPE: u32 = 0xf << 4;
+    pub const OWNERREAD: u32 = 1 << 17;
     pub const AUTHREAD: u32 = 1 << 18;
     pub const NO_DA: u32 = 1 << 25;
     pub const WRITTEN: u32 = 1 << 29;
@@ -42,6 +43,15 @@ pub struct EkCertificates {
     pub keys: Vec<(EkKind, Vec<u8>)>,
     /// Certificates of authorities between, one after the other as the TPM keeps them.
     pub chain: Vec<u8>,
+}
+
+/// Who may read a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CounterReaders {
+    /// Whoever knows its authorisation.
+    Knowing,
+    /// The owner, whose authorisation is empty on most machines: for counters in policies that are followed before anything secret is known.
+    Owner,
 }
 
 /// An index's public area.
@@ -75,7 +85,7 @@ impl Tpm {
 
     /// The content of an index; `None` where there is no such index.
     fn nv_read(&mut self, index: u32, most: usize) -> Result<Option<Vec<u8>>, TpmError> {
-        let Some(public) = self.nv_public(index)? else { return Ok(None) };
+        let Some(public) = self.link.nv_public(index)? else { return Ok(None) };
         if usize::from(public.size) > most {
             return Err(TpmError::Argument("an index with more than any certificate"));
         }
@@ -108,10 +118,76 @@ impl Tpm {
         Ok(content)
     }
 
+    /// Defines a counter, which whoever knows the authorisation can count up, and the owner can take away. It
+    /// has no value before it was counted up once; then it begins above every counter that the TPM ever had (Part 1,
+    /// 37.2.3), so that taking it away and defining it anew never turns it back.
+    ///
+    /// # Errors
+    /// Where the index is no owner's or is taken, the owner's authorisation is wrong, or there is no room.
+    pub fn define_counter(
+        &mut self,
+        index: u32,
+        authorization: &Authorization,
+        readers: CounterReaders,
+    ) -> Result<(), TpmError> {
+        let read = match readers {
+            CounterReaders::Knowing => attributes::AUTHREAD,
+            CounterReaders::Owner => attributes::OWNERREAD,
+        };
+        let attributes = attributes::COUNTER | attributes::AUTHWRITE | read | attributes::NO_DA;
+        owner_index(index)?;
+        let owner = self.link.settings.owner.clone();
+        let area = Writer::new().u32(index).u16(HashAlg::Sha256.id()).u32(attributes).sized(&[]).u16(8).finish();
+        let call = Call::new(TpmCc::NvDefineSpace)
+            .authorized(Entity::by_handle(RH_OWNER), Authority::Value(&owner))
+            .with(|writer| writer.sized(authorization.value()).sized(&area))
+            .sealed();
+        self.link.run(call).map(|_| ())
+    }
+
+    /// Counts up, and gives the new value.
+    ///
+    /// # Errors
+    /// Where there is no such counter, or the authorisation is wrong.
+    pub fn increment_counter(&mut self, index: u32, authorization: &Authorization) -> Result<u64, TpmError> {
+        let public = self.link.counter_public(index)?;
+        let call = Call::new(TpmCc::NvIncrement)
+            .authorized(public.entity.clone(), Authority::Value(authorization))
+            .on(public.entity);
+        self.link.run(call)?;
+        self.read_counter(index, authorization)
+    }
+
+    /// The value.
+    ///
+    /// # Errors
+    /// Where there is no such counter, it was never counted up (`TPM_RC_NV_UNINITIALIZED`), or the authorisation is
+    /// wrong.
+    pub fn read_counter(&mut self, index: u32, authorization: &Authorization) -> Result<u64, TpmError> {
+        let public = self.link.counter_public(index)?;
+        let value = self.nv_read_all(&public, authorization)?;
+        value.try_into().map(u64::from_be_bytes).map_err(|_| TpmError::Argument("no counter"))
+    }
+
+    /// Takes a counter away.
+    ///
+    /// # Errors
+    /// Where there is none, or the owner's authorisation is wrong.
+    pub fn undefine_counter(&mut self, index: u32) -> Result<(), TpmError> {
+        let public = self.link.counter_public(index)?;
+        let owner = self.link.settings.owner.clone();
+        let call = Call::new(TpmCc::NvUndefineSpace)
+            .authorized(Entity::by_handle(RH_OWNER), Authority::Value(&owner))
+            .on(public.entity);
+        self.link.run(call).map(|_| ())
+    }
+}
+
+impl Link {
     /// Without a session, since that needs the index's name: whoever alters this makes a name with which no later
     /// command on the index succeeds.
     fn nv_public(&mut self, index: u32) -> Result<Option<NvPublic>, TpmError> {
-        let reply = match self.link.run(Call::new(TpmCc::NvReadPublic).on(Entity::by_handle(index)).bare()) {
+        let reply = match self.run(Call::new(TpmCc::NvReadPublic).on(Entity::by_handle(index)).bare()) {
             Ok(reply) => reply,
             Err(error) if error.refusal() == Some(TpmRcBase::Handle) => return Ok(None),
             Err(error) => return Err(error),
@@ -135,66 +211,16 @@ impl Tpm {
         Ok(Some(public))
     }
 
-    /// Defines a counter, which whoever knows the authorisation can count up and read, and the owner can take away. It
-    /// has no value before it was counted up once; then it begins above every counter that the TPM ever had (Part 1,
-    /// 37.2.3), so that taking it away and defining it anew never turns it back.
-    ///
-    /// # Errors
-    /// Where the index is no owner's or is taken, the owner's authorisation is wrong, or there is no room.
-    pub fn define_counter(&mut self, index: u32, authorization: &Authorization) -> Result<(), TpmError> {
-        const ATTRIBUTES: u32 = attributes::COUNTER | attributes::AUTHWRITE | attributes::AUTHREAD | attributes::NO_DA;
+    fn counter_public(&mut self, index: u32) -> Result<NvPublic, TpmError> {
         owner_index(index)?;
-        let owner = self.link.settings.owner.clone();
-        let area = Writer::new().u32(index).u16(HashAlg::Sha256.id()).u32(ATTRIBUTES).sized(&[]).u16(8).finish();
-        let call = Call::new(TpmCc::NvDefineSpace)
-            .authorized(Entity::by_handle(RH_OWNER), Authority::Value(&owner))
-            .with(|writer| writer.sized(authorization.value()).sized(&area))
-            .sealed();
-        self.link.run(call).map(|_| ())
-    }
-
-    /// Counts up, and gives the new value.
-    ///
-    /// # Errors
-    /// Where there is no such counter, or the authorisation is wrong.
-    pub fn increment_counter(&mut self, index: u32, authorization: &Authorization) -> Result<u64, TpmError> {
-        let public = self.counter(index)?;
-        let call = Call::new(TpmCc::NvIncrement)
-            .authorized(public.entity.clone(), Authority::Value(authorization))
-            .on(public.entity);
-        self.link.run(call)?;
-        self.read_counter(index, authorization)
-    }
-
-    /// The value.
-    ///
-    /// # Errors
-    /// Where there is no such counter, it was never counted up (`TPM_RC_NV_UNINITIALIZED`), or the authorisation is
-    /// wrong.
-    pub fn read_counter(&mut self, index: u32, authorization: &Authorization) -> Result<u64, TpmError> {
-        let public = self.counter(index)?;
-        let value = self.nv_read_all(&public, authorization)?;
-        value.try_into().map(u64::from_be_bytes).map_err(|_| TpmError::Argument("no counter"))
-    }
-
-    fn counter(&mut self, index: u32) -> Result<NvPublic, TpmError> {
-        owner_index(index)?;
-        let public = self.nv_public(index)?.ok_or(TpmError::Argument("there is no counter of this index"))?;
+        let public = self.nv_public(index)?.ok_or(TpmError::NoCounter(index))?;
         let is = public.attributes & attributes::TYPE == attributes::COUNTER && public.size == 8;
         if is { Ok(public) } else { Err(TpmError::Argument("the index is no counter")) }
     }
 
-    /// Takes a counter away.
-    ///
-    /// # Errors
-    /// Where there is none, or the owner's authorisation is wrong.
-    pub fn undefine_counter(&mut self, index: u32) -> Result<(), TpmError> {
-        let public = self.counter(index)?;
-        let owner = self.link.settings.owner.clone();
-        let call = Call::new(TpmCc::NvUndefineSpace)
-            .authorized(Entity::by_handle(RH_OWNER), Authority::Value(&owner))
-            .on(public.entity);
-        self.link.run(call).map(|_| ())
+    /// A counter, to be named in a command.
+    pub(super) fn counter(&mut self, index: u32) -> Result<Entity, TpmError> {
+        self.counter_public(index).map(|public| public.entity)
     }
 }
 

@@ -70,7 +70,7 @@ mod property {
     pub const PERMANENT: u32 = 0x200;
 }
 
-fn select(writer: Writer, selections: &[PcrSelection]) -> Writer {
+pub(super) fn select(writer: Writer, selections: &[PcrSelection]) -> Writer {
     // At most `SELECTIONS_MAX`, which is checked.
     let count = u32::try_from(selections.len()).unwrap_or(u32::MAX);
     selections.iter().fold(writer.u32(count), |writer, selection| {
@@ -98,7 +98,7 @@ fn selected(reader: &mut Reader<'_>, others: bool) -> Option<Vec<PcrSelection>> 
     Some(selections)
 }
 
-fn check_selections(selections: &[PcrSelection]) -> Result<(), TpmError> {
+pub(super) fn check_selections(selections: &[PcrSelection]) -> Result<(), TpmError> {
     let fits = selections.iter().all(|selection| selection.bits != 0 && selection.bits >> (8 * SELECT_BYTES) == 0);
     if selections.is_empty() || selections.len() > SELECTIONS_MAX || !fits {
         return Err(TpmError::Argument("a selection is of 1 to 8 banks, each with at least one of the PCRs 0 to 23"));

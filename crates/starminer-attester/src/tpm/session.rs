@@ -36,6 +36,8 @@ pub(super) mod attributes {
 pub(super) enum Kind {
     Hmac,
     Policy,
+    /// A policy session that authorises nothing: it tells a policy's digest.
+    Trial,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
         match self {
             Self::Hmac => 0,
             Self::Policy => 1,
+            Self::Trial => 3,
         }
     }
 }

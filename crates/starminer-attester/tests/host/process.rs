@@ -2,7 +2,7 @@
 
 use super::tree::{StandIn, check_file};
 use starminer_verify::HostMeasure::{
-    CoreDumpsOff, CorePatternContained, NoPreloads, PtraceRestricted, SwapEncrypted, SwapOff,
+    CoreDumpsOff, CorePatternContained, NoPreloads, NotTraced, PtraceRestricted, SwapEncrypted, SwapOff,
 };
 use starminer_verify::PostureState::{Absent, InForce, NotChecked};
 
@@ -93,4 +93,76 @@ fn preloads() {
     let pipe = piped.root().join(file);
     assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
     piped.check(NoPreloads, NotChecked, "");
+}
+
+/// The agent with two threads, one of which started a process that started another.
+fn family() -> StandIn {
+    let status = "Name:\tx\nTracerPid:\t0\nUid:\t0\n";
+    StandIn::new().files(&[
+        ("proc/self/task/1/status", status),
+        ("proc/self/task/1/children", ""),
+        ("proc/self/task/2/status", status),
+        ("proc/self/task/2/children", "30 "),
+        ("proc/30/task/30/status", status),
+        ("proc/30/task/30/children", "40 41 "),
+        ("proc/40/task/40/status", status),
+        ("proc/40/task/40/children", ""),
+    ])
+}
+
+#[test]
+fn tracers() {
+    // 41 has ended meanwhile.
+    family().check(NotTraced, InForce, "no thread is traced");
+    for (path, status, state, says) in [
+        ("proc/self/task/1/status", "TracerPid:\t7\n", Absent, "the agent is traced"),
+        ("proc/self/task/2/status", "TracerPid:\t4194304\n", Absent, "the agent is traced"),
+        ("proc/30/task/30/status", "TracerPid:\t7\n", Absent, "a process of the agent is traced"),
+        ("proc/40/task/40/status", "TracerPid:\t7\n", Absent, "a process of the agent is traced"),
+        ("proc/40/task/40/status", "TracerPid:\t\n", NotChecked, "not understood"),
+        ("proc/40/task/40/status", "TracerPid:\t-1\n", NotChecked, "not understood"),
+        ("proc/40/task/40/status", "Name:\tTracerPid: 0\n", NotChecked, "not understood"),
+        ("proc/self/task/2/children", "x", InForce, ""),
+    ] {
+        family().file(path, status).check(NotTraced, state, says);
+    }
+    family().file("proc/self/task/2/children", [0xff]).check(NotTraced, NotChecked, "children");
+    family().file("proc/self/task/3/status", "TracerPid:\t0\n").check(NotTraced, NotChecked, "cannot be listed");
+    StandIn::new().folder("proc/self").check(NotTraced, NotChecked, "threads");
+    // Two that are each other's children.
+    let circle = family().file("proc/40/task/40/children", "30 ");
+    circle.check(NotTraced, NotChecked, "more processes");
+}
+
+/// A debugger at a process of this one. Skipped where there is none, or where none may attach.
+#[test]
+fn a_real_tracer_is_seen() {
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let machine = starminer_attester::HostTree::machine();
+    let before = super::tree::item_of(&machine, NotTraced);
+    let id = child.id().to_string();
+    let strace = std::process::Command::new("strace").args(["-o", "/dev/null", "-p", &id]).spawn();
+    let end = |mut child: std::process::Child| {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let Ok(mut strace) = strace else {
+        end(child);
+        return eprintln!("skipped: strace is not installed");
+    };
+    let path = format!("/proc/{id}/status");
+    let attached = || !std::fs::read_to_string(&path).unwrap().contains("TracerPid:\t0\n");
+    while !attached() && strace.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    if !attached() {
+        end(child);
+        return eprintln!("skipped: strace may not attach");
+    }
+    let during = super::tree::item_of(&machine, NotTraced);
+    end(strace);
+    assert_eq!((before.state(), during.state()), (InForce, Absent), "{} / {}", before.detail(), during.detail());
+    assert_eq!(super::tree::item_of(&machine, NotTraced).state(), InForce);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

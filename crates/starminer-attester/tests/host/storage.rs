@@ -1,6 +1,6 @@
 //! Job storage and swap: mounts, and stacks of devices beneath them.
 
-use super::tree::StandIn;
+use super::tree::{StandIn, item_of};
 use starminer_verify::HostMeasure::{
     JobStorageEncrypted, JobStorageLocked, JobStorageUnshadowed, SwapEncrypted, SwapOff,
 };
@@ -94,6 +94,51 @@ fn encryption_through_the_stack() {
     on(&|tree| device(tree, "zram0", "253:0", &[("backing_dev", "/dev/sda1\n")]), NotChecked, "write back");
     on(&|tree| tree, NotChecked, "253:0 cannot be found");
     mounted("8:1", "ext4").check(JobStorageEncrypted, Absent, "sda is not encrypted");
+}
+
+/// What stands at the path is compared with what stood there when the folder was named.
+#[test]
+fn job_storage_is_the_folder_that_it_was() {
+    let tree = luks(mounted("253:0", "ext4"), "dm-0", "253:0");
+    let host = tree.host();
+    let table = std::fs::read_to_string(tree.root().join("proc/self/mountinfo")).unwrap();
+    let folder = tree.root().join(JOBS.trim_start_matches('/'));
+    let check = |state: PostureState, says: &str| {
+        let item = item_of(&host, JobStorageUnshadowed);
+        assert_eq!(item.state(), state, "{}", item.detail());
+        assert!(item.detail().contains(says), "{}", item.detail());
+    };
+    check(InForce, "");
+    // Another file system, another folder of the same one, an overlay; and the mount on top of the first is one over it.
+    for other in [
+        table.replace(" 253:0 / ", " 253:1 / "),
+        table.replace(" 253:0 / ", " 253:0 /other "),
+        table.replace(" 253:0 / ", " 0:44 / ").replace("ext4 /dev/mapper/jobs", "overlay overlay"),
+        table.lines().next().unwrap().to_owned() + "\n",
+    ] {
+        assert_ne!(other, table);
+        tree.put("proc/self/mountinfo", &other);
+        check(Absent, "another folder than at the agent's start stands there");
+        assert_eq!(item_of(&host, JobStorageEncrypted).state() == InForce, other.contains(" 253:0 "), "{other}");
+    }
+    let stacked = format!("{table}60 30 8:1 /foreign {JOBS} {LOCKED} shared:9 - ext4 /dev/sda1 rw\n");
+    tree.put("proc/self/mountinfo", &stacked);
+    check(Absent, "mounts over it");
+    // Options are another measure's, and mount ids nobody's.
+    tree.put("proc/self/mountinfo", table.replace("noexec", "exec").replace("30 29 ", "77 29 "));
+    check(InForce, "");
+    assert_eq!(item_of(&host, JobStorageLocked).state(), Absent);
+    tree.put("proc/self/mountinfo", &table);
+    check(InForce, "");
+    // The folder itself is exchanged, and brought back.
+    let away = tree.root().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    check(Absent, "gone");
+    std::fs::create_dir(&folder).unwrap();
+    check(Absent, "another folder");
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    check(InForce, "");
 }
 
 #[test]

@@ -54,16 +54,27 @@ impl StandIn {
         self
     }
 
-    pub fn collect(&self) -> Vec<PostureItem<HostMeasure>> {
+    /// Writes a file later, whole, as the kernel gives it.
+    pub fn put(&self, path: &str, contents: impl AsRef<[u8]>) {
+        let (path, new) = (self.place(path), self.folder.path().join("new"));
+        fs::write(&new, contents).unwrap();
+        fs::rename(new, path).unwrap();
+    }
+
+    pub fn host(&self) -> HostTree {
         let tree = HostTree::at(self.folder.path());
         match &self.job_storage {
-            Some(path) => tree.with_job_storage(path).collect(),
-            None => tree.collect(),
+            Some(path) => tree.with_job_storage(path),
+            None => tree,
         }
     }
 
+    pub fn collect(&self) -> Vec<PostureItem<HostMeasure>> {
+        self.host().collect()
+    }
+
     pub fn item(&self, measure: HostMeasure) -> PostureItem<HostMeasure> {
-        self.collect().into_iter().find(|item| item.name() == measure).unwrap()
+        item_of(&self.host(), measure)
     }
 
     /// The state, and a part of what is said about it.
@@ -74,6 +85,10 @@ impl StandIn {
         assert!(item.detail().contains(says), "{measure} says {:?}, not {says:?}", item.detail());
         self
     }
+}
+
+pub fn item_of(host: &HostTree, measure: HostMeasure) -> PostureItem<HostMeasure> {
+    host.collect().into_iter().find(|item| item.name() == measure).unwrap()
 }
 
 /// One file alone, and what follows from it. `both` are the measures that are read from it.

@@ -11,7 +11,8 @@ use std::{
 };
 
 use starminer_attester::tpm::{
-    Ak, AkKind, AkPlace, Authorization, Deadlines, EkKind, KnownEk, Tpm, TpmAttester, TpmError, TpmSettings,
+    Ak, AkKind, AkPlace, Authorization, CounterReaders, Deadlines, EkKind, KnownEk, Tpm, TpmAttester, TpmError,
+    TpmSettings,
 };
 use starminer_hardware::tpm::clock::continuity;
 use tpm2_protocol::data::TpmRcBase;
@@ -112,7 +113,7 @@ fn no_altered_byte_is_taken() {
             let (mut device, mut ak) = open();
             // There from the turn before, or not yet.
             let _ = device.undefine_counter(COUNTER);
-            device.define_counter(COUNTER, &counter).unwrap();
+            device.define_counter(COUNTER, &counter, CounterReaders::Knowing).unwrap();
             once(&mut device, &ak).unwrap();
             let bytes = length.load(Ordering::SeqCst);
             assert!(bytes > 60, "{name} has {bytes} bytes");
@@ -171,7 +172,7 @@ fn nothing_is_taken_twice() {
     );
     let authorization = Authorization::new(b"counter");
     let mut device = Tpm::open(at(&tpm.socket(), EkKind::P256)).unwrap();
-    device.define_counter(COUNTER, &authorization).unwrap();
+    device.define_counter(COUNTER, &authorization, CounterReaders::Knowing).unwrap();
     let before = device.increment_counter(COUNTER, &authorization).unwrap();
     drop(device);
     let mut device = Tpm::open(at(&way.socket, EkKind::P256)).unwrap();

@@ -7,6 +7,7 @@ mod between;
 mod emulator;
 mod interposer;
 mod operations;
+mod seal;
 
 use std::path::Path;
 

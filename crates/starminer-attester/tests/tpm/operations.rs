@@ -9,7 +9,7 @@ use std::{
 };
 
 use starminer_attester::tpm::{
-    AkKind, AkPlace, AkSpec, Authorization, EkKind, Tpm, TpmAddress, TpmAttester, TpmError, TpmSettings,
+    AkKind, AkPlace, AkSpec, Authorization, CounterReaders, EkKind, Tpm, TpmAddress, TpmAttester, TpmError, TpmSettings,
 };
 use starminer_hardware::tpm::{
     HashAlg, PcrSelection, PcrValues, Public,
@@ -236,9 +236,12 @@ fn a_counter_only_goes_up() {
     let wrong = Authorization::new(&random::<32>());
     let open = |tpm: &Swtpm| Tpm::open(at(&tpm.socket(), EkKind::P256)).unwrap();
     let mut device = open(&tpm);
-    assert!(matches!(device.define_counter(0x01c0_0002, &authorization), Err(TpmError::Argument(_))));
-    device.define_counter(COUNTER, &authorization).unwrap();
-    let again = device.define_counter(COUNTER, &authorization).unwrap_err();
+    assert!(matches!(
+        device.define_counter(0x01c0_0002, &authorization, CounterReaders::Knowing),
+        Err(TpmError::Argument(_))
+    ));
+    device.define_counter(COUNTER, &authorization, CounterReaders::Knowing).unwrap();
+    let again = device.define_counter(COUNTER, &authorization, CounterReaders::Knowing).unwrap_err();
     assert_eq!(again.refusal(), Some(TpmRcBase::NvDefined));
     let unset = device.read_counter(COUNTER, &authorization).unwrap_err();
     assert_eq!(unset.refusal(), Some(TpmRcBase::NvUninitialized));
@@ -255,7 +258,7 @@ fn a_counter_only_goes_up() {
     let mut device = open(&tpm);
     assert_eq!(device.read_counter(COUNTER, &authorization).unwrap(), first + 1);
     device.undefine_counter(COUNTER).unwrap();
-    device.define_counter(COUNTER, &authorization).unwrap();
+    device.define_counter(COUNTER, &authorization, CounterReaders::Knowing).unwrap();
     assert!(device.increment_counter(COUNTER, &authorization).unwrap() > first + 1, "defined anew, it went back");
 }
 
@@ -315,7 +318,7 @@ fn authorisations_of_hierarchies() {
         device.flush_ak(ak).unwrap();
     }
     let counter = Authorization::new(b"counter-authorisation-0123456789");
-    device.define_counter(COUNTER, &counter).unwrap();
+    device.define_counter(COUNTER, &counter, CounterReaders::Knowing).unwrap();
     device.increment_counter(COUNTER, &counter).unwrap();
     drop(device);
     let mut device = Tpm::open(settings("wrong", endorsement)).unwrap();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod checkpoints;
 mod ledger;
 mod receipts;
 #[allow(dead_code)] // the attack tests of the program use it, too

@@ -220,6 +220,7 @@ fn given_up(world: &mut World, signer: &SigningKey, change: impl FnOnce(&mut Rep
         outputs: Vec::new(),
         sealed_details: None,
         sandbox: Vec::new(),
+        resumed: None,
     };
     change(&mut predicate);
     let report = Envelope::sign(Report::new(predicate), signer).unwrap();

@@ -161,6 +161,8 @@ pub struct World {
     pub agent_key: SigningKey,
     /// What comes along with the evidence.
     pub endorsements: Option<Vec<u8>>,
+    /// What the next report says that its attempt went on from.
+    pub resumed: Option<CheckpointId>,
 }
 
 /// Who enrolls nodes, by the spec and by the trust file.
@@ -252,6 +254,7 @@ impl World {
             report_key: key(32),
             agent_key: key(33),
             endorsements: None,
+            resumed: None,
         }
     }
 
@@ -414,6 +417,7 @@ impl World {
             outputs: vec![ObjectRef { content_id: Digest([80; 32]), sealed_bytes: 9, commitment: Digest([81; 32]) }],
             sealed_details: None,
             sandbox: vec!["seccomp".into()],
+            resumed: self.resumed,
         };
         Envelope::sign(Report::new(predicate), signer).unwrap()
     }

@@ -7,10 +7,10 @@ use starminer_receipt::{
     EndorsementSet, Enrollers, EnrolmentStatement, Envelope, FacilityStatement, NetworkTrust, Signed, Statement as _,
 };
 use starminer_verify::{
-    Challenge, Check, Context, Digest, Evidence, Expect, Expected, ExpectedPurpose, HardwarePolicy, Kept,
+    Challenge, Check, Context, Digest, Evidence, Expect, Expected, ExpectedPurpose, HardwarePolicy, HostMeasure, Kept,
     MinimumPosture, MinimumTcb, NodeId, OperatorMayReadMemory, Outlook, POLICY_VERSION, Party, Policy, PolicyFields,
     Provenance, PublicKey, ReferenceValues, Refusal, Tier, TrustAnchors, UnixTime, Verdict, Verified, appraise,
-    forecast, verify,
+    forecast, missing_posture, verify,
 };
 use starminer_wire::{
     AdmissionChallenge, AdmissionRequest, EnrolmentChallenge, EnrolmentRequest, MAX_ENROLMENTS, NodeForecast,
@@ -23,7 +23,7 @@ use super::watch::{NodeState, Watch};
 use crate::clock::Randomness;
 use crate::refused::Refused;
 use crate::shared::IdentitySigner;
-use crate::tasks::Standing;
+use crate::tasks::{Standing, TpmCounters};
 
 /// How long a challenge is taken.
 const CHALLENGE_MS: u64 = 60_000;
@@ -36,6 +36,7 @@ pub(crate) struct Admission {
     trust: NetworkTrust,
     anchors: TrustAnchors,
     policy: Policy,
+    required_posture: Vec<HostMeasure>,
     valid_ms: u64,
     signer: IdentitySigner,
     endorsing: Endorsing,
@@ -79,13 +80,14 @@ pub enum AdmissionSetupError {
 }
 
 impl Admission {
-    /// Appraises by the network's own trust. Admissions count for `valid_ms`.
+    /// Appraises by the network's own trust, and admits nobody without the posture that is asked for. Admissions count for `valid_ms`.
     ///
     /// # Errors
     /// [`AdmissionSetupError`].
     pub(crate) fn new(
         trust: NetworkTrust,
         hardware: Option<HardwarePolicy>,
+        required_posture: Vec<HostMeasure>,
         valid_ms: u64,
         signer: IdentitySigner,
         endorsing: Endorsing,
@@ -109,6 +111,7 @@ impl Admission {
             trust,
             anchors,
             policy,
+            required_posture,
             valid_ms,
             signer,
             endorsing,
@@ -259,7 +262,20 @@ impl Admission {
                 "run the node on another chip",
             ));
         }
+        // Otherwise nobody would be told why a node reaches less than its operator thinks: its policy demands nothing.
+        if let Some(check) = result.checks().iter().find(|check| check.name() == MEASUREMENT && is_broken(check)) {
+            tracing::info!(%node, tier = result.tier().name(), "{}", check.reason());
+        }
         let state = NodeState::of(&verified);
+        if let Some(rolled_back) = self.watch.rolled_back(&node, &state) {
+            return Err(rolled_back);
+        }
+        if let Some(fallen) = self.watch.fallen(&node, &state) {
+            return Err(fallen);
+        }
+        if let Some(missing) = missing_posture(&state.not_in_force(self.required_posture.iter().copied())) {
+            return Err(missing);
+        }
         let simulated_root = match result.provenance() {
             Provenance::Genuine => None,
             Provenance::Simulated { root } => Some(root),
@@ -271,6 +287,8 @@ impl Admission {
                 simulated_root,
                 admitted_at: now,
                 valid_until: now.saturating_add_millis(self.valid_ms),
+                tpm: state.counters(),
+                rollback_said: false,
             },
             forecast: self.forecast(&evidence, &verified, reference_values, now)?,
             change: self.watch.change(&node, &state),
@@ -338,6 +356,11 @@ impl Admission {
         verify(evidence.clone(), &context)
     }
 
+    /// Takes up how far the TPM of a node was when an earlier start of the coordinator saw it.
+    pub(crate) fn restore(&self, node: NodeId, counters: TpmCounters) {
+        self.watch.restore(node, counters);
+    }
+
     /// What the next evidence of this node is compared with, once this one was acted upon.
     pub(crate) fn keep(&self, node: NodeId, state: NodeState) {
         if self.watch.keep(node, state) {
@@ -353,6 +376,8 @@ impl Admission {
 
 /// Checks that refuse a node whatever tier it reaches.
 const ALWAYS: [&str; 2] = ["device.chip", "gpu.chip"];
+/// The check of what the node runs.
+const MEASUREMENT: &str = "device.measurement";
 
 fn is_broken(check: &Check) -> bool {
     check.verdict() == Verdict::Fail

@@ -1,13 +1,18 @@
 //! Continuous attestation: what the evidence of a node says, compared with what the evidence before said.
 //!
 //! Policy judges each evidence for itself. What shows only in the difference is here: that the machine was started anew, that a register
-//! moved under a running agent, that a clock went back. Kept in memory: after a start of the coordinator, the first evidence of each
-//! node is where the comparison begins.
+//! moved under a running agent, that an old state of the TPM was put back, that the host lost what was in force around it. Kept in memory: after a start of the coordinator, the first
+//! evidence of each node is where the comparison begins, but for the TPM's counters, which are kept with the node.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use starminer_verify::{AkName, BootId, CHANGING_REGISTERS, NodeId, Party, Refusal, Verified};
+use starminer_verify::{
+    AkName, BootId, CHANGING_REGISTERS, Digest, HostMeasure, NodeId, Party, PostureItem, PostureState, Refusal,
+    Verified, fallen_posture,
+};
+
+use crate::tasks::{ROLLED_BACK, TpmCounters};
 
 /// Most nodes that are remembered; as many as there can be admitted by default.
 const REMEMBERED: usize = 16_384;
@@ -17,6 +22,7 @@ const REMEMBERED: usize = 16_384;
 pub(crate) struct NodeState {
     boot: BootId,
     tpm: Option<TpmState>,
+    host: Vec<PostureItem<HostMeasure>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +53,37 @@ impl NodeState {
                 violations: claims.ima().map_or(0, starminer_verify::parts::ImaClaims::violations),
             }
         });
-        Self { boot: evidence.binding().boot, tpm }
+        Self { boot: evidence.binding().boot, tpm, host: evidence.posture().host().to_vec() }
+    }
+
+    /// How far its TPM is.
+    pub(super) fn counters(&self) -> Option<TpmCounters> {
+        let tpm = self.tpm.as_ref()?;
+        Some(TpmCounters {
+            ak_name: Digest::of(tpm.ak_name.as_ref()?.as_bytes()),
+            reset_count: tpm.reset_count,
+            restart_count: tpm.restart_count,
+            clock_ms: tpm.clock_ms,
+        })
+    }
+
+    /// What was in force around this very start of the agent and is not any more. A node is not admitted with it: of its own word it was better. As
+    /// nothing is admitted that is worse than what was admitted before, nothing that was ever in force is forgotten.
+    fn fallen(&self, later: &Self) -> Option<Refusal> {
+        if self.boot != later.boot {
+            return None;
+        }
+        let before = self.host.iter().filter(|item| item.state() == PostureState::InForce);
+        fallen_posture(&later.not_in_force(before.map(PostureItem::name)))
+    }
+
+    /// Which of these measures are not in force, and what is stated of them.
+    pub(super) fn not_in_force(&self, names: impl IntoIterator<Item = HostMeasure>) -> Vec<PostureItem<HostMeasure>> {
+        let stated = |name: HostMeasure| {
+            let stated = self.host.iter().find(|item| item.name() == name);
+            stated.cloned().unwrap_or_else(|| PostureItem::new(name, PostureState::NotChecked, "not stated"))
+        };
+        names.into_iter().map(stated).filter(|item| item.state() != PostureState::InForce).collect()
     }
 
     /// What happened between the two that a node does not survive; the later state may be admitted for itself.
@@ -72,10 +108,6 @@ impl NodeState {
             let remedy = "if the restart was meant, nothing: the node is admitted again by its new evidence";
             return changed("node.new-boot", reason, remedy);
         }
-        if after.clock_ms < before.clock_ms {
-            let remedy = "look for an exchanged or restored TPM";
-            return changed("node.tpm-clock", "the TPM's clock went back without a reset".into(), remedy);
-        }
         // One that is not quoted any more may have changed as well.
         let moved = before.registers.iter().find(|(name, value)| after.registers.get(name) != Some(value));
         if let Some(((bank, index), _)) = moved {
@@ -92,6 +124,23 @@ impl NodeState {
     }
 }
 
+/// What a node is not admitted with, however good the rest is: that its TPM was further before.
+fn rolled_back(before: &TpmCounters, later: &TpmCounters) -> Option<Refusal> {
+    later.are_before(before).then(|| {
+        let reason = format!(
+            "the TPM's counters went back: resets {}, restarts {}, clock {} ms, and then {}, {}, {} ms",
+            before.reset_count,
+            before.restart_count,
+            before.clock_ms,
+            later.reset_count,
+            later.restart_count,
+            later.clock_ms
+        );
+        let remedy = "an old state of the TPM, or of the whole machine, was put back: go on with the newest, or let the node have a new TPM and a new identity";
+        Refusal::new(Party::Node, ROLLED_BACK, reason, remedy)
+    })
+}
+
 /// Starts of one node that are remembered after another took their place.
 const REMEMBERED_STARTS: usize = 4;
 
@@ -99,6 +148,8 @@ const REMEMBERED_STARTS: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     nodes: Mutex<HashMap<NodeId, Watched>>,
+    /// How far the TPM of each node ever was.
+    counters: Mutex<HashMap<NodeId, TpmCounters>>,
 }
 
 #[derive(Debug)]
@@ -109,15 +160,39 @@ struct Watched {
 }
 
 impl Watch {
+    /// Takes up what an earlier start of the coordinator kept.
+    pub(super) fn restore(&self, node: NodeId, counters: TpmCounters) {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).insert(node, counters);
+    }
+
+    /// Whether the TPM of this node was further before.
+    pub(super) fn rolled_back(&self, node: &NodeId, later: &NodeState) -> Option<Refusal> {
+        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        rolled_back(counters.get(node)?, &later.counters()?)
+    }
+
     /// What happened since the last evidence of this node, if that was anything.
     pub(super) fn change(&self, node: &NodeId, later: &NodeState) -> Option<Refusal> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.get(node).and_then(|watched| watched.state.change(later))
     }
 
+    /// What the host lost since the last evidence of this node that was admitted.
+    pub(super) fn fallen(&self, node: &NodeId, later: &NodeState) -> Option<Refusal> {
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        nodes.get(node).and_then(|watched| watched.state.fallen(later))
+    }
+
     /// Takes the new state, once the coordinator acted upon it. Returns whether this start of the agent had been followed by another: each
     /// is named at random, so that two processes are running with one identity.
     pub(super) fn keep(&self, node: NodeId, state: NodeState) -> bool {
+        if let Some(counters) = state.counters() {
+            let mut kept = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+            if kept.len() >= REMEMBERED && !kept.contains_key(&node) {
+                kept.clear();
+            }
+            kept.insert(node, counters);
+        }
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         if nodes.len() >= REMEMBERED && !nodes.contains_key(&node) {
             nodes.clear();
@@ -140,6 +215,7 @@ impl Watch {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -153,7 +229,37 @@ mod tests {
             registers,
             violations: 0,
         };
-        NodeState { boot: BootId([1; 16]), tpm: Some(tpm) }
+        NodeState { boot: BootId([1; 16]), tpm: Some(tpm), host: Vec::new() }
+    }
+
+    #[test]
+    fn what_was_in_force_has_to_stay_so_under_one_start_of_the_agent() {
+        use HostMeasure::{PtraceRestricted, SecureBoot, SwapOff};
+        use PostureState::{Absent, InForce, NotChecked};
+        let of = |boot: u8, host: &[(HostMeasure, PostureState)]| NodeState {
+            boot: BootId([boot; 16]),
+            host: host.iter().map(|(name, state)| PostureItem::new(*name, *state, "seen")).collect(),
+            ..state()
+        };
+        let before = of(1, &[(SwapOff, InForce), (PtraceRestricted, Absent), (SecureBoot, InForce)]);
+        let check = |boot, host: &[(HostMeasure, PostureState)]| {
+            before.fallen(&of(boot, host)).map(|refusal| (refusal.check().to_owned(), refusal.reason().to_owned()))
+        };
+        let code = |host: &[(HostMeasure, PostureState)]| check(1, host).map(|(code, _)| code);
+        assert_eq!(before.fallen(&before), None);
+        assert_eq!(code(&[(SwapOff, InForce), (PtraceRestricted, NotChecked), (SecureBoot, InForce)]), None);
+        assert_eq!(code(&[(SwapOff, InForce), (PtraceRestricted, InForce), (SecureBoot, InForce)]), None);
+        let (code, reason) = check(1, &[(SwapOff, Absent), (SecureBoot, NotChecked)]).unwrap();
+        assert_eq!(code, "node.posture-swap_off");
+        assert_eq!(reason, "not in force any more: swap_off (seen), secure_boot (seen)");
+        // What is not stated any more is not in force any more.
+        let (code, reason) = check(1, &[(SwapOff, InForce)]).unwrap();
+        assert_eq!(
+            (code.as_str(), reason.as_str()),
+            ("node.posture-secure_boot", "not in force any more: secure_boot (not stated)")
+        );
+        // The next start of the agent begins anew.
+        assert_eq!(check(2, &[]), None);
     }
 
     #[test]
@@ -164,12 +270,11 @@ mod tests {
             alter(later.tpm.as_mut().expect("it has one"));
             state().change(&later).map(|refusal| refusal.check().to_owned())
         };
-        let codes: [(Alter, Option<&str>); 10] = [
+        let codes: [(Alter, Option<&str>); 9] = [
             (|_| {}, None),
             (|tpm| tpm.clock_ms = 5_000, None),
-            (|tpm| tpm.clock_ms = 999, Some("node.tpm-clock")),
             (|tpm| tpm.reset_count = 4, Some("node.new-boot")),
-            (|tpm| tpm.reset_count = 2, Some("node.new-boot")),
+            (|tpm| (tpm.reset_count, tpm.clock_ms) = (4, 900), Some("node.new-boot")),
             (|tpm| tpm.restart_count = 2, Some("node.new-boot")),
             (|tpm| drop(tpm.registers.insert(("sha256", 7), vec![3; 32])), Some("node.pcr-changed")),
             (|tpm| drop(tpm.registers.remove(&("sha256", 0))), Some("node.pcr-changed")),
@@ -186,6 +291,40 @@ mod tests {
         );
         assert_eq!(without.change(&state()), None);
         assert_eq!(without.change(&NodeState { boot: BootId([2; 16]), ..without.clone() }), None);
+    }
+
+    #[test]
+    fn a_tpm_that_was_further_before_is_an_old_state_put_back() {
+        type Alter = fn(&mut TpmState);
+        let node = NodeId(starminer_verify::PublicKey([1; 32]));
+        let with = |alter: Alter| {
+            let mut later = state();
+            alter(later.tpm.as_mut().expect("it has one"));
+            later
+        };
+        let (watch, restored) = (Watch::default(), Watch::default());
+        assert_eq!(watch.rolled_back(&node, &state()), None, "nothing is known of it");
+        watch.keep(node, state());
+        // What the coordinator keeps is all that it needs after a start.
+        restored.restore(node, state().counters().unwrap());
+        let cases: [(Alter, bool); 8] = [
+            (|_| {}, false),
+            (|tpm| tpm.clock_ms = 1_001, false),
+            (|tpm| tpm.clock_ms = 999, true),
+            (|tpm| tpm.reset_count = 2, true),
+            (|tpm| tpm.restart_count = 0, true),
+            (|tpm| (tpm.reset_count, tpm.restart_count, tpm.clock_ms) = (4, 0, 1), false),
+            (|tpm| (tpm.reset_count, tpm.clock_ms) = (2, 9_000), true),
+            // Another key: another TPM, or one that was cleared. It is enrolled anew.
+            (|tpm| (tpm.ak_name, tpm.reset_count) = (AkName::from_bytes(&[0, 11, 6]), 0), false),
+        ];
+        for (place, (alter, is)) in cases.into_iter().enumerate() {
+            for watch in [&watch, &restored] {
+                let refusal = watch.rolled_back(&node, &with(alter));
+                assert_eq!(refusal.is_some(), is, "{place}");
+                assert!(refusal.is_none_or(|refusal| refusal.check() == ROLLED_BACK));
+            }
+        }
     }
 
     #[test]

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use starminer_receipt::{AgentStatement, ChallengeStatement, DenyStatement, Grant, ReleaseStatement, Report};
+use starminer_receipt::{
+    AgentStatement, ChallengeStatement, CheckpointStatement, DenyStatement, Grant, ReleaseStatement, Report,
+};
 use starminer_verify::{Attempt, Digest, Evidence, Party, PublicKey, TaskId};
 use starminer_wire::{
-    Accepted, ChallengeRequest, DenyRequest, EvidenceRequest, GrantRequest, ProblemStatus, ReleaseRequest,
-    ReleaseResponse, ReportRequest,
+    Accepted, ChallengeRequest, CheckpointRequest, DenyRequest, EvidenceRequest, GrantRequest, ProblemStatus,
+    ReleaseRequest, ReleaseResponse, ReportRequest,
 };
 
 use super::open;
@@ -108,6 +110,16 @@ pub(super) async fn deny(
 ) -> Result<Json<Accepted>, Refused> {
     let denial = open::<DenyStatement>(&shared, request.denial, |denial| denial.network)?;
     Ok(accepted(&*take(&shared, peer, path, Step::Deny(denial)).await?))
+}
+
+pub(super) async fn checkpoint(
+    State(shared): State<Arc<Shared>>,
+    Identity(peer): Identity,
+    Params(path): Path,
+    Json(request): Json<CheckpointRequest>,
+) -> Result<Json<Accepted>, Refused> {
+    let checkpoint = open::<CheckpointStatement>(&shared, request.checkpoint, |checkpoint| checkpoint.network)?;
+    Ok(accepted(&*take(&shared, peer, path, Step::Checkpoint(checkpoint)).await?))
 }
 
 pub(super) async fn report(

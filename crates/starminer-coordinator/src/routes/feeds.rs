@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use serde::Deserialize;
-use starminer_verify::{NodeId, Party, PublicKey};
-use starminer_wire::{FeedResponse, FeedRole, NodeFeedRequest, ProblemStatus};
+use starminer_verify::{NodeId, Party, PublicKey, TaskId};
+use starminer_wire::{FeedResponse, FeedRole, MAX_HELD, NodeFeedRequest, ProblemStatus};
 
 use super::{poll, poll_wait};
 use crate::refused::Refused;
@@ -14,6 +14,9 @@ use crate::server::{Identity, Json, Query};
 use crate::shared::{Shared, node_of};
 use crate::tasks::{Command, Offer};
 use crate::writer::WriterHandle;
+
+/// Tasks that are read from the database for one poll, to see whether they are over; the others are told at the next.
+const MAX_LOOKED_UP: usize = 16;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +57,7 @@ async fn wait(
         (page, enough)
     };
     let page = poll(shared, poll_wait(wait_ms), &changed, look).await;
-    FeedResponse { epoch, version: page.version, attempts: page.attempts }
+    FeedResponse { epoch, version: page.version, attempts: page.attempts, over: Vec::new() }
 }
 
 pub(super) async fn feed(
@@ -84,6 +87,25 @@ impl Drop for Offered {
     }
 }
 
+/// Which of these tasks have ended, or never were: nobody goes on from a checkpoint of them.
+async fn over(shared: &Shared, held: &[TaskId]) -> Result<Vec<TaskId>, Refused> {
+    let (mut over, mut looked_up) = (Vec::new(), 0);
+    for id in held {
+        let ended = match shared.board.task(id) {
+            Some(task) => task.ending.is_some(),
+            None if looked_up == MAX_LOOKED_UP => continue,
+            None => {
+                looked_up += 1;
+                shared.task(id).await?.is_none_or(|task| task.ending.is_some())
+            }
+        };
+        if ended {
+            over.push(*id);
+        }
+    }
+    Ok(over)
+}
+
 pub(super) async fn node_feed(
     State(shared): State<Arc<Shared>>,
     Identity(peer): Identity,
@@ -103,9 +125,16 @@ pub(super) async fn node_feed(
     let (_, seen) = resume(&shared, request.epoch, request.after);
     let poll = shared.polls.fetch_add(1, Ordering::Relaxed);
     let mut offered = Offered { writer: shared.writer.clone(), node: Some(node), poll };
-    let offer = Offer { boot: request.boot, poll, free_places: request.free_places };
+    if request.holds.len() > MAX_HELD {
+        return Err(Refused::malformed("body.malformed", "a node holds checkpoints of more tasks than it may"));
+    }
+    let over = over(&shared, &request.holds).await?;
+    let (holds, unclean) = (Arc::from(request.holds), request.unclean);
+    let offer = Offer { boot: request.boot, poll, free_places: request.free_places, holds, unclean };
     shared.writer.execute(Command::Offer { node, offer, seen }).await?;
-    let response = wait(&shared, FeedRole::Node, peer, (request.epoch, request.after), request.wait_ms).await;
+    // What is known to be over is said at once: the disk it takes is the node's.
+    let wait_ms = if over.is_empty() { request.wait_ms } else { 0 };
+    let response = wait(&shared, FeedRole::Node, peer, (request.epoch, request.after), wait_ms).await;
     offered.node = None;
-    Ok(Json(response))
+    Ok(Json(FeedResponse { over, ..response }))
 }

@@ -39,6 +39,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route(&attempt("release"), post(attempts::release))
         .route(&attempt("grant"), post(attempts::grant))
         .route(&attempt("deny"), post(attempts::deny))
+        .route(&attempt("checkpoint"), post(attempts::checkpoint))
         .route(&attempt("report"), post(attempts::report))
         .route(wire::FEED, get(feeds::feed))
         .route(wire::NODE_FEED, post(feeds::node_feed))

@@ -243,6 +243,7 @@ fn put(parts: &mut ReceiptParts, stored: StoredParts) -> Result<(), EnvelopeErro
         | EntryKind::Suspended
         | EntryKind::Rules
         | EntryKind::Published
+        | EntryKind::Checkpointed
         | EntryKind::Submitted
         | EntryKind::Expired => {}
         EntryKind::Leased => {

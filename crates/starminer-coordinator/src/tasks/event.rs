@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, EntryKind,
-    Envelope, EnvelopeError, Grant, Lease, LogEntry, ReferenceFile, ReleaseStatement, Report, Role, Signed, Statement,
-    TaskSpec,
+    AgentStatement, Base64Bytes, CHECKPOINT_CODES, CancelStatement, ChallengeStatement, CheckpointStatement,
+    DenyStatement, EnrolmentStatement, EntryKind, Envelope, EnvelopeError, Grant, Lease, LogEntry, Outcome,
+    ReferenceFile, ReleaseStatement, Report, ReportAuthor, Role, Signed, Statement, TaskSpec,
 };
 use starminer_store::EventRow;
 use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};
@@ -102,6 +102,8 @@ pub enum EventBody {
         /// The attestation result.
         attestation_result: Arc<Vec<u8>>,
     },
+    /// A checkpoint is durable on the node of its attempt.
+    Checkpointed(Arc<Signed<CheckpointStatement>>),
     /// A releaser denied.
     Denied(Arc<Signed<DenyStatement>>),
     /// A report came.
@@ -231,8 +233,20 @@ struct ExpiredExtra {
     refusal: Refusal,
 }
 
+/// Why a task process did not go on from the checkpoint that its node has: the node's fault alone.
+pub(crate) fn refused_checkpoint(report: &Report) -> Option<&Refusal> {
+    match &report.predicate.outcome {
+        Outcome::Failed { refusal }
+            if report.predicate.author == ReportAuthor::Task && refusal.check().starts_with(CHECKPOINT_CODES) =>
+        {
+            Some(refusal)
+        }
+        _ => None,
+    }
+}
+
 /// Rows number kinds by their place here: new ones go to the end.
-const KINDS: [EntryKind; 16] = [
+const KINDS: [EntryKind; 17] = [
     EntryKind::Genesis,
     EntryKind::Admitted,
     EntryKind::Submitted,
@@ -249,6 +263,7 @@ const KINDS: [EntryKind; 16] = [
     EntryKind::Suspended,
     EntryKind::Rules,
     EntryKind::Published,
+    EntryKind::Checkpointed,
 ];
 
 /// The number of a kind in rows.
@@ -271,6 +286,7 @@ impl Event {
             EventBody::Attested { .. } => EntryKind::Attested,
             EventBody::Released(_) => EntryKind::Released,
             EventBody::Granted { .. } => EntryKind::Granted,
+            EventBody::Checkpointed(_) => EntryKind::Checkpointed,
             EventBody::Denied(_) => EntryKind::Denied,
             EventBody::Reported { .. } => EntryKind::Reported,
             EventBody::Expired { .. } => EntryKind::Expired,
@@ -294,6 +310,7 @@ impl Event {
             EventBody::Attested { digest, .. } => *digest,
             EventBody::Released(release) => release.digest(),
             EventBody::Granted { grant, .. } => grant.digest(),
+            EventBody::Checkpointed(checkpoint) => checkpoint.digest(),
             EventBody::Denied(denial) => denial.digest(),
             EventBody::Reported { report, .. } => report.digest(),
             EventBody::Expired { lease, .. } => *lease,
@@ -320,9 +337,10 @@ impl Event {
         )
     }
 
-    /// The code by which the coordinator ended something.
+    /// The code by which the coordinator ended something, or by which a task process refused what its node had kept.
     fn why(&self) -> Option<String> {
         match &self.body {
+            EventBody::Reported { report, .. } => refused_checkpoint(report).map(|refusal| refusal.check().to_owned()),
             EventBody::Expired { refusal, .. } | EventBody::Suspended { refusal } => Some(refusal.check().to_owned()),
             _ => None,
         }
@@ -388,6 +406,7 @@ impl Event {
                 Some(grant.envelope().encode()),
                 extra(serde_json::to_vec(&GrantedExtra { attestation_result: base64(attestation_result) })),
             ),
+            EventBody::Checkpointed(checkpoint) => (Some(checkpoint.envelope().encode()), None),
             EventBody::Denied(denial) => (Some(denial.envelope().encode()), extra(serde_json::to_vec(&of_attempt()))),
             EventBody::Reported { report, agent_statement, closing_evidence, settles } => (
                 Some(report.envelope().encode()),
@@ -486,6 +505,11 @@ impl Event {
             EntryKind::Denied => {
                 reader.of_attempt(&mut event)?;
                 EventBody::Denied(reader.signed()?)
+            }
+            EntryKind::Checkpointed => {
+                let checkpoint: Arc<Signed<CheckpointStatement>> = reader.signed()?;
+                (event.attempt, event.node) = (Some(checkpoint.attempt), Some(checkpoint.node));
+                EventBody::Checkpointed(checkpoint)
             }
             EntryKind::Reported => {
                 let report: Arc<Signed<Report>> = reader.signed()?;

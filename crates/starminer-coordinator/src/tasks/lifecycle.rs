@@ -50,16 +50,33 @@ impl Tasks {
         }
     }
 
-    /// The suitable node with the most free places; one whose last attempt at this task failed only if there is no other.
+    /// The suitable node that has a checkpoint of the task, the newest that is known before any other. Else that one is waited for, for a while; else
+    /// the one with the most free places, and one whose last attempt at this task failed only if there is no other.
     fn choose(&self, task: &Task, now: Now) -> Option<(NodeId, Offer)> {
         let failed = task.failed_node();
+        let holder = task.holder();
         let suits =
             |node: &NodeId| self.nodes.get(node).is_some_and(|standing| standing.suits(&task.spec.policy, now.wall));
-        self.offers
-            .iter()
-            .filter(|(node, _)| suits(node))
+        let offers = || self.offers.iter().filter(|(node, _)| suits(node));
+        let keeps_state = task.spec.limits.state_bytes > 0;
+        // A checkpoint that its task refused is no reason to go back.
+        let tried = keeps_state && holder.is_none() && task.checkpoint.is_some();
+        if keeps_state && !tried {
+            let has = offers().filter(|(_, offer)| offer.holds.contains(&task.id));
+            if let Some((node, offer)) = has.max_by_key(|(node, _)| (Some(**node) == holder, std::cmp::Reverse(**node)))
+            {
+                return Some((*node, offer.clone()));
+            }
+            let ended_ms = task.attempts.last().map_or(0, |last| last.since_ms);
+            let waits = now.mono_ms < ended_ms.saturating_add(self.waits.resume_ms);
+            // One that is here and says that it has none has lost it.
+            if waits && holder.is_some_and(|holder| !self.offers.contains_key(&holder)) {
+                return None;
+            }
+        }
+        offers()
             .max_by_key(|(node, offer)| (Some(**node) != failed, offer.free_places, std::cmp::Reverse(**node)))
-            .map(|(node, offer)| (*node, *offer))
+            .map(|(node, offer)| (*node, offer.clone()))
     }
 
     fn lease(&mut self, task: &Task, node: NodeId, offer: Offer, now: Now) {
@@ -77,14 +94,9 @@ impl Tasks {
         let lease =
             Envelope::sign(lease, &ByRef(&*self.signer)).expect("the lease names this signer and counts from 1");
         let left = offer.free_places.saturating_sub(1);
+        let boot = offer.boot;
         self.set_offer(node, (left > 0).then_some(Offer { free_places: left, ..offer }));
-        self.record(
-            Some(task.id),
-            Some(attempt),
-            Some(node),
-            EventBody::Leased { lease: Arc::new(lease), boot: offer.boot },
-            now,
-        );
+        self.record(Some(task.id), Some(attempt), Some(node), EventBody::Leased { lease: Arc::new(lease), boot }, now);
     }
 
     /// Ends what is overdue.
@@ -181,6 +193,7 @@ impl Tasks {
             outputs: Vec::new(),
             sealed_details: None,
             sandbox: Vec::new(),
+            resumed: None,
         };
         let report = Envelope::sign(Report::new(predicate), &ByRef(&*self.signer))
             .expect("a report of no outputs keeps its rules");

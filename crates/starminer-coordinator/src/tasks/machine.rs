@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, EnrolmentStatement, Grant, ReferenceFile,
-    ReleaseStatement, Report, Role, SeenReferences, Signed, Signer, TaskSpec,
+    AgentStatement, CancelStatement, ChallengeStatement, CheckpointStatement, DenyStatement, EnrolmentStatement, Grant,
+    ReferenceFile, ReleaseStatement, Report, Role, SeenReferences, Signed, Signer, TaskSpec,
 };
 use starminer_verify::{Attempt, Digest, NetworkId, NodeId, Party, PublicKey, Refusal, TaskId, UnixTime};
 use starminer_wire::{Deposit, ProblemStatus, TaskState};
 
 use super::event::{Event, EventBody, ReplayError};
-use super::queue::{Offer, QueueKey, Standing};
+use super::queue::{Offer, QueueKey, ROLLED_BACK, Standing};
 use super::steps::{self, ReportParts};
 use super::task::Task;
 use crate::clock::Now;
@@ -32,6 +32,8 @@ pub struct Waits {
     pub open_tasks_per_requester: usize,
     /// Most tasks of all that have not ended.
     pub open_tasks: usize,
+    /// For a node to come back that has a checkpoint of a task that waits. Then another one begins it anew.
+    pub resume_ms: u64,
     /// Most admitted nodes.
     pub nodes: usize,
     /// How long an admission in which nothing changes stands in the log before it is written anew.
@@ -158,6 +160,8 @@ pub enum Step {
         /// The attestation result that the release commits to.
         attestation_result: Arc<Vec<u8>>,
     },
+    /// The node says that a checkpoint is durable.
+    Checkpoint(Arc<Signed<CheckpointStatement>>),
     /// The releaser denies.
     Deny(Arc<Signed<DenyStatement>>),
     /// The node reports.
@@ -381,7 +385,7 @@ impl Tasks {
     ) -> Result<Option<EventBody>, Refused> {
         let record = steps::record_of(task, attempt)?;
         match &step {
-            Step::Evidence { .. } | Step::Report { .. } => steps::node(record, peer)?,
+            Step::Evidence { .. } | Step::Checkpoint(_) | Step::Report { .. } => steps::node(record, peer)?,
             Step::Challenge(_) | Step::Release(_) | Step::Grant { .. } | Step::Deny(_) => steps::releaser(task, peer)?,
         }
         let event = match step {
@@ -397,6 +401,7 @@ impl Tasks {
                 event
             }
             Step::Grant { grant, attestation_result } => steps::grant(task, record, grant, attestation_result)?,
+            Step::Checkpoint(checkpoint) => steps::checkpoint(task, record, checkpoint)?,
             Step::Deny(denial) => steps::deny(task, record, denial)?,
             Step::Report { report, agent_statement, closing_evidence } => {
                 steps::report(task, record, ReportParts { report, agent_statement, closing_evidence }, attempts_left)?
@@ -474,11 +479,16 @@ impl Tasks {
         self.undo.nodes.entry(node).or_insert(before);
     }
 
-    /// Takes a node out. What is out already stays so, without another word in the log.
+    /// Takes a node out. What is out already stays so, without another word in the log; but that an old state was put back under it is said, once.
     pub(super) fn suspend(&mut self, node: NodeId, refusal: Refusal, now: Now) {
-        let Some(standing) = self.nodes.get(&node).filter(|standing| standing.counts()).cloned() else { return };
+        let Some(standing) = self.nodes.get(&node).cloned() else { return };
+        let is_rollback = refusal.check() == ROLLED_BACK;
+        if !standing.counts() && (!is_rollback || standing.rollback_said) {
+            return;
+        }
         tracing::info!(%node, check = refusal.check(), reason = refusal.reason(), "the node is taken out");
-        self.set_standing(node, Standing { valid_until: UnixTime(0), ..standing });
+        let rollback_said = standing.rollback_said || is_rollback;
+        self.set_standing(node, Standing { valid_until: UnixTime(0), rollback_said, ..standing });
         self.set_offer(node, None);
         self.record(None, None, Some(node), EventBody::Suspended { refusal: refusal.clone() }, now);
         self.end_attempts_of(node, None, &refusal, now);
@@ -621,7 +631,8 @@ impl Tasks {
 
     /// How many places remain of what a node offers: leases that it had not seen when it asked fill some.
     fn take_offer(&mut self, node: NodeId, offer: Offer, seen: u64, now: Now) {
-        self.end_attempts_of(node, Some(offer.boot), &steps::because::node_restarted(), now);
+        let ended = if offer.unclean { steps::because::node_crashed() } else { steps::because::node_restarted() };
+        self.end_attempts_of(node, Some(offer.boot), &ended, now);
         let unseen = self.by_node.get(&node).map_or(0, |tasks| {
             let is_unseen = |id: &&TaskId| {
                 self.tasks.get(id).and_then(|task| task.live()).is_some_and(|live| live.leased_version > seen)

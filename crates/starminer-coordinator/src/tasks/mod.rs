@@ -24,5 +24,6 @@ mod tests;
 
 pub use event::{Event, EventBody, ReplayError, Settles, StoredParts, kind_number};
 pub use machine::{Answer, Command, Step, Tasks, Touched, Waits};
-pub use queue::{Offer, Standing};
+pub(crate) use queue::ROLLED_BACK;
+pub use queue::{Offer, Standing, TpmCounters};
 pub use task::{AttemptRecord, Ending, Kept, Task};

@@ -1,10 +1,11 @@
 //! Which task goes to which node: the order of the queue, what a node has shown, and what it offers.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use starminer_receipt::Sensitivity;
-use starminer_verify::{BootId, Policy, Provenance, SimulatedRootId, TaskId, Tier, UnixTime};
+use starminer_verify::{BootId, Digest, Policy, Provenance, SimulatedRootId, TaskId, Tier, UnixTime};
 
 /// Place in the queue: the most sensitive first, then the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +28,40 @@ pub struct Standing {
     pub admitted_at: UnixTime,
     /// Until when it counts; 0 where it was ended.
     pub valid_until: UnixTime,
+    /// How far its TPM's counters were. They are kept beyond the admission: what is behind them is an old state that was put back.
+    #[serde(default)]
+    pub tpm: Option<TpmCounters>,
+    /// Whether the log says that the node came with an old state since it was admitted. Said once.
+    #[serde(default)]
+    pub rollback_said: bool,
+}
+
+/// Check of a TPM whose counters went back.
+pub(crate) const ROLLED_BACK: &str = "node.rolled-back";
+
+/// Counters of a TPM, which never go back (TPM 2.0 Library, Part 1, "Timing components").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmCounters {
+    /// SHA-256 of the name of the key that quoted them: under another key they begin anew.
+    pub ak_name: Digest,
+    /// Starts of the TPM.
+    pub reset_count: u32,
+    /// Times that it was suspended since.
+    pub restart_count: u32,
+    /// Milliseconds that it was powered.
+    pub clock_ms: u64,
+}
+
+impl TpmCounters {
+    /// Whether a TPM that was here before is now behind.
+    #[must_use]
+    pub fn are_before(&self, other: &Self) -> bool {
+        let order = |counters: &Self| (counters.reset_count, counters.restart_count);
+        self.ak_name == other.ak_name
+            // Within a start the clock runs; at the next one it may begin again a little before the last value seen.
+            && (order(self) < order(other) || (order(self) == order(other) && self.clock_ms < other.clock_ms))
+    }
 }
 
 const fn never() -> UnixTime {
@@ -56,7 +91,7 @@ impl Standing {
 }
 
 /// A node that waits for work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The agent's start.
     pub boot: BootId,
@@ -64,4 +99,8 @@ pub struct Offer {
     pub poll: u64,
     /// How many more tasks it would take.
     pub free_places: u32,
+    /// Tasks of which it holds checkpoints.
+    pub holds: Arc<[TaskId]>,
+    /// The start of the agent before this one ended without a word.
+    pub unclean: bool,
 }

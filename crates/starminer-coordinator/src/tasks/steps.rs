@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use starminer_receipt::{
-    AgentStatement, CancelStatement, ChallengeStatement, DenyStatement, Grant, Outcome, ReleaseStatement, Report,
-    ReportAuthor, Signed,
+    AgentStatement, CancelStatement, ChallengeStatement, CheckpointStatement, DenyStatement, Grant,
+    MAX_CHECKPOINTS_LOGGED, Outcome, ReleaseStatement, Report, ReportAuthor, Signed,
 };
 use starminer_verify::{Attempt, Digest, NodeId, Party, PublicKey, Refusal};
 use starminer_wire::TaskState;
 
-use super::event::{EventBody, Settles};
+use super::event::{EventBody, Settles, refused_checkpoint};
 use super::task::{AttemptRecord, Task, cancellation};
 use crate::refused::Refused;
 
@@ -192,6 +192,45 @@ pub(super) fn deny(task: &Task, record: &AttemptRecord, denial: Arc<Signed<DenyS
     Ok(Some(EventBody::Denied(denial)))
 }
 
+/// Who signed it is the releaser's to judge, who knows whose evidence it is of: here it is one that the node of the attempt brings, newer than all before.
+pub(super) fn checkpoint(task: &Task, record: &AttemptRecord, checkpoint: Arc<Signed<CheckpointStatement>>) -> Step {
+    linked(
+        Party::Node,
+        &[
+            ("task", checkpoint.task == task.id),
+            ("attempt", checkpoint.attempt == record.attempt),
+            ("network", checkpoint.network == task.spec.network),
+            ("node", checkpoint.node == record.node),
+            ("spec", checkpoint.spec == task.spec.digest()),
+            ("lease", checkpoint.lease == record.lease.digest()),
+        ],
+    )?;
+    let newest = task.checkpoint.as_ref();
+    if newest.is_some_and(|newest| newest.digest() == checkpoint.digest()) {
+        return Ok(None);
+    }
+    live(task, record, TaskState::Granted)?;
+    if newest.is_some_and(|newest| newest.checkpoint.sequence >= checkpoint.checkpoint.sequence) {
+        return Err(Refused::of(
+            starminer_wire::ProblemStatus::Conflict,
+            Party::Node,
+            "checkpoint.not-newer",
+            "the log has a checkpoint of the task that is as new",
+            "send the newest checkpoint alone",
+        ));
+    }
+    if task.spec.limits.state_bytes == 0 || task.checkpoints >= MAX_CHECKPOINTS_LOGGED {
+        return Err(Refused::of(
+            starminer_wire::ProblemStatus::Conflict,
+            Party::Node,
+            "checkpoint.too-many",
+            "the log has as many checkpoints of the task as it takes, or the task has no state",
+            "keep them on the node alone",
+        ));
+    }
+    Ok(Some(EventBody::Checkpointed(checkpoint)))
+}
+
 pub(super) fn report(task: &Task, record: &AttemptRecord, parts: ReportParts, attempts_left: bool) -> Step {
     let predicate = &parts.report.predicate;
     linked(
@@ -244,7 +283,9 @@ pub(super) fn report(task: &Task, record: &AttemptRecord, parts: ReportParts, at
     // What went wrong on the machine alone may go right on another one.
     let node_failed = !by_task
         && matches!(&predicate.outcome, Outcome::Failed { refusal } if matches!(refusal.party(), Party::Node | Party::Network | Party::Storage));
-    let settles = if node_failed && attempts_left { Settles::Attempt } else { Settles::Task };
+    // Nothing of the task ran, and what was refused is the node's.
+    let checkpoint_refused = refused_checkpoint(&parts.report).is_some();
+    let settles = if (node_failed || checkpoint_refused) && attempts_left { Settles::Attempt } else { Settles::Task };
     let ReportParts { report, agent_statement, closing_evidence } = parts;
     Ok(Some(EventBody::Reported { report, agent_statement, closing_evidence, settles }))
 }
@@ -320,6 +361,15 @@ pub(super) mod because {
             "node.restarted",
             "the node restarted and gave the attempt up",
             "submit again; another node will take it",
+        )
+    }
+
+    pub fn node_crashed() -> Refusal {
+        Refusal::new(
+            Party::Node,
+            "node.unclean-restart",
+            "the node crashed or lost its power, and started anew",
+            "submit again; another node will take it, or this one goes on from the task's checkpoint where it keeps a state",
         )
     }
 

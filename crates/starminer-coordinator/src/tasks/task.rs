@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use starminer_receipt::{ChallengeStatement, DenyStatement, Grant, Lease, ReleaseStatement, Report, Signed, TaskSpec};
+use starminer_receipt::{
+    CHECKPOINT_CODES, ChallengeStatement, CheckpointStatement, DenyStatement, Grant, Lease, ReleaseStatement, Report,
+    Signed, TaskSpec,
+};
 use starminer_verify::{Attempt, BootId, Digest, NodeId, PublicKey, Refusal, TaskId, UnixTime};
 use starminer_wire::{Deposit, TaskState};
 
@@ -134,6 +137,10 @@ pub struct Task {
     pub version: u64,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
+    /// The newest checkpoint of any attempt; dropped when the task ends.
+    pub checkpoint: Option<Arc<Signed<CheckpointStatement>>>,
+    /// How many checkpoints the log has.
+    pub checkpoints: usize,
     /// How it ended.
     pub ending: Option<Ending>,
     /// When it ended, on the monotonic clock of this process.
@@ -159,6 +166,8 @@ impl Task {
             changed_at: event.at,
             version: index + 1,
             attempts: Vec::new(),
+            checkpoint: None,
+            checkpoints: 0,
             ending: None,
             ended_ms: 0,
         })
@@ -208,6 +217,13 @@ impl Task {
                     since_ms: now.mono_ms,
                 });
             }
+            // No step: what the attempt waits for, and for how long, stays as it was.
+            EventBody::Checkpointed(checkpoint) => {
+                let live = self.live_mut().filter(|live| Some(live.attempt) == event.attempt).ok_or(out_of_order)?;
+                live.version = index + 1;
+                self.checkpoint = Some(checkpoint.clone());
+                self.checkpoints += 1;
+            }
             EventBody::Cancelled(cancel) => {
                 if let Some(live) = self.live_mut() {
                     live.end();
@@ -244,6 +260,7 @@ impl Task {
         self.ending = Some(ending);
         self.ended_ms = now.mono_ms;
         self.deposit = None;
+        self.checkpoint = None;
     }
 
     /// The attempt that is under way.
@@ -284,6 +301,16 @@ impl Task {
     #[must_use]
     pub fn failed_node(&self) -> Option<NodeId> {
         self.attempts.last().filter(|last| last.ended).map(|last| last.node)
+    }
+
+    /// The node that made the newest checkpoint, unless the last attempt failed on what that node has: it is worth waiting for.
+    #[must_use]
+    pub fn holder(&self) -> Option<NodeId> {
+        let refused = |refusal: &Refusal| refusal.check().starts_with(CHECKPOINT_CODES);
+        if self.attempts.last()?.refusal.as_ref().is_some_and(refused) {
+            return None;
+        }
+        self.checkpoint.as_ref().map(|checkpoint| checkpoint.node)
     }
 
     /// The attempt with this number.
@@ -331,6 +358,7 @@ impl AttemptRecord {
             | EventBody::Published { .. }
             | EventBody::Submitted { .. }
             | EventBody::Leased { .. }
+            | EventBody::Checkpointed(_)
             | EventBody::Cancelled(_) => {}
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use starminer_receipt::{
-    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, DenyStatement, Determinism, EngineKind,
-    EntryKind, Envelope, ExitStatus, Grant, Limits, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor,
-    ReportPredicate, SealedSecret, Sensitivity, Signed, Signer as _, SigningKey, TaskSpec, WasmGrants,
+    AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, CheckpointId, CheckpointStatement, DenyStatement,
+    Determinism, EngineKind, EntryKind, Envelope, ExitStatus, Grant, Limits, LogEntry, MAX_CHECKPOINTS_LOGGED,
+    ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret, Sensitivity, Signed,
+    Signer as _, SigningKey, TaskSpec, WasmGrants,
 };
 use starminer_verify::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, TaskId,
@@ -23,6 +24,7 @@ use crate::refused::Refused;
 const NETWORK: NetworkId = NetworkId([1; 32]);
 const START: UnixTime = UnixTime(1_000_000);
 const WAITS: Waits = Waits {
+    resume_ms: 5_000,
     releaser_ms: 1_000,
     node_ms: 500,
     report_margin_ms: 100,
@@ -100,7 +102,18 @@ impl Bench {
 
     fn offer(&mut self, node: u8, free_places: u32) {
         let seen = self.tasks.known().map(|task| task.version).max().unwrap_or(0);
-        self.ok(Command::Offer { node: node_id(node), offer: Offer { boot: boot(node), poll: 1, free_places }, seen });
+        self.ok(Command::Offer {
+            node: node_id(node),
+            offer: Offer { boot: boot(node), poll: 1, free_places, holds: Arc::from([]), unclean: false },
+            seen,
+        });
+    }
+
+    /// An offer of an agent that has started anew, with checkpoints.
+    fn return_with(&mut self, node: u8, start: u8, held: &[u8], unclean: bool) {
+        let holds = held.iter().map(|task| TaskId([*task; 16])).collect();
+        let offer = Offer { boot: boot(start), poll: 1, free_places: 1, holds, unclean };
+        self.ok(Command::Offer { node: node_id(node), offer, seen: u64::MAX });
     }
 
     fn task(&self, task: u8) -> Arc<Task> {
@@ -207,6 +220,8 @@ fn standing() -> Standing {
         simulated_root: None,
         admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
+        tpm: None,
+        rollback_said: false,
     }
 }
 
@@ -322,6 +337,7 @@ impl Hand<'_> {
             release: release.map_or(Digest([0; 32]), |release| release.digest()),
             release_index: record.release_index.unwrap_or(0),
             secret: sealed(),
+            resume: None,
             issued_at: UnixTime(START.0 + u64::from(self.salt)),
             releaser: releaser.public_key(),
         };
@@ -370,6 +386,7 @@ impl Hand<'_> {
             outputs: Vec::new(),
             sealed_details: None,
             sandbox: Vec::new(),
+            resumed: None,
         };
         change(&mut predicate);
         let report = Envelope::sign(Report::new(predicate), &node).unwrap();
@@ -388,6 +405,31 @@ impl Hand<'_> {
         let agent_statement =
             (author == ReportAuthor::Task).then(|| Arc::new(Envelope::sign(statement, &node).unwrap()));
         self.step(&node, Step::Report { report: Arc::new(report), agent_statement, closing_evidence: None })
+    }
+
+    /// Checkpoint number `count` of the attempt.
+    fn checkpoint(&self, count: u32) -> Command {
+        let node = self.node();
+        let record = self.record();
+        let statement = CheckpointStatement {
+            network: NETWORK,
+            task: self.task.id,
+            spec: self.task.spec.digest(),
+            attempt: record.attempt,
+            lease: record.lease.digest(),
+            node: record.node,
+            checkpoint: CheckpointId {
+                sequence: u64::from(record.attempt.0) << 32 | u64::from(count),
+                digest: Digest([self.salt; 32]),
+            },
+            signer: key(50).public_key(),
+        };
+        let signed = Envelope::sign(statement, &key(50)).unwrap();
+        self.step(&node, Step::Checkpoint(Arc::new(signed)))
+    }
+
+    fn refuse_checkpoint(&self, code: &'static str) -> Command {
+        self.report(ReportAuthor::Task, Outcome::Failed { refusal: refusal(Party::Node, code) }, |_| {})
     }
 
     fn complete(&self) -> Command {
@@ -422,8 +464,13 @@ fn hand(task: &Task) -> Hand<'_> {
 
 /// A bench whose task 1 has taken the first `steps` of: lease, challenge, evidence, release, grant.
 fn until(steps: usize) -> Bench {
+    until_with(steps, |_| {})
+}
+
+/// The same with another spec.
+fn until_with(steps: usize, change: impl FnOnce(&mut TaskSpec)) -> Bench {
     let mut bench = Bench::new();
-    bench.submit(1, 1, |_| {});
+    bench.submit(1, 1, change);
     if steps > 0 {
         bench.offer(10, 1);
     }
@@ -575,7 +622,11 @@ fn places_that_leases_have_filled_are_not_given_twice() {
     bench.submit(3, 1, |_| {});
     bench.offer(10, 1);
     // The node asks again before it saw its lease: one place is still one place.
-    bench.ok(Command::Offer { node: node_id(10), offer: Offer { boot: boot(10), poll: 2, free_places: 1 }, seen: 0 });
+    bench.ok(Command::Offer {
+        node: node_id(10),
+        offer: Offer { boot: boot(10), poll: 2, free_places: 1, holds: Arc::from([]), unclean: false },
+        seen: 0,
+    });
     assert_eq!(bench.tasks.queued().count(), 2);
     bench.offer(10, 1);
     assert_eq!(bench.tasks.queued().count(), 1);
@@ -683,6 +734,123 @@ fn ended_tasks_are_forgotten_and_their_answers_stay() {
     assert!(Tasks::decide(&ended, peer, attempt, step, bench.now, false).unwrap().is_none());
 }
 
+fn keeps_state(spec: &mut TaskSpec) {
+    spec.limits.state_bytes = 1 << 20;
+}
+
+#[test]
+fn a_checkpoint_is_logged_once_in_order_and_gives_nobody_more_time() {
+    let mut bench = until_with(5, keeps_state);
+    let task = bench.task(1);
+    bench.ok(hand(&task).checkpoint(2));
+    let events = bench.events.len();
+    bench.ok(hand(&task).checkpoint(2));
+    assert_eq!(bench.events.len(), events, "the same again is no news");
+    bench.refused(Hand { salt: 8, ..hand(&task) }.checkpoint(2), "checkpoint.not-newer");
+    bench.refused(hand(&task).checkpoint(1), "checkpoint.not-newer");
+    let (_, event) = bench.events.last().unwrap();
+    assert_eq!(event.kind(), EntryKind::Checkpointed);
+    bench.pass(300);
+    bench.ok(hand(&task).checkpoint(3));
+    assert_eq!(bench.task(1).checkpoint.as_ref().unwrap().checkpoint.sequence, 1 << 32 | 3);
+    // The report was waited for since the grant.
+    bench.pass(400 + WAITS.report_margin_ms - 300);
+    assert!(bench.task(1).live().is_none());
+    bench.refused(hand(&task).checkpoint(4), "lease.fenced");
+    bench.check();
+
+    let mut early = until_with(4, keeps_state);
+    let task = early.task(1);
+    early.refused(hand(&task).checkpoint(1), "attempt.wrong-state");
+    let mut without = until(5);
+    let task = without.task(1);
+    without.refused(hand(&task).checkpoint(1), "checkpoint.too-many");
+}
+
+#[test]
+fn the_log_takes_so_many_checkpoints_of_a_task() {
+    let mut bench = until_with(5, keeps_state);
+    let task = bench.task(1);
+    let most = u32::try_from(MAX_CHECKPOINTS_LOGGED).unwrap();
+    for count in 1..=most {
+        bench.ok(hand(&task).checkpoint(count));
+    }
+    bench.refused(hand(&task).checkpoint(most + 1), "checkpoint.too-many");
+}
+
+#[test]
+fn the_node_that_has_the_checkpoint_is_waited_for_and_gets_the_task() {
+    let mut bench = until_with(5, keeps_state);
+    let task = bench.task(1);
+    bench.ok(hand(&task).checkpoint(1));
+    bench.ok(Command::NodeLost { node: node_id(10) });
+    bench.offer(11, 4);
+    assert_eq!(bench.task(1).state(), TaskState::Queued, "another node does not get it yet");
+    bench.restart();
+    bench.offer(11, 4);
+    bench.return_with(10, 100, &[1], true);
+    assert_eq!(bench.task(1).live().unwrap().node, node_id(10));
+    bench.check();
+
+    // One that went and came back at once: the restart ends the attempt, and the same poll takes the next.
+    let mut bench = until_with(5, keeps_state);
+    bench.offer(11, 4);
+    bench.return_with(10, 100, &[1], true);
+    let task = bench.task(1);
+    assert_eq!((task.attempts.len(), task.live().unwrap().node), (2, node_id(10)));
+    assert_eq!(task.attempts[0].refusal.as_ref().unwrap().check(), "node.unclean-restart");
+
+    // One that never returns, and one that returns with nothing, leave it to others.
+    for returns in [false, true] {
+        let mut bench = until_with(5, keeps_state);
+        let task = bench.task(1);
+        bench.ok(hand(&task).checkpoint(1));
+        bench.ok(Command::NodeLost { node: node_id(10) });
+        bench.offer(11, 4);
+        if returns {
+            bench.return_with(10, 100, &[], true);
+        } else {
+            bench.pass(WAITS.resume_ms - 1);
+            assert_eq!(bench.task(1).state(), TaskState::Queued);
+            bench.pass(1);
+        }
+        assert_eq!(bench.task(1).live().unwrap().node, node_id(11), "returns: {returns}");
+        bench.check();
+    }
+}
+
+#[test]
+fn a_refused_checkpoint_ends_its_attempt_alone_and_the_log_says_of_whom() {
+    let mut bench = until_with(5, keeps_state);
+    let task = bench.task(1);
+    bench.ok(hand(&task).checkpoint(1));
+    bench.ok(hand(&task).refuse_checkpoint("checkpoint.rolled-back"));
+    let (_, event) = bench.events.last().unwrap();
+    let entry = event.entry(&NETWORK);
+    assert_eq!(
+        (entry.kind, entry.why.as_deref(), entry.ends),
+        (EntryKind::Reported, Some("checkpoint.rolled-back"), false)
+    );
+    assert_eq!(entry.node, Some(LogEntry::node_pseudonym(&NETWORK, &node_id(10))));
+    // What it holds is not asked for again, and nobody is waited for.
+    bench.return_with(10, 10, &[1], false);
+    bench.check();
+    let mut other = until_with(5, keeps_state);
+    let task = other.task(1);
+    other.ok(hand(&task).checkpoint(1));
+    other.offer(11, 1);
+    other.ok(hand(&task).refuse_checkpoint("checkpoint.damaged"));
+    assert_eq!(other.task(1).live().unwrap().node, node_id(11));
+
+    let mut last = until_with(5, |spec| {
+        keeps_state(spec);
+        spec.max_attempts = 1;
+    });
+    let task = last.task(1);
+    last.ok(hand(&task).refuse_checkpoint("checkpoint.missing"));
+    assert!(matches!(&last.task(1).ending, Some(Ending::Failed(refusal)) if refusal.check() == "checkpoint.missing"));
+}
+
 /// What a random party does.
 #[derive(Debug, Clone)]
 enum Act {
@@ -704,7 +872,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (10u8..13).prop_map(Act::Withdraw),
         1 => (10u8..13).prop_map(Act::Lost),
         1 => (10u8..13, 0u32..3).prop_map(|(node, places)| Act::Reboot(node, places)),
-        20 => (1u8..6, 0u8..9, 0u8..2).prop_map(|(task, step, salt)| Act::Step(task, step, salt)),
+        20 => (1u8..6, 0u8..10, 0u8..2).prop_map(|(task, step, salt)| Act::Step(task, step, salt)),
         1 => (1u8..6).prop_map(Act::Cancel),
         3 => (0u64..700).prop_map(Act::Pass),
         1 => (0u64..200_000).prop_map(Act::Jump),
@@ -734,15 +902,30 @@ fn command(bench: &Bench, act: &Act) -> Option<Command> {
     let leased = |task: u8| known(task).filter(|task| !task.attempts.is_empty());
     let seen = bench.tasks.known().map(|task| task.version).max().unwrap_or(0);
     Some(match act {
-        Act::Submit(task, requester) => Command::Submit { spec: spec(*task, *requester, |_| {}), deposit: None },
+        Act::Submit(task, requester) => {
+            let change = |spec: &mut TaskSpec| spec.limits.state_bytes = u64::from(task % 2) << 20;
+            Command::Submit { spec: spec(*task, *requester, change), deposit: None }
+        }
         Act::Offer(node, free_places) => Command::Offer {
             node: node_id(*node),
-            offer: Offer { boot: boot(*node), poll: 1, free_places: *free_places },
+            offer: Offer {
+                boot: boot(*node),
+                poll: 1,
+                free_places: *free_places,
+                holds: Arc::from([]),
+                unclean: false,
+            },
             seen,
         },
         Act::Reboot(node, free_places) => Command::Offer {
             node: node_id(*node),
-            offer: Offer { boot: boot(*node + 100), poll: 2, free_places: *free_places },
+            offer: Offer {
+                boot: boot(*node + 100),
+                poll: 2,
+                free_places: *free_places,
+                holds: Arc::from([]),
+                unclean: false,
+            },
             seen,
         },
         Act::Withdraw(node) => Command::Withdraw { node: node_id(*node), poll: 1 },
@@ -759,6 +942,8 @@ fn command(bench: &Bench, act: &Act) -> Option<Command> {
                 4 => hand.deny(*salt == 0),
                 5 => hand.fail(ReportAuthor::Agent, Party::Node),
                 6 => hand.fail(ReportAuthor::Task, Party::Workload),
+                7 => hand.checkpoint(u32::try_from(task.checkpoints).unwrap() + 1),
+                8 if *salt == 0 => hand.refuse_checkpoint("checkpoint.missing"),
                 _ => hand.complete(),
             }
         }
@@ -853,6 +1038,13 @@ fn a_node_that_is_suspended_loses_its_leases_and_its_place_and_the_log_says_why(
     bench.ok(Command::Suspend { node: node_id(10), refusal });
     bench.offer(10, 3);
     assert_eq!((bench.events.len(), bench.task(1).state()), (from + 2, TaskState::Queued));
+    // But for an old state that was put back under it: that is said as well, once.
+    let rollback =
+        starminer_verify::Refusal::new(Party::Node, super::ROLLED_BACK, "resets 4 and then 3", "go on with the newest");
+    bench.ok(Command::Suspend { node: node_id(10), refusal: rollback.clone() });
+    bench.ok(Command::Suspend { node: node_id(10), refusal: rollback.clone() });
+    bench.ok(Command::Suspend { node: node_id(99), refusal: rollback });
+    assert_eq!(bench.kinds_after(from + 2), [(EntryKind::Suspended, Some(super::ROLLED_BACK.into()))]);
     bench.admit(10, standing());
     bench.offer(10, 3);
     assert_eq!(bench.task(1).live().unwrap().node, node_id(10));

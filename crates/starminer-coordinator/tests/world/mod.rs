@@ -22,8 +22,9 @@ use starminer_receipt::{
 use starminer_tls::IdentityKey;
 use starminer_verify::software_tee::{ChipId, DebugMode, MemoryEncryption};
 use starminer_verify::{
-    Attempt, Binding, BootId, Challenge, Digest, NetworkId, NodeId, Policy, PolicyFields, Posture, PublicKey, Purpose,
-    ReferenceValue, ReferenceValues, Refusal, Suite, TaskId, TaskKey, UnixTime,
+    Attempt, Binding, BootId, Challenge, Digest, HostMeasure, NetworkId, NodeId, Policy, PolicyFields, Posture,
+    PostureItem, PostureState, PublicKey, Purpose, ReferenceValue, ReferenceValues, Refusal, Suite, TaskId, TaskKey,
+    UnixTime,
 };
 use starminer_wire::{
     AdmissionRequest, AttemptView, ChallengeRequest, EvidenceRequest, FeedRole, GrantRequest, NodeFeedRequest,
@@ -321,7 +322,13 @@ impl Node {
     }
 
     pub fn admission_evidence(&self, challenge: Challenge) -> Vec<u8> {
-        let posture = Posture::new(Vec::new(), Vec::new()).unwrap();
+        self.admission_evidence_of(challenge, &[])
+    }
+
+    /// Evidence that states these measures of the host.
+    pub fn admission_evidence_of(&self, challenge: Challenge, host: &[(HostMeasure, PostureState)]) -> Vec<u8> {
+        let host = host.iter().map(|(name, state)| PostureItem::new(*name, *state, "")).collect();
+        let posture = Posture::new(Vec::new(), host).unwrap();
         let binding = self.binding(Purpose::Admission, challenge, &posture);
         self.tee.attest(&[binding], &posture).unwrap().remove(0)
     }
@@ -350,7 +357,17 @@ impl Node {
         free_places: u32,
         wait_ms: u64,
     ) -> Result<starminer_wire::FeedResponse, ClientError> {
-        client.node_feed(&NodeFeedRequest { epoch, after, wait_ms, free_places, boot: self.boot }).await
+        client
+            .node_feed(&NodeFeedRequest {
+                epoch,
+                after,
+                wait_ms,
+                free_places,
+                boot: self.boot,
+                holds: Vec::new(),
+                unclean: false,
+            })
+            .await
     }
 }
 
@@ -495,6 +512,7 @@ impl<'w> Life<'w> {
             release: release.digest(),
             release_index: self.release_index,
             secret: sealed_secret(),
+            resume: None,
             issued_at: now(),
             releaser: self.releaser.key(),
         };
@@ -531,6 +549,7 @@ impl<'w> Life<'w> {
             outputs: Vec::new(),
             sealed_details: None,
             sandbox: Vec::new(),
+            resumed: None,
         }
     }
 

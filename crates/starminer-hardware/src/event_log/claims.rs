@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::coverage::Coverage;
-use super::facts::{Layout, Measured};
+use super::facts::{Layout, Measured, Section};
 use super::parse::Format;
 use super::pcrs::PcrValues;
 use super::secure_boot::{Authority, Database, Databases, SecureBoot, SecureBootState};
@@ -57,6 +57,18 @@ impl Verified {
     #[must_use]
     pub fn option_roms(&self) -> &[Measured] {
         &self.facts.option_roms
+    }
+
+    /// What firmware measured of itself, register 0: volumes, by their digests.
+    #[must_use]
+    pub fn firmware(&self) -> &[Measured] {
+        &self.facts.firmware
+    }
+
+    /// Sections of a unified kernel image, register 11.
+    #[must_use]
+    pub fn sections(&self) -> &[Section] {
+        &self.facts.sections
     }
 
     /// The claims in JSON; `specs/hardware.md` lists them.

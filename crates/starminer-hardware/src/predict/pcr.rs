@@ -16,10 +16,15 @@ pub const EXIT_BOOT_SERVICES: &[u8] = b"Exit Boot Services Invocation";
 /// What firmware measures when that went well.
 pub const EXIT_BOOT_SERVICES_DONE: &[u8] = b"Exit Boot Services Returned with Success";
 
-/// Sections of a unified kernel image that systemd's stub measures, in its order (since version 254; images of older ones have none that these did not measure,
-/// unless they carry `.uname` or `.sbat`). `.pcrsig` signs what results, so it is not measured.
+/// Sections of a unified kernel image that systemd's stub measures, in its order. `.pcrsig` signs what results, so it is not measured.
 const MEASURED_SECTIONS: [&str; 10] =
     [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey"];
+/// Those of them that stubs before [`FIRST_OF_ALL_SECTIONS`] pass over. Such stubs have a `.sbat` of their own.
+const LATER_SECTIONS: [&str; 2] = [".uname", ".sbat"];
+/// The first version of the stub that measures all of [`MEASURED_SECTIONS`].
+const FIRST_OF_ALL_SECTIONS: u32 = 254;
+/// What stands before the version in a stub's section `.sdmagic`.
+const STUB_MARK: &[u8] = b"LoaderInfo: systemd-stub ";
 /// Sections of which an image may have several to choose from when it starts, so that the file does not say what will be measured.
 const CHOSEN_SECTIONS: [&str; 4] = [".profile", ".dtbauto", ".hwids", ".efifw"];
 
@@ -94,14 +99,25 @@ pub fn unified_kernel_image(bank: Bank, image: &PeImage<'_>, phases: &[&str]) ->
     if find(".linux")?.is_none() {
         return Err(UkiError::NoKernel);
     }
+    // An image that does not say which stub it has is taken for a recent one.
+    let measures_all = stub_version(image).is_none_or(|version| version >= FIRST_OF_ALL_SECTIONS);
     let mut digests = Vec::new();
-    for name in MEASURED_SECTIONS {
+    for name in MEASURED_SECTIONS.into_iter().filter(|name| measures_all || !LATER_SECTIONS.contains(name)) {
         if let Some(section) = find(name)? {
             digests.extend([bank.hash(&[name.as_bytes(), &[0]]), in_memory(bank, section, name)?]);
         }
     }
     digests.extend(phases.iter().map(|phase| bank.hash(&[phase.as_bytes()])));
     Ok(extend_all(bank, &digests))
+}
+
+/// The version of the stub, before the first dot, where it says one.
+#[must_use]
+pub fn stub_version(image: &PeImage<'_>) -> Option<u32> {
+    let magic = image.sections().iter().find(|section| section.name() == b".sdmagic")?.contents();
+    let at = magic.windows(STUB_MARK.len()).position(|window| window == STUB_MARK)? + STUB_MARK.len();
+    let digits: Vec<u8> = magic[at..].iter().copied().take_while(u8::is_ascii_digit).take(6).collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
 }
 
 /// The digest of a section as it stands in memory.

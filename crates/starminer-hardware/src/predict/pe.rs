@@ -172,6 +172,12 @@ impl<'a> PeImage<'a> {
         &self.sections
     }
 
+    /// The table of certificates, which holds the signatures; empty where the image is not signed.
+    #[must_use]
+    pub fn certificates(&self) -> &'a [u8] {
+        &self.bytes[self.bytes.len() - self.certificates_bytes..]
+    }
+
     /// The digest by which firmware measures the image: all of it but its checksum, the place of its certificates, and these.
     #[must_use]
     pub fn authenticode(&self, bank: Bank) -> Digest {

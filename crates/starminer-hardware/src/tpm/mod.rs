@@ -9,6 +9,7 @@
 //!
 //! Not here: what an event log says about PCR values, and the commands to a TPM.
 
+pub mod approval;
 mod attest;
 pub mod clock;
 pub mod credential;

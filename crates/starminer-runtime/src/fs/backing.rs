@@ -44,6 +44,24 @@ pub trait ScratchFiles: Send {
     fn remove(&mut self, file: ScratchId) -> Result<(), ScratchError>;
 }
 
+/// Files that outlive the process, as they were at their last commit. Nothing of them reaches a disk in clear.
+pub trait StateFiles: Send {
+    /// Their contents.
+    fn contents(&mut self) -> &mut dyn ScratchFiles;
+
+    /// Bytes in a file; `None` where there is no such file.
+    fn len(&self, file: ScratchId) -> Option<u64>;
+
+    /// All files, in the order they were made in, without the one that keeps the tree.
+    fn files(&self) -> Vec<ScratchId>;
+
+    /// The tree that came with the last commit; `None` where nothing was committed.
+    fn tree(&mut self) -> Result<Option<Vec<u8>>, ScratchError>;
+
+    /// Makes all files, and `tree` with them, durable at once: whatever the machine dies in, the one before or this one is there. Returns when it is.
+    fn commit(&mut self, tree: &[u8]) -> Result<(), ScratchError>;
+}
+
 /// Why a scratch file could not be changed or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScratchError {

@@ -1,7 +1,7 @@
 //! Contents: reading, writing and resizing of open files.
 
 use super::tree::{Kind, NodeId};
-use super::{Descriptor, FsError, MAX_FILE_BYTES, TaskFs};
+use super::{Descriptor, FsError, MAX_FILE_BYTES, Store, TaskFs};
 
 impl TaskFs {
     /// Reads from `offset` into `buffer`: as many bytes as there are, 0 at and beyond the end.
@@ -23,10 +23,10 @@ impl TaskFs {
                 }
                 Ok(wanted)
             }
-            Kind::Scratch { file, len } => {
+            Kind::Scratch { store, file, len } => {
                 let wanted = within(len);
                 if wanted > 0 {
-                    self.scratch.read(file, offset, &mut buffer[..wanted])?;
+                    self.store(store)?.0.read(file, offset, &mut buffer[..wanted])?;
                 }
                 Ok(wanted)
             }
@@ -35,21 +35,20 @@ impl TaskFs {
 
     /// Writes all of `data` at `offset`, or nothing. A gap that arises reads as zeros.
     pub fn write(&mut self, file: &Descriptor, offset: u64, data: &[u8]) -> Result<(), FsError> {
-        let (id, len) = self.writable(file)?;
+        let (store, id, len) = self.writable(file)?;
         if data.is_empty() {
             return Ok(());
         }
         let end = offset.checked_add(data.len() as u64).ok_or(FsError::FileTooLarge)?;
         let new_len = end.max(len);
-        self.check_growth(len, new_len)?;
-        self.scratch.write(id, offset, data)?;
-        self.note_len(file.node, len, new_len);
-        Ok(())
+        self.check_growth(store, len, new_len)?;
+        self.store(store)?.0.write(id, offset, data)?;
+        self.note_len(file.node, store, len, new_len)
     }
 
     /// Writes all of `data` at the end of the file, or nothing.
     pub fn append(&mut self, file: &Descriptor, data: &[u8]) -> Result<(), FsError> {
-        let (_, len) = self.writable(file)?;
+        let (_, _, len) = self.writable(file)?;
         self.write(file, len, data)
     }
 
@@ -60,42 +59,44 @@ impl TaskFs {
     }
 
     pub(super) fn resize(&mut self, node: NodeId, new_len: u64) -> Result<(), FsError> {
-        let Kind::Scratch { file, len } = self.tree.node(node).kind else {
+        let Kind::Scratch { store, file, len } = self.tree.node(node).kind else {
             return Err(FsError::ReadOnly);
         };
         if new_len == len {
             return Ok(());
         }
-        self.check_growth(len, new_len)?;
-        self.scratch.set_len(file, new_len)?;
-        self.note_len(node, len, new_len);
-        Ok(())
+        self.check_growth(store, len, new_len)?;
+        self.store(store)?.0.set_len(file, new_len)?;
+        self.note_len(node, store, len, new_len)
     }
 
-    fn writable(&self, file: &Descriptor) -> Result<(super::ScratchId, u64), FsError> {
+    fn writable(&self, file: &Descriptor) -> Result<(Store, super::ScratchId, u64), FsError> {
         match self.tree.node(file.node).kind {
             Kind::Directory { .. } => Err(FsError::IsDirectory),
             _ if !file.write => Err(FsError::BadDescriptor),
             Kind::Input { .. } => Err(FsError::ReadOnly),
-            Kind::Scratch { file, len } => Ok((file, len)),
+            Kind::Scratch { store, file, len } => Ok((store, file, len)),
         }
     }
 
-    fn check_growth(&self, len: u64, new_len: u64) -> Result<(), FsError> {
+    fn check_growth(&mut self, store: Store, len: u64, new_len: u64) -> Result<(), FsError> {
         if new_len > MAX_FILE_BYTES {
             return Err(FsError::FileTooLarge);
         }
         let grows = new_len.saturating_sub(len);
-        if grows > self.quota_bytes.saturating_sub(self.used_bytes) {
+        let (_, room) = self.store(store)?;
+        if grows > room.quota_bytes.saturating_sub(room.used_bytes) {
             return Err(FsError::NoSpace);
         }
         Ok(())
     }
 
-    fn note_len(&mut self, node: NodeId, len: u64, new_len: u64) {
-        self.used_bytes = self.used_bytes - len + new_len;
+    fn note_len(&mut self, node: NodeId, store: Store, len: u64, new_len: u64) -> Result<(), FsError> {
+        let (_, room) = self.store(store)?;
+        room.used_bytes = room.used_bytes - len + new_len;
         if let Kind::Scratch { len, .. } = &mut self.tree.node_mut(node).kind {
             *len = new_len;
         }
+        Ok(())
     }
 }

@@ -33,6 +33,8 @@ pub enum FsError {
     TooManyOpen,
     #[error("file would be too large")]
     FileTooLarge,
+    #[error("between /state and another directory")]
+    CrossDevice,
     #[error("not supported")]
     Unsupported,
     /// Not an answer to the guest: the run ends.

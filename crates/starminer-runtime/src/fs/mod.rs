@@ -1,7 +1,7 @@
 //! The file system of one task: a small POSIX-like tree in memory whose file contents live in the vault.
 //!
 //! Three directories are granted: `/in` (sealed inputs, read-only), `/out` (becomes the task's outputs) and `/scratch`
-//! (thrown away). There is nothing above them, and no path leads from one to another except `rename` with a descriptor
+//! (thrown away), and a task that asked for it has `/state`, which is committed as a whole and found again after a restart. There is nothing above them, and no path leads from one to another except `rename` with a descriptor
 //! of each. Directories list in byte order, timestamps are constant, and the answer to every call follows from the calls
 //! before it, so that a run repeats bit for bit.
 //!
@@ -11,19 +11,22 @@
 mod backing;
 mod data;
 mod error;
+pub(crate) mod fuzzing;
 mod open;
 mod outputs;
 mod path;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod vault;
 
-pub use backing::{InputError, InputFile, ScratchError, ScratchFiles, ScratchId};
+pub use backing::{InputError, InputFile, ScratchError, ScratchFiles, ScratchId, StateFiles};
 pub use error::FsError;
 pub use open::{Descriptor, Entry, FileKind, OpenHow, Stat};
 pub use outputs::{Output, OutputReader};
 pub use path::{MAX_NAME_BYTES, MAX_PATH_BYTES};
+pub use state::{MAX_STATE_TREE_BYTES, StateError};
 
 use tree::{NodeId, Tree};
 
@@ -47,11 +50,13 @@ pub enum Grant {
     Outputs,
     /// `/scratch`: gone with the task.
     Scratch,
+    /// `/state`: what was committed is found again by the next attempt on the same node.
+    State,
 }
 
 impl Grant {
-    /// All grants, in the order in which a guest sees them.
-    pub const ALL: [Grant; 3] = [Grant::Inputs, Grant::Outputs, Grant::Scratch];
+    /// The grants of every task, in the order in which a guest sees them. [`Grant::State`] comes after them where there is one.
+    pub const ALWAYS: [Grant; 3] = [Grant::Inputs, Grant::Outputs, Grant::Scratch];
 
     /// Absolute path under which the guest finds the grant.
     pub fn path(self) -> &'static str {
@@ -59,6 +64,7 @@ impl Grant {
             Grant::Inputs => "/in",
             Grant::Outputs => "/out",
             Grant::Scratch => "/scratch",
+            Grant::State => "/state",
         }
     }
 }
@@ -88,15 +94,31 @@ impl AddInputError {
     }
 }
 
+/// Lengths of files that count together, holes included, and what their sum may grow to.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    used_bytes: u64,
+    quota_bytes: u64,
+}
+
+/// Where a file's bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    /// `/out` and `/scratch`.
+    Scratch,
+    /// `/state`.
+    State,
+}
+
 /// The file system of one task. One owner at a time; see `wasm` for how a guest's streams share it.
 pub struct TaskFs {
     tree: Tree,
     grants: [NodeId; 3],
     inputs: Vec<Box<dyn InputFile>>,
     scratch: Box<dyn ScratchFiles>,
-    /// Sum of the lengths of all living scratch files, and what it may grow to.
-    used_bytes: u64,
-    quota_bytes: u64,
+    /// What the living files in `/out` and `/scratch` may grow to together.
+    room: Room,
+    state: Option<state::State>,
     open_count: u32,
 }
 
@@ -105,14 +127,14 @@ impl TaskFs {
     /// `quota_bytes`; holes count.
     pub fn new(scratch: impl ScratchFiles + 'static, quota_bytes: u64) -> Self {
         let mut tree = Tree::new();
-        let grants = Grant::ALL.map(|_| tree.add_root());
+        let grants = Grant::ALWAYS.map(|_| tree.add_root());
         TaskFs {
             tree,
             grants,
             inputs: Vec::new(),
             scratch: Box::new(scratch),
-            used_bytes: 0,
-            quota_bytes,
+            room: Room { used_bytes: 0, quota_bytes },
+            state: None,
             open_count: 0,
         }
     }
@@ -139,7 +161,39 @@ impl TaskFs {
 
     /// Bytes of scratch and outputs in use: what the quota is compared with.
     pub fn used_bytes(&self) -> u64 {
-        self.used_bytes
+        self.room.used_bytes
+    }
+
+    /// The grants that there are, in the order in which a guest sees them.
+    pub fn grants(&self) -> impl Iterator<Item = Grant> {
+        Grant::ALWAYS.into_iter().chain(self.state.as_ref().map(|_| Grant::State))
+    }
+
+    fn root(&self, grant: Grant) -> Result<NodeId, FsError> {
+        match grant {
+            Grant::Inputs | Grant::Outputs | Grant::Scratch => Ok(self.grants[grant as usize]),
+            Grant::State => self.state.as_ref().map(|state| state.root).ok_or(FsError::NoEntry),
+        }
+    }
+
+    /// The store of a file, and what the files in it may hold together.
+    fn store(&mut self, store: Store) -> Result<(&mut dyn ScratchFiles, &mut Room), FsError> {
+        match store {
+            Store::Scratch => Ok((&mut *self.scratch, &mut self.room)),
+            Store::State => {
+                let state = self.state.as_mut().ok_or(FsError::Host(crate::HostFault::ENGINE))?;
+                Ok((state.files.contents(), &mut state.room))
+            }
+        }
+    }
+
+    /// The store that everything below a directory is in.
+    fn store_of(&self, directory: NodeId) -> Store {
+        let root = self.tree.ancestors(directory).last();
+        match &self.state {
+            Some(state) if root == Some(state.root) => Store::State,
+            _ => Store::Scratch,
+        }
     }
 
     /// Descriptors and streams that are open.
@@ -152,8 +206,8 @@ impl std::fmt::Debug for TaskFs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TaskFs")
             .field("inputs", &self.inputs.len())
-            .field("used_bytes", &self.used_bytes)
-            .field("quota_bytes", &self.quota_bytes)
+            .field("room", &self.room)
+            .field("state", &self.state.is_some())
             .finish_non_exhaustive()
     }
 }

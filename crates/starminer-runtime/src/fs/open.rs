@@ -78,7 +78,7 @@ impl Descriptor {
 impl TaskFs {
     /// Opens the root of a grant.
     pub fn open_grant(&mut self, grant: Grant) -> Result<Descriptor, FsError> {
-        let node = self.grants[grant as usize];
+        let node = self.root(grant)?;
         self.hold(node, true, grant != Grant::Inputs)
     }
 
@@ -114,11 +114,12 @@ impl TaskFs {
             None => {
                 self.check_open_room()?;
                 self.tree.check_room(parent, 1)?;
-                let file = self.scratch.create()?;
-                match self.tree.add_entry(parent, name, Kind::Scratch { file, len: 0 }) {
+                let store = self.store_of(parent);
+                let file = self.store(store)?.0.create()?;
+                match self.tree.add_entry(parent, name, Kind::Scratch { store, file, len: 0 }) {
                     Ok(node) => self.hold(node, how.read, how.write),
                     Err(error) => {
-                        self.scratch.remove(file)?;
+                        self.store(store)?.0.remove(file)?;
                         Err(error)
                     }
                 }
@@ -161,10 +162,11 @@ impl TaskFs {
 
     fn drop_if_unused(&mut self, node: NodeId) -> Result<(), FsError> {
         if let Some(node) = self.tree.take_if_unused(node)
-            && let Kind::Scratch { file, len } = node.kind
+            && let Kind::Scratch { store, file, len } = node.kind
         {
-            self.used_bytes -= len;
-            self.scratch.remove(file)?;
+            let (files, room) = self.store(store)?;
+            room.used_bytes -= len;
+            files.remove(file)?;
         }
         Ok(())
     }
@@ -270,7 +272,7 @@ impl TaskFs {
     }
 
     /// Renames a file or directory, also from one grant to another, replacing a file, or an empty directory by a
-    /// directory (POSIX rename). All or nothing.
+    /// directory (POSIX rename). All or nothing. `/state` is a store of its own: nothing is renamed into or out of it.
     pub fn rename_at(&mut self, from: &Descriptor, path: &str, to: &Descriptor, new_path: &str) -> Result<(), FsError> {
         let (Place::Entry { parent, name, node, must_be_directory }, new) =
             (self.tree.walk(from.node, path)?, self.tree.walk(to.node, new_path)?)
@@ -290,6 +292,9 @@ impl TaskFs {
         }
         if target == Some(node) {
             return Ok(());
+        }
+        if self.store_of(parent) != self.store_of(new_parent) {
+            return Err(FsError::CrossDevice);
         }
         if directory && self.tree.ancestors(new_parent).any(|above| above == node) {
             return Err(FsError::Invalid);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::path::{RelativePath, Step};
-use super::{FsError, MAX_DEPTH, MAX_NODES, ScratchId};
+use super::{FsError, MAX_DEPTH, MAX_NODES, ScratchId, Store};
 
 /// Place of a node in the slab. Valid while the node is in a directory or held open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +21,7 @@ pub(super) enum Kind {
         len: u64,
     },
     Scratch {
+        store: Store,
         file: ScratchId,
         len: u64,
     },

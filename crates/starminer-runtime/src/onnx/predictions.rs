@@ -15,6 +15,11 @@ impl Predictions {
         Predictions { id_header: id_header.to_vec(), header_written: false }
     }
 
+    /// Goes on where the header may stand already.
+    pub(super) fn go_on(&mut self, header_written: bool) {
+        self.header_written = header_written;
+    }
+
     /// Appends a batch to `out`; the first one brings the header, which depends on the outputs.
     pub(super) fn append(&mut self, out: &mut Vec<u8>, ids: &[Vec<u8>], batch: &Batch) {
         if !self.header_written {

@@ -1,4 +1,6 @@
-//! The loop: read rows, run a batch, write predictions; ask between batches whether to go on.
+//! The loop: read rows, run a batch, write predictions; ask between batches whether to go on, and keep what is done in `/state` where the task has one.
+
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -41,6 +43,8 @@ pub struct OnnxRequest {
     pub memory_bytes: u64,
     /// Asked between batches whether to go on.
     pub stop: StopSignal,
+    /// How long to work between two commits of `/state`, where the task has one.
+    pub commit_every: Duration,
 }
 
 /// What a run left.
@@ -57,9 +61,9 @@ pub struct OnnxOutcome {
 /// Runs a model over a CSV file. Yields to the runtime after each batch; dropping the future ends the run and loses the
 /// file system.
 pub async fn run(request: OnnxRequest) -> OnnxOutcome {
-    let OnnxRequest { config, mut fs, memory_bytes, stop } = request;
+    let OnnxRequest { config, mut fs, memory_bytes, stop, commit_every } = request;
     let mut rows = 0;
-    let end = match predict(&config, &mut fs, memory_bytes, &stop, &mut rows).await {
+    let end = match predict(&config, &mut fs, (memory_bytes, commit_every), &stop, &mut rows).await {
         Ok(()) => RunEnd::Completed { exit_code: 0 },
         Err(End::Refused(refusal)) => RunEnd::Refused(refusal),
         Err(End::Stopped(stop)) => RunEnd::Stopped(stop),
@@ -106,7 +110,7 @@ impl From<FsError> for End {
 async fn predict(
     config: &OnnxConfig,
     fs: &mut TaskFs,
-    memory_bytes: u64,
+    (memory_bytes, commit_every): (u64, Duration),
     stop: &StopSignal,
     rows: &mut u64,
 ) -> Result<(), End> {
@@ -121,6 +125,12 @@ async fn predict(
     let batch_rows = model.batch_rows(BATCH_ROWS);
     let mut predictions = Predictions::new(&table.id_header);
     let mut text = Zeroizing::new(Vec::new());
+    let mut kept = Kept::find(fs, commit_every)?;
+    if let Some(kept) = &mut kept {
+        *rows = kept.restore(fs, &output)?;
+        table.skip(fs, *rows)?;
+        predictions.go_on(*rows > 0);
+    }
     loop {
         let (ids, features) = table.read_batch(fs, batch_rows)?;
         if ids.is_empty() {
@@ -132,8 +142,15 @@ async fn predict(
         predictions.append(&mut text, &ids, &batch);
         fs.append(&output, &text)?;
         *rows += given as u64;
+        kept = match kept {
+            Some(kept) => kept.keep(fs, &output, *rows)?,
+            None => None,
+        };
         go_on(stop)?;
         tokio::task::yield_now().await;
+    }
+    if let Some(kept) = kept {
+        kept.close(fs)?;
     }
     table.close(fs)?;
     Ok(fs.close(output)?)
@@ -165,7 +182,7 @@ fn open_input(fs: &mut TaskFs, name: &str) -> Result<Descriptor, End> {
 
 fn create_output(fs: &mut TaskFs, name: &str) -> Result<Descriptor, End> {
     let outputs = fs.open_grant(Grant::Outputs)?;
-    let how = OpenHow { create: true, exclusive: true, write: true, ..OpenHow::default() };
+    let how = OpenHow { create: true, exclusive: true, read: true, write: true, ..OpenHow::default() };
     let opened = fs.open_at(&outputs, name, how);
     fs.close(outputs)?;
     opened.map_err(|error| match error {
@@ -175,6 +192,79 @@ fn create_output(fs: &mut TaskFs, name: &str) -> Result<Descriptor, End> {
                 .with_detail(name),
         ),
     })
+}
+
+/// What is done so far, in `/state`: the predictions, and of how many rows they are. Both change at once, with a commit.
+struct Kept {
+    predictions: Descriptor,
+    position: Descriptor,
+    every: Duration,
+    last: Instant,
+}
+
+/// Name of the predictions so far, and of the number of their rows (`u64`, big-endian), in `/state`.
+const KEPT: [&str; 2] = ["predictions", "position"];
+
+impl Kept {
+    fn find(fs: &mut TaskFs, every: Duration) -> Result<Option<Self>, End> {
+        if !fs.grants().any(|grant| grant == Grant::State) {
+            return Ok(None);
+        }
+        let state = fs.open_grant(Grant::State)?;
+        let how = OpenHow { create: true, read: true, write: true, ..OpenHow::default() };
+        let [predictions, position] = KEPT.map(|name| fs.open_at(&state, name, how));
+        fs.close(state)?;
+        Ok(Some(Self { predictions: predictions?, position: position?, every, last: Instant::now() }))
+    }
+
+    /// Puts the predictions of an earlier attempt into the output, and returns of how many rows they are.
+    fn restore(&mut self, fs: &mut TaskFs, output: &Descriptor) -> Result<u64, End> {
+        let mut rows = [0; 8];
+        if fs.read(&self.position, 0, &mut rows)? < rows.len() {
+            return Ok(0);
+        }
+        copy(fs, &self.predictions, output, 0)?;
+        Ok(u64::from_be_bytes(rows))
+    }
+
+    /// Commits what is done, if the last time is long enough ago. What does not fit into `/state` is not kept from then on: the run goes on
+    /// without, and an attempt after this one from the last commit.
+    fn keep(mut self, fs: &mut TaskFs, output: &Descriptor, rows: u64) -> Result<Option<Self>, End> {
+        if self.last.elapsed() < self.every {
+            return Ok(Some(self));
+        }
+        let kept_bytes = fs.stat(&self.predictions).size_bytes;
+        match copy(fs, output, &self.predictions, kept_bytes)
+            .and_then(|()| fs.write(&self.position, 0, &rows.to_be_bytes()))
+        {
+            Err(FsError::NoSpace) => {
+                self.close(fs)?;
+                return Ok(None);
+            }
+            result => result?,
+        }
+        fs.commit_state()?;
+        self.last = Instant::now();
+        Ok(Some(self))
+    }
+
+    fn close(self, fs: &mut TaskFs) -> Result<(), End> {
+        fs.close(self.predictions)?;
+        Ok(fs.close(self.position)?)
+    }
+}
+
+/// Appends what stands in `from` at `offset` and after it to `to`.
+fn copy(fs: &mut TaskFs, from: &Descriptor, to: &Descriptor, mut offset: u64) -> Result<(), FsError> {
+    let mut piece = Zeroizing::new(vec![0; READ_BYTES]);
+    loop {
+        let count = fs.read(from, offset, &mut piece)?;
+        if count == 0 {
+            return Ok(());
+        }
+        fs.append(to, &piece[..count])?;
+        offset += count as u64;
+    }
 }
 
 fn read_model(fs: &mut TaskFs, name: &str) -> Result<Zeroizing<Vec<u8>>, End> {
@@ -280,6 +370,18 @@ impl Table {
             self.next_number += 1;
         }
         Ok((ids, features))
+    }
+
+    /// Passes over rows that were predicted before.
+    fn skip(&mut self, fs: &mut TaskFs, rows: u64) -> Result<(), End> {
+        for _ in 0..rows {
+            if !self.next_line(fs)? {
+                // The data is the same as before, so that the rows are there: whoever wrote this position was no such run.
+                return Err(End::Fault(HostFault::SCRATCH));
+            }
+            self.next_number += 1;
+        }
+        Ok(())
     }
 
     fn close(self, fs: &mut TaskFs) -> Result<(), End> {

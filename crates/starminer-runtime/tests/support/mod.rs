@@ -7,11 +7,11 @@ use std::io;
 use std::sync::Mutex;
 
 use starminer_runtime::StopSignal;
-use starminer_runtime::fs::TaskFs;
+use starminer_runtime::fs::{ScratchError, ScratchFiles, ScratchId, StateFiles, TaskFs};
 use starminer_runtime::wasm::*;
 use starminer_vault::object::{SealOptions, seal_bytes};
 use starminer_vault::scratch::{Opening, Scratch, ScratchContext, ScratchOptions};
-use starminer_vault::{ObjectContext, ObjectReader, PageStore, Purpose, ReadAt, Salt, TaskSecret, WriteAt};
+use starminer_vault::{FileId, ObjectContext, ObjectReader, PageStore, Purpose, ReadAt, Salt, TaskSecret, WriteAt};
 use wasmtime::component::Component;
 
 pub const TASK: [u8; 16] = [7; 16];
@@ -138,4 +138,57 @@ pub fn fs_outputs(fs: &mut TaskFs) -> Vec<(String, Vec<u8>)> {
         all.push((output.path, bytes));
     }
     all
+}
+
+/// A committed state over a store, as an agent's task process has it: names in the first file, everything else behind it.
+pub struct State<S> {
+    scratch: Scratch<S>,
+    /// Checkpoints made.
+    pub commits: std::sync::Arc<std::sync::atomic::AtomicU32>,
+}
+
+const TREE: FileId = FileId(1);
+
+impl<S: PageStore + Send> State<S> {
+    /// The state as attempt `attempt` finds it.
+    pub fn open(store: S, attempt: u32) -> Self {
+        let context = ScratchContext { task: TASK, name: "state" };
+        let opening = Opening { salt: Salt::from_random([u8::try_from(attempt).unwrap(); 32]), attempt };
+        let options = ScratchOptions::default();
+        let scratch = if store.byte_len().unwrap() == 0 {
+            let mut scratch = Scratch::create(store, &secret(), &context, opening, options).unwrap();
+            scratch.create_file().unwrap();
+            scratch
+        } else {
+            Scratch::reopen(store, &secret(), &context, opening, Default::default(), options).unwrap()
+        };
+        Self { scratch, commits: Default::default() }
+    }
+}
+
+impl<S: PageStore + Send> StateFiles for State<S> {
+    fn contents(&mut self) -> &mut dyn ScratchFiles {
+        &mut self.scratch
+    }
+    fn len(&self, file: ScratchId) -> Option<u64> {
+        self.scratch.len(FileId(file.0)).ok()
+    }
+    fn files(&self) -> Vec<ScratchId> {
+        self.scratch.files().filter(|(file, _)| *file != TREE).map(|(file, _)| ScratchId(file.0)).collect()
+    }
+    fn tree(&mut self) -> Result<Option<Vec<u8>>, ScratchError> {
+        if self.scratch.checkpointed().is_none() {
+            return Ok(None);
+        }
+        let mut tree = vec![0; usize::try_from(self.scratch.len(TREE).unwrap()).unwrap()];
+        self.scratch.read(TREE, 0, &mut tree)?;
+        Ok(Some(tree))
+    }
+    fn commit(&mut self, tree: &[u8]) -> Result<(), ScratchError> {
+        self.scratch.write(TREE, 0, tree)?;
+        self.scratch.set_len(TREE, tree.len() as u64)?;
+        self.scratch.checkpoint()?;
+        self.commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
 }

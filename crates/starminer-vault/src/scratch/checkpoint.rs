@@ -4,6 +4,7 @@
 //! the superblock that is not the newest, and waits again. The store therefore always has a complete checkpoint: the
 //! last one until the superblock is down, the new one from then on.
 
+use aws_lc_rs::digest;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::at::PageStore;
@@ -15,7 +16,9 @@ use crate::scratch::files::{OpenedKey, Scratch, Sealing, slot_offset};
 use crate::scratch::slots::Slots;
 use crate::scratch::superblock::{Root, Superblock};
 use crate::scratch::table::PageRef;
-use crate::scratch::{DIRECTORY, OPENINGS_MAX, Opening, PAGE_BYTES, ScratchContext, ScratchOptions, Sequence};
+use crate::scratch::{
+    Checkpointed, DIRECTORY, OPENINGS_MAX, Opening, PAGE_BYTES, ScratchContext, ScratchOptions, Sequence,
+};
 
 impl<S: PageStore> Scratch<S> {
     /// Makes everything written so far durable, atomically, and returns the checkpoint's place in the order of all.
@@ -39,9 +42,10 @@ impl<S: PageStore> Scratch<S> {
             .map_err(Unpublished::Before)
             .and_then(|root| self.publish(&root));
         match published {
-            Ok(()) => {
+            Ok(digest) => {
                 self.slots.commit();
                 self.next_superblock = 1 - self.next_superblock;
+                self.checkpointed = Some(Checkpointed { sequence: self.sequence, digest });
             }
             Err(Unpublished::Perhaps(_)) => self.slots.commit_perhaps(),
             Err(Unpublished::Before(_)) => {}
@@ -51,7 +55,7 @@ impl<S: PageStore> Scratch<S> {
             self.slots.release(page.slot);
         }
         match published {
-            Ok(()) => Ok(self.sequence),
+            Ok(_) => Ok(self.sequence),
             Err(Unpublished::Before(error) | Unpublished::Perhaps(error)) => Err(error),
         }
     }
@@ -87,7 +91,8 @@ impl<S: PageStore> Scratch<S> {
         keys.iter().zip(used).filter(|(_, used)| *used).map(|(key, _)| key.record.clone()).collect()
     }
 
-    fn publish(&mut self, root: &Root) -> Result<(), Unpublished> {
+    /// The digest of the superblock that is now durable.
+    fn publish(&mut self, root: &Root) -> Result<[u8; 32], Unpublished> {
         let generation = self.sealing.generation().map_err(Unpublished::Before)?;
         let current = self.sealing.current();
         let block = root.seal(&current.key, &current.record.salt, self.sequence, generation);
@@ -95,7 +100,8 @@ impl<S: PageStore> Scratch<S> {
         let perhaps = |error: std::io::Error| Unpublished::Perhaps(error.into());
         self.store.sync().map_err(before)?;
         self.store.write_all_at(&block, slot_offset(self.next_superblock)).map_err(perhaps)?;
-        self.store.sync().map_err(perhaps)
+        self.store.sync().map_err(perhaps)?;
+        Ok(digest_of(&block))
     }
 
     /// Opens the newest checkpoint in `store`, refusing one that is older than `at_least` (`Sequence::default()`
@@ -122,6 +128,7 @@ impl<S: PageStore> Scratch<S> {
             return Err(ScratchError::Attempt { found: sequence.attempt(), attempt: opening.attempt });
         }
         let next_superblock = 1 - found.place;
+        let checkpointed = Some(Checkpointed { sequence, digest: found.digest });
         let (directory, slots, generation) = found.directory(&store)?;
         if directory.openings.len() >= OPENINGS_MAX {
             return Err(ScratchError::TooManyOpenings);
@@ -146,8 +153,17 @@ impl<S: PageStore> Scratch<S> {
             limit_bytes: options.limit_bytes,
             sequence: Sequence::before_first(opening.attempt),
             next_superblock,
+            checkpointed,
         })
     }
+}
+
+/// SHA-256 of a superblock's bytes. It is ciphertext under a fresh key with a header around it, so that its digest tells nothing; and it holds the
+/// tags of the directory's pages, which hold those of all others.
+fn digest_of(superblock: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, superblock).as_ref());
+    digest
 }
 
 /// Why a checkpoint was not made, sorted by whether it may be on disk all the same.
@@ -162,6 +178,7 @@ struct Found {
     superblock: Superblock,
     key: OpenedKey,
     root: Root,
+    digest: [u8; 32],
 }
 
 impl Found {
@@ -201,7 +218,8 @@ impl Found {
             return Err(ScratchError::Key);
         }
         let root = Root::open(&key.key, &superblock, &block[..got])?;
-        Ok(Found { place, superblock, key, root })
+        let digest = digest_of(&block[..superblock.len().min(got)]);
+        Ok(Found { place, superblock, key, root, digest })
     }
 
     /// Reads the directory; returns it with the slots that are taken and the first generation that is free.

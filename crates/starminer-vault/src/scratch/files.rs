@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use crate::at::PageStore;
 use crate::keys::{CommittedKey, NAME_BYTES_MAX, TaskSecret};
 use crate::scratch::cache::{Cache, Freshness, PageKey};
@@ -12,8 +14,8 @@ use crate::scratch::slots::Slots;
 use crate::scratch::superblock::page_nonce;
 use crate::scratch::table::{File, Page, PageRef};
 use crate::scratch::{
-    FILE_BYTES_MAX, FILES_MAX, FileId, Opening, PAGE_BYTES, PAGES_MAX, ScratchContext, ScratchOptions, Sequence,
-    WRITES_PER_KEY_MAX,
+    Checkpointed, FILE_BYTES_MAX, FILES_MAX, FileId, Opening, PAGE_BYTES, PAGES_MAX, ScratchContext, ScratchOptions,
+    Sequence, WRITES_PER_KEY_MAX,
 };
 
 /// Files open for writing, encrypted in one store.
@@ -31,6 +33,8 @@ pub struct Scratch<S> {
     pub(super) sequence: Sequence,
     /// The superblock that does not hold the last checkpoint: 0 or 1.
     pub(super) next_superblock: u32,
+    /// The last checkpoint that is known to be durable.
+    pub(super) checkpointed: Option<Checkpointed>,
 }
 
 impl<S: PageStore> Scratch<S> {
@@ -58,6 +62,7 @@ impl<S: PageStore> Scratch<S> {
             limit_bytes: options.limit_bytes,
             sequence: Sequence::before_first(opening.attempt),
             next_superblock: 0,
+            checkpointed: None,
         })
     }
 
@@ -203,6 +208,31 @@ impl<S: PageStore> Scratch<S> {
         let end = slot_offset(self.slots.end());
         if self.store.byte_len()? > end {
             self.store.set_len(end)?;
+        }
+        Ok(())
+    }
+
+    /// Sets what all files may hold together, as [`ScratchOptions::limit_bytes`]. What is held already stays.
+    pub fn set_limit(&mut self, limit_bytes: u64) {
+        self.limit_bytes = limit_bytes;
+    }
+
+    /// The last checkpoint that is durable: the one that was reopened, or that [`Scratch::checkpoint`] made since.
+    pub fn checkpointed(&self) -> Option<Checkpointed> {
+        self.checkpointed
+    }
+
+    /// Reads every page that the files hold. [`Scratch::reopen`] proves that all of them are there, and this that each is the one that was
+    /// sealed: whoever must not begin on a damaged checkpoint calls it first.
+    ///
+    /// # Errors
+    /// What [`Scratch::read`] says.
+    pub fn read_through(&mut self) -> Result<(), ScratchError> {
+        let mut plain = Zeroizing::new(vec![0; PAGE_BYTES]);
+        for (id, file) in &self.files {
+            for (page, stored) in file.table.stored() {
+                self.sealing.open(&self.store, (*id, page), &stored, &mut plain)?;
+            }
         }
         Ok(())
     }

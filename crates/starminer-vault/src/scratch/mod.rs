@@ -109,6 +109,15 @@ impl Sequence {
     }
 }
 
+/// A checkpoint, as those name it who cannot open it: its place, and the digest that no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpointed {
+    /// Its place in the order of all of its scratch's.
+    pub sequence: Sequence,
+    /// SHA-256 of its superblock (`specs/vault.md`, section 4.9).
+    pub digest: [u8; 32],
+}
+
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.attempt(), self.0 as u32)

@@ -71,6 +71,11 @@ impl Superblock {
         Ok(superblock)
     }
 
+    /// Bytes of the superblock: header, root and tag. What follows in the slot means nothing.
+    pub(crate) fn len(&self) -> usize {
+        HEADER_LEN + self.root_len as usize + TAG_LEN
+    }
+
     fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..8].copy_from_slice(&MAGIC);

@@ -4,6 +4,7 @@
 //! A rule of hardware refuses by itself where the policy asks for the tier that it makes up, and is told below that. Chip ids
 //! are in no reason. Source: `specs/policy.md`, sections "Hardware", "Tiers" and "Checks".
 
+mod components;
 mod more;
 mod tee;
 mod tpm;

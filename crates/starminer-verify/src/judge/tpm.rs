@@ -2,6 +2,7 @@
 
 use starminer_hardware::{event_log, ima::BootAggregate, tpm};
 
+use super::components::differences;
 use super::{DeviceVerdicts, Judged, Question, take_rules, together};
 use crate::appraise::check;
 use crate::check::{Check, Verdict, Weight};
@@ -81,7 +82,15 @@ pub(crate) fn judge_tpm(question: &Question<'_>, claims: &TpmClaims, place: TpmP
         TpmPlace::BesideTee => ("tpm.measurement", question.required_from(Tier::Hardened)),
     };
     let value = value.as_ref().map(|digest| digest.as_bytes().as_slice());
-    let measurement = question.measurement(name, EvidenceKind::Tpm, value, measurement_weight);
+    let mut measurement = question.measurement(name, EvidenceKind::Tpm, value, measurement_weight);
+    if measurement.verdict == Verdict::Fail
+        && let Some(log) = claims.boot_log()
+        && let Some(why) = differences(log, question.reference_values)
+    {
+        let reason = format!("the agent matches no reference value: {why}");
+        let remedy = (Party::Node, "start an image and firmware that reference values name");
+        measurement = check(name, Verdict::Fail, measurement_weight, reason, remedy);
+    }
     let boot = boot_checks(claims, weight(question, place, rules.secure_boot), &mut checks);
     let ima = ima_checks(question, claims, weight(question, place, rules.ima), &mut checks);
     let storage = storage_check(question, weight(question, place, Requirement::NotRequired));

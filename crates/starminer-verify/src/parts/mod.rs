@@ -21,7 +21,7 @@ pub use gpu::GpuClaims;
 pub use intel::{SgxClaims, TdxClaims};
 pub use sev_snp::SevSnpClaims;
 pub(crate) use tpm::endorsement_key;
-pub use tpm::{BootLog, ImaClaims, TpmClaims, pcr_measurement};
+pub use tpm::{BootLog, ImaClaims, TpmClaims, boot_component, pcr_measurement};
 
 use crate::binding::Binding;
 use crate::check::{Check, Verdict, Weight};

@@ -22,6 +22,7 @@ use crate::check::Check;
 use crate::endorsements::Snapshot;
 use crate::enrolment::Enrolment;
 use crate::evidence::EvidenceKind;
+use crate::reference::Measurement;
 use crate::refusal::{Party, Refusal};
 use crate::trust::{Provenance, SimulatedRootId, TrustAnchors};
 use crate::types::{Digest, TaggedHasher, UnixTime};
@@ -135,6 +136,12 @@ pub fn pcr_measurement(values: &PcrValues, bank: HashAlg, pcrs: &BTreeSet<PcrInd
         hasher.field(&[pcr.get()]).field(values.value(bank, pcr.get())?);
     }
     (!pcrs.is_empty()).then(|| hasher.finish())
+}
+
+/// What reference values of a firmware's log hold: the register as one octet and the SHA-256 digest that was extended into it. `None` where the digest has another length.
+pub fn boot_component(register: u8, sha256: &[u8]) -> Option<Measurement> {
+    let digest: [u8; 32] = sha256.try_into().ok()?;
+    Measurement::from_bytes(&[&[register], &digest[..]].concat())
 }
 
 impl Parsed {

@@ -1,8 +1,11 @@
 //! Arguments of every command. Help teaches by example.
 
 mod appraise;
+mod disk;
 mod doctor;
 mod endorsements;
+mod host;
+mod image;
 mod reference;
 
 use std::net::SocketAddr;
@@ -11,8 +14,11 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
+pub use disk::DiskCommand;
 pub use doctor::DoctorArgs;
 pub use endorsements::{EndorsementsCommand, ExportArgs, FetchArgs, ImportArgs, ListArgs, TrustArgs};
+pub use host::{AccelArg, HostCommand, HostRunArgs, HostTeeArg};
+pub use image::{ImageBuildArgs, ImageCommand, ImageMeasureArgs, TeeArg};
 pub use reference::{
     DirectBootArgs, PageOrderArg, ProgramKind, ReferenceCommand, ReferenceCosignArgs, ReferenceFetchArgs,
     ReferenceMergeArgs, ReferenceOutArgs, ReferencePcrsArgs, ReferenceProgramArgs, ReferencePublishArgs,
@@ -150,6 +156,25 @@ Values come from the files that are started, before any machine has started them
 as many release keys signed as network.toml asks for, and the log has them. What is not set denies."
     )]
     Reference(ReferenceCommand),
+    /// Run a node's image under QEMU: as an SEV-SNP guest, a TDX guest, or a machine with a TPM.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer host run image --state node1 --vars my_VARS.fd --credentials told
+  starminer host run image --state node1 --tee snp --credentials told --dry-run"
+    )]
+    Host(HostCommand),
+    /// The measured image of a node: firmware, kernel and agent as one chain that a TPM records.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer image build --out image --sign db.key --cert db.crt
+  starminer image build --out image --kernel k/boot/vmlinuz-6.1.0-56-cloud-amd64 --json
+  starminer image measure image --firmware OVMF_CODE_4M.fd --vars my_VARS.fd --out values.json"
+    )]
+    Image(ImageCommand),
     /// Seal and open files.
     #[command(
         subcommand,
@@ -599,6 +624,14 @@ Examples:
     Doctor(DoctorArgs),
     /// Run it, until it is asked to stop (SIGTERM or Ctrl-C).
     Run(NodeRunArgs),
+    /// The encrypted disk of a node whose image was measured.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  starminer node disk status /dev/disk/by-partlabel/starminer-data"
+    )]
+    Disk(DiskCommand),
 }
 
 /// Arguments of `node run`.

@@ -97,12 +97,13 @@ impl Failure {
 }
 
 /// Fields of a spec as remedies name them, and what sets them here. The other side does not know from where a spec came.
-const SET_BY: [(&str, &str); 7] = [
+const SET_BY: [(&str, &str); 8] = [
     ("limits.fuel", "--fuel (`fuel` under [limits] of a job file)"),
     ("limits.memory_bytes", "--memory (`memory_mib` under [limits] of a job file)"),
     ("limits.wall_limit_ms", "--timeout (`timeout_seconds` under [limits] of a job file)"),
     ("limits.output_bytes", "`output_mib` under [limits] of a job file"),
     ("limits.scratch_bytes", "`scratch_mib` under [limits] of a job file"),
+    ("limits.state_bytes", "`state_mib` under [limits] of a job file"),
     ("under accepted_simulated_roots in the policy", "with --accept-simulated"),
     ("accepted_simulated_roots", "--accept-simulated"),
 ];

@@ -1,6 +1,7 @@
 //! Being asked to stop, for commands that have something to say or to clean up first.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use starminer_requester::StopAsked;
 use tokio::signal::unix::{SignalKind, signal};
@@ -8,10 +9,11 @@ use tokio::sync::watch;
 
 use super::exit::Failure;
 
-/// Hears SIGHUP, SIGINT and SIGTERM from when it was made. The first one counts; whoever asks ends in order.
+/// Hears SIGHUP, SIGINT and SIGTERM from when it was made. The first one counts: whoever asks ends in order.
 #[derive(Debug, Clone)]
 pub struct Interrupt {
     heard: watch::Receiver<Option<u8>>,
+    again: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -27,23 +29,34 @@ impl Interrupt {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         drop(entered);
+        let again = Arc::new(AtomicBool::new(false));
+        let said_again = again.clone();
         let listen = move || {
-            let kind = runtime.block_on(async {
-                tokio::select! {
-                    _ = hangup.recv() => SignalKind::hangup(),
-                    _ = interrupt.recv() => SignalKind::interrupt(),
-                    _ = terminate.recv() => SignalKind::terminate(),
-                }
-            });
-            sender.send_replace(u8::try_from(kind.as_raw_value()).ok());
+            let mut next = || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = hangup.recv() => SignalKind::hangup(),
+                        _ = interrupt.recv() => SignalKind::interrupt(),
+                        _ = terminate.recv() => SignalKind::terminate(),
+                    }
+                })
+            };
+            sender.send_replace(u8::try_from(next().as_raw_value()).ok());
+            next();
+            said_again.store(true, Ordering::Relaxed);
         };
         std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(failed)?;
-        Ok(Self { heard })
+        Ok(Self { heard, again })
     }
 
     /// The signal, if there was one.
     pub fn heard(&self) -> Option<u8> {
         *self.heard.borrow()
+    }
+
+    /// Whether there was a second one: whoever asks has no patience with the end in order.
+    pub fn heard_again(&self) -> bool {
+        self.again.load(Ordering::Relaxed)
     }
 
     /// Whether there was one, for whoever is busy with a long file.

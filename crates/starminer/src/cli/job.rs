@@ -4,7 +4,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use starminer_receipt::{
-    Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest, toml_reason,
+    Determinism, Limits, MAX_STATE_BYTES, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest,
+    toml_reason,
 };
 use starminer_requester::{InputSource, JobPlan, open_regular};
 use starminer_verify::{OperatorMayReadMemory, Policy, SimulatedRootId, Tier};
@@ -105,6 +106,10 @@ pub fn plan(args: &RunArgs, network: &NetworkTrust) -> Result<Job, Failure> {
         })?,
         output_bytes: mib(file.limits.output_mib, default.output_bytes, "output_mib")?,
         scratch_bytes: mib(file.limits.scratch_mib, default.scratch_bytes, "scratch_mib")?,
+        state_bytes: file
+            .limits
+            .state_mib
+            .map_or(Ok(0), |mib| Ok::<_, Failure>(within(mib, MAX_STATE_BYTES >> 20, "state_mib", "MiB")? << 20))?,
     };
     let plan = JobPlan {
         workload: InputSource::File(workload),

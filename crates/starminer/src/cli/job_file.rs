@@ -85,6 +85,8 @@ pub struct JobLimits {
     pub output_mib: Option<u64>,
     /// Most scratch.
     pub scratch_mib: Option<u64>,
+    /// What `/state` may hold, in MiB; none unless given.
+    pub state_mib: Option<u64>,
 }
 
 /// What a node has to prove.

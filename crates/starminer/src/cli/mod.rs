@@ -5,11 +5,14 @@ mod args;
 mod broker;
 mod collected;
 mod coordinator;
+mod disk;
 mod doctor;
 mod endorsements;
 pub mod exit;
 mod files;
 mod home;
+mod host;
+mod image;
 mod interrupt;
 mod job;
 mod job_file;
@@ -55,6 +58,8 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Verify(args) => verify::verify(&terminal, &args),
         Command::Appraise(command) => appraise::appraise(&terminal, &command),
         Command::Endorsements(command) => endorsements::endorsements(&terminal, &command),
+        Command::Host(command) => host::host(&terminal, &command).map_err(|failure| failure.at(Party::Node)),
+        Command::Image(command) => image::image(&terminal, &command).map_err(|failure| failure.at(Party::Node)),
         Command::Reference(command) => reference::reference(&terminal, &command),
         Command::Vault(VaultCommand::Seal(args)) => vault::seal(&terminal, &args),
         Command::Vault(VaultCommand::Open(args)) => vault::open(&terminal, &args),
@@ -72,6 +77,7 @@ pub fn dispatch(args: Args) -> ExitCode {
         Command::Node(NodeCommand::Doctor(args)) => {
             doctor::doctor(&terminal, &args).map_err(|failure| failure.at(Party::Node))
         }
+        Command::Node(NodeCommand::Disk(command)) => disk::disk(&terminal, &command),
         Command::Node(NodeCommand::Run(args)) => node::run(&terminal, &args).map_err(|failure| failure.at(Party::Node)),
     };
     match outcome {

@@ -3,7 +3,7 @@
 //! This file reads and writes files; what is published and fetched goes through `starminer_requester`. What registers will hold is told by `starminer_hardware::predict`, what counts is decided by
 //! `starminer_receipt::SignedReferenceValues`.
 
-mod make;
+pub mod make;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -78,32 +78,67 @@ impl Signer for ReleaseKey {
 }
 
 fn sign(terminal: &Terminal, args: &ReferenceSignArgs) -> Result<u8, Failure> {
-    let trust = read_trust(&args.network)?;
-    let key = ReleaseKey(load_identity(&args.key)?);
-    let values = read_values(&args.values)?;
     let not_before = time_or_now(args.from.as_deref(), "--from")?;
-    let statement = ReferenceStatement {
-        v: 1,
-        network: trust.network,
+    let release = Release {
+        key: &args.key,
+        network: &args.network,
         role: role(args.role),
-        name: args.name.clone(),
+        name: &args.name,
         version: args.version,
         not_before,
-        not_after: not_before.saturating_add_millis(args.days * MILLIS_PER_DAY),
-        values,
+        days: args.days,
     };
-    let unusable = |error: ReferenceError| {
-        Failure::usage(error.code(), with_sources(&error), "see `starminer reference sign --help` and specs/policy.md")
-    };
-    let mut file = ReferenceFile::new(&statement).map_err(unusable)?;
-    file.sign(&key).map_err(unusable)?;
-    write_new(&args.out, &file.encode())?;
-    tell_signed(terminal, &args.out, &file, &statement, key.public_key());
-    if !trust.release_keys().contains(&key.public_key()) {
-        let key = key.public_key();
-        terminal.say(terminal.style(Style::Yellow, format!("{key} is no release key of {}", printable(&trust.name))));
+    release.write(terminal, read_values(&args.values)?, &args.out)
+}
+
+/// What makes values into a file to publish.
+pub struct Release<'a> {
+    /// An identity file: the release key.
+    pub key: &'a Path,
+    /// The trust file.
+    pub network: &'a Path,
+    /// Whose values they are.
+    pub role: Role,
+    /// What they are, for people.
+    pub name: &'a str,
+    /// Their version.
+    pub version: u64,
+    /// In force from then on.
+    pub not_before: UnixTime,
+    /// For so long.
+    pub days: u64,
+}
+
+impl Release<'_> {
+    /// Signs the values, writes them to a file that does not exist yet, and tells of them.
+    pub fn write(&self, terminal: &Terminal, values: ReferenceValues, out: &Path) -> Result<u8, Failure> {
+        let trust = read_trust(self.network)?;
+        let key = ReleaseKey(load_identity(self.key)?);
+        let statement = ReferenceStatement {
+            v: 1,
+            network: trust.network,
+            role: self.role,
+            name: self.name.to_owned(),
+            version: self.version,
+            not_before: self.not_before,
+            not_after: self.not_before.saturating_add_millis(self.days * MILLIS_PER_DAY),
+            values,
+        };
+        let unusable = |error: ReferenceError| {
+            let remedy = "see `starminer reference sign --help` and specs/policy.md";
+            Failure::usage(error.code(), with_sources(&error), remedy)
+        };
+        let mut file = ReferenceFile::new(&statement).map_err(unusable)?;
+        file.sign(&key).map_err(unusable)?;
+        write_new(out, &file.encode())?;
+        tell_signed(terminal, out, &file, &statement, key.public_key());
+        if !trust.release_keys().contains(&key.public_key()) {
+            let key = key.public_key();
+            terminal
+                .say(terminal.style(Style::Yellow, format!("{key} is no release key of {}", printable(&trust.name))));
+        }
+        Ok(exit::OK)
     }
-    Ok(exit::OK)
 }
 
 fn cosign(terminal: &Terminal, args: &ReferenceCosignArgs) -> Result<u8, Failure> {
@@ -315,7 +350,7 @@ fn tell_signed(terminal: &Terminal, out: &Path, file: &ReferenceFile, statement:
 }
 
 /// Reads a file of at most that many bytes; of a longer one nothing is used.
-fn read(path: &Path, most_bytes: usize) -> Result<Vec<u8>, Failure> {
+pub fn read(path: &Path, most_bytes: usize) -> Result<Vec<u8>, Failure> {
     let unreadable = |reason: &dyn std::fmt::Display| {
         Failure::usage("file.unreadable", format!("{}: {reason}", path.display()), "give a file that can be read")
     };
@@ -336,7 +371,7 @@ fn read_values(path: &Path) -> Result<ReferenceValues, Failure> {
     })
 }
 
-fn values_failure(error: &ReferenceValuesError) -> Failure {
+pub fn values_failure(error: &ReferenceValuesError) -> Failure {
     Failure::usage("reference.values", error, "ask for fewer values, with names of printable ASCII")
 }
 
@@ -363,7 +398,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         .map_err(|error| files::not_written("reference.output", path, &error, remedy))
 }
 
-fn write_values(terminal: &Terminal, out: &Path, values: &ReferenceValues) -> Result<u8, Failure> {
+pub fn write_values(terminal: &Terminal, out: &Path, values: &ReferenceValues) -> Result<u8, Failure> {
     let mut json = values.to_json();
     json.push(b'\n');
     write_new(out, &json)?;

@@ -330,8 +330,15 @@ impl Evil {
             deposit: None,
             release: None,
             grant: None,
+            checkpoint: None,
         });
-        serde_json::to_value(FeedResponse { epoch: 1, version: state.version, attempts: attempts.collect() }).unwrap()
+        serde_json::to_value(FeedResponse {
+            epoch: 1,
+            version: state.version,
+            attempts: attempts.collect(),
+            over: Vec::new(),
+        })
+        .unwrap()
     }
 
     fn challenge(&self, request: ChallengeRequest) -> serde_json::Value {

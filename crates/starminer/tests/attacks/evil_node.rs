@@ -130,6 +130,8 @@ impl EvilNode {
                 wait_ms: POLL_MS,
                 free_places: 1,
                 boot: BOOT,
+                holds: Vec::new(),
+                unclean: false,
             };
             let answer = self.client.node_feed(&request).await.unwrap();
             if answer.epoch != feed.epoch {

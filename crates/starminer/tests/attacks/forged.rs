@@ -101,6 +101,7 @@ impl Granted {
             outputs: produced.objects.clone(),
             sealed_details: Some(details.into()),
             sandbox: vec!["seccomp".into()],
+            resumed: None,
         }
     }
 

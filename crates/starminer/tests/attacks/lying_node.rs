@@ -219,6 +219,7 @@ fn a_node_can_fail_by_its_own_word_beside_its_evidence() {
                 outputs: Vec::new(),
                 sealed_details: None,
                 sandbox: Vec::new(),
+                resumed: None,
             };
             let report = Envelope::sign(Report::new(predicate), key).unwrap().into_envelope();
             let request = ReportRequest { report, agent_statement: None, closing_evidence: None };

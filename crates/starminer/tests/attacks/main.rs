@@ -23,7 +23,10 @@ mod lying_coordinator;
 mod lying_node;
 mod replay;
 mod reset_tpm;
+mod rolled_back;
+mod rolled_back_tpm;
 mod supervisor_memory;
+mod tampered_host;
 mod tls_1_2;
 mod truncated_vault;
 

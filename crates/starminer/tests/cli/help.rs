@@ -56,7 +56,7 @@ fn every_help_is_as_kept() {
 #[test]
 fn every_everyday_command_is_there() {
     let helps = every_help(&Cli::new());
-    let everyday = "coordinator init,coordinator run,broker run,node run,node doctor,endorsements fetch,endorsements list,endorsements export,endorsements import,run,submit,status,logs,result,cancel,verify,appraise snp,appraise dcap,appraise tpm-ek,appraise tpm,appraise eventlog,appraise ima,appraise nvidia,reference snp,reference tdx,reference pcrs,reference program,reference merge,reference sign,reference cosign,reference verify,reference show,vault seal,vault open,key new,key show,demo";
+    let everyday = "coordinator init,coordinator run,broker run,node run,node doctor,endorsements fetch,endorsements list,endorsements export,endorsements import,run,submit,status,logs,result,cancel,verify,appraise snp,appraise dcap,appraise tpm-ek,appraise tpm,appraise eventlog,appraise ima,appraise nvidia,reference snp,reference tdx,reference pcrs,reference program,reference merge,reference sign,reference cosign,reference verify,reference show,image build,node disk status,vault seal,vault open,key new,key show,demo,image measure,host run";
     for command in everyday.split(',') {
         let command: Vec<String> = command.split(' ').map(str::to_string).collect();
         assert!(helps.contains_key(&command), "{command:?}");

@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod checkpoints;
 #[path = "../support/mod.rs"]
 mod support;
 

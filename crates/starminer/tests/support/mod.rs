@@ -5,6 +5,9 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod guests;
+pub mod moments;
+pub mod primes;
+pub mod watching;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use starminer_client::CoordinatorClient;
-use starminer_receipt::{Determinism, Limits, NetworkTrust, Sensitivity, WasmGrants, WasmManifest};
+use starminer_receipt::{Determinism, Limits, NetworkTrust, OnnxManifest, Sensitivity, WasmGrants, WasmManifest};
 use starminer_requester::{Event, EventSink, Home, InputSource, JobPlan, Requester};
 use starminer_tls::IdentityKey;
 use starminer_verify::{Policy, UnixTime};
@@ -164,6 +167,12 @@ impl Network {
 
     /// Starts (again) a process whose directory is there, and waits until it is ready.
     pub fn start_process(&self, name: &str) {
+        self.launch(name);
+        self.wait_ready(name);
+    }
+
+    /// The same without waiting: a node is ready when it is admitted.
+    pub fn launch(&self, name: &str) {
         let dir = self.path(name);
         let kind = if name == "coordinator" || name == "broker" { name } else { "node" };
         let _ = fs::remove_file(dir.join("ready"));
@@ -176,7 +185,6 @@ impl Network {
             .spawn()
             .unwrap();
         self.processes.lock().unwrap().insert(name.into(), child);
-        self.wait_ready(name);
     }
 
     fn wait_ready(&self, name: &str) {
@@ -331,6 +339,35 @@ impl Network {
             valid_for_ms: 3_600_000,
         }
     }
+}
+
+impl Network {
+    /// The private diagnosis of `examples/`.
+    pub fn diagnosis_job(&self) -> JobPlan {
+        let mut job =
+            self.wasm_job(example("diagnosis/model.onnx"), &[("patients.csv", example("diagnosis/patients.csv"))]);
+        job.wasm = None;
+        job.onnx = Some(OnnxManifest {
+            input: "patients.csv".into(),
+            output: "predictions.csv".into(),
+            id_column: Some("patient".into()),
+            ignore_columns: Vec::new(),
+        });
+        job
+    }
+}
+
+/// Predictions are those of the expected table: the same patients, and the same labels.
+#[track_caller]
+pub fn assert_diagnosis(predictions: &Path) {
+    let labels = |table: &str| -> Vec<(String, String)> {
+        let mut rows = table.lines().map(|row| row.split(',').map(str::to_owned).collect::<Vec<_>>());
+        let label = rows.next().unwrap().iter().position(|name| name == "label").unwrap();
+        rows.map(|row| (row[0].clone(), row[label].clone())).collect()
+    };
+    let expected = labels(&String::from_utf8(example("diagnosis/expected.csv")).unwrap());
+    assert_eq!(labels(&fs::read_to_string(predictions).unwrap()), expected);
+    assert_eq!(expected.len(), 569);
 }
 
 /// A small disk of its own over a directory; only root can have one.

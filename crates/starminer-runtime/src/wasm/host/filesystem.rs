@@ -12,7 +12,7 @@ use super::bindings::wasi::filesystem::types::{
 };
 use super::streams::{FileInput, FileOutput, WritePosition};
 use super::{MAX_TRANSFER_BYTES, Shared, TaskState};
-use crate::fs::{Descriptor, FileKind, FsError, Grant, OpenHow, Stat};
+use crate::fs::{Descriptor, FileKind, FsError, OpenHow, Stat};
 use crate::{HostFault, Stop};
 
 /// A file operation's error: the guest's to handle (`Ok`), or one that ends the run (`Err`).
@@ -53,6 +53,7 @@ pub(super) fn error_code(error: FsError) -> std::result::Result<ErrorCode, HostF
         // WASI has no EMFILE; this is the nearest that is not about bytes of the file.
         FsError::TooManyOpen => ErrorCode::InsufficientMemory,
         FsError::FileTooLarge => ErrorCode::FileTooLarge,
+        FsError::CrossDevice => ErrorCode::CrossDevice,
         FsError::Unsupported => ErrorCode::Unsupported,
         FsError::Host(fault) => return Err(fault),
     })
@@ -104,6 +105,13 @@ impl OpenObject {
         Ok(self.shared.fs().append(self.descriptor(), data)?)
     }
 
+    /// A commit takes the time of a disk, and no fuel: the question whether to stop is asked before each.
+    fn sync(&self) -> FsResult<()> {
+        let commits = self.shared.fs().is_state(self.descriptor());
+        self.shared.pace(if commits { MAX_TRANSFER_BYTES } else { 0 })?;
+        Ok(self.shared.fs().sync(self.descriptor())?)
+    }
+
     fn is_file(&self) -> bool {
         self.shared.fs().stat(self.descriptor()).kind == FileKind::File
     }
@@ -144,7 +152,8 @@ impl TaskState {
 impl preopens::Host for TaskState {
     fn get_directories(&mut self) -> Result<Vec<(Resource<OpenObject>, String)>> {
         let mut directories = Vec::new();
-        for grant in Grant::ALL {
+        let grants: Vec<_> = self.shared.fs().grants().collect();
+        for grant in grants {
             let opened = self.shared.fs().open_grant(grant);
             let descriptor = opened.map_err(|error| wasmtime::format_err!("{error}"))?;
             let object = OpenObject::new(self.shared.clone(), descriptor);
@@ -210,11 +219,11 @@ impl types::HostDescriptor for TaskState {
     }
 
     fn sync_data(&mut self, resource: Resource<OpenObject>) -> FsResult<()> {
-        self.object(&resource).map(|_| ())
+        self.object(&resource)?.sync()
     }
 
     fn sync(&mut self, resource: Resource<OpenObject>) -> FsResult<()> {
-        self.object(&resource).map(|_| ())
+        self.object(&resource)?.sync()
     }
 
     fn get_flags(&mut self, resource: Resource<OpenObject>) -> FsResult<DescriptorFlags> {

@@ -77,6 +77,16 @@ pub const fn of_measure(measure: HostMeasure) -> &'static str {
         HostMeasure::NoPreloads => {
             "empty /etc/ld.so.preload, and start the node without LD_PRELOAD and LD_AUDIT (Environment= in its unit)"
         }
+        HostMeasure::NotTraced => {
+            "end the debugger, tracer or profiler (gdb, strace) that is attached to the node: TracerPid in /proc/PID/status names it"
+        }
+        HostMeasure::DiskKeysGuarded => {
+            "have a TPM or a person open the disk (systemd-cryptenroll --tpm2-device=auto /dev/DISK, and `-` for the key in /etc/crypttab), \
+             then remove the key file, its slot (cryptsetup luksKillSlot), and rd.luks.key= from the kernel's parameters"
+        }
+        HostMeasure::EndedInOrder => {
+            "only measured images with a disk state it: stop the node before its machine, and back its power up"
+        }
     }
 }
 

@@ -114,6 +114,8 @@ impl Group {
             HostMeasure::JobStorageEncrypted
             | HostMeasure::JobStorageLocked
             | HostMeasure::JobStorageUnshadowed
+            | HostMeasure::DiskKeysGuarded
+            | HostMeasure::EndedInOrder
             | HostMeasure::SwapOff
             | HostMeasure::SwapEncrypted => Self::Storage,
             HostMeasure::SecureBoot => Self::Boot,
@@ -122,7 +124,8 @@ impl Group {
             | HostMeasure::PtraceRestricted
             | HostMeasure::KernelLockdown
             | HostMeasure::ModulesSigned
-            | HostMeasure::NoPreloads => Self::Kernel,
+            | HostMeasure::NoPreloads
+            | HostMeasure::NotTraced => Self::Kernel,
             HostMeasure::CpuMitigated
             | HostMeasure::SmtOff
             | HostMeasure::MicrocodeCurrent

@@ -257,7 +257,7 @@ fn secure_boot(bank: Bank, dir: &Path, authorities: &[String]) -> Result<Digest,
     Ok(pcr::secure_boot(bank, &variables, &authorities))
 }
 
-fn value(kind: EvidenceKind, measurement: &[u8], name: String) -> Result<ReferenceValue, Failure> {
+pub(in crate::cli) fn value(kind: EvidenceKind, measurement: &[u8], name: String) -> Result<ReferenceValue, Failure> {
     let measurement =
         Measurement::from_bytes(measurement).ok_or_else(|| call("a measurement of no length, or too long".into()))?;
     Ok(ReferenceValue { kind, measurement, name })
@@ -272,7 +272,7 @@ fn write(terminal: &Terminal, out: &ReferenceOutArgs, mut values: Vec<ReferenceV
 }
 
 /// A list such as `1,2,8-16`.
-fn numbers(option: &str, list: &str, most: u32) -> Result<BTreeSet<u32>, Failure> {
+pub(in crate::cli) fn numbers(option: &str, list: &str, most: u32) -> Result<BTreeSet<u32>, Failure> {
     let wrong = || call(format!("{option}: {list:?} is no list such as 1,2,8-16 with numbers up to {most}"));
     let mut all = BTreeSet::new();
     for part in list.split(',') {
@@ -289,7 +289,7 @@ fn numbers(option: &str, list: &str, most: u32) -> Result<BTreeSet<u32>, Failure
     Ok(all)
 }
 
-fn cpu(model: &str) -> Result<CpuSignature, Failure> {
+pub(in crate::cli) fn cpu(model: &str) -> Result<CpuSignature, Failure> {
     let found = match model.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok().map(CpuSignature),
         None => CpuSignature::of_model(model),
@@ -300,21 +300,21 @@ fn cpu(model: &str) -> Result<CpuSignature, Failure> {
     })
 }
 
-fn parse_log<'a>(path: &Path, bytes: &'a [u8]) -> Result<EventLog<'a>, Failure> {
+pub(in crate::cli) fn parse_log<'a>(path: &Path, bytes: &'a [u8]) -> Result<EventLog<'a>, Failure> {
     EventLog::parse(bytes).map_err(|error| log_failure(path, error))
 }
 
-fn log_failure(path: &Path, reason: impl std::fmt::Display) -> Failure {
+pub(in crate::cli) fn log_failure(path: &Path, reason: impl std::fmt::Display) -> Failure {
     let reason = format!("{}: {reason}", path.display());
     Failure::usage("eventlog.unusable", reason, "give the log as the machine has it, in binary")
 }
 
-fn firmware_failure(path: &Path, error: &FirmwareError) -> Failure {
+pub(in crate::cli) fn firmware_failure(path: &Path, error: &FirmwareError) -> Failure {
     let reason = format!("{}: {error}", path.display());
     Failure::usage(error.code(), reason, "give the image that the hypervisor is given, such as OVMF.fd")
 }
 
-fn launch_failure(path: &Path, error: &LaunchError) -> Failure {
+pub(in crate::cli) fn launch_failure(path: &Path, error: &LaunchError) -> Failure {
     let remedy = match error {
         LaunchError::Vcpus => "give numbers of processors that a guest can have",
         LaunchError::NoKernelHashes => "give a firmware that checks kernels (OVMF for AmdSev), or leave --kernel out",
@@ -323,7 +323,7 @@ fn launch_failure(path: &Path, error: &LaunchError) -> Failure {
     Failure::usage(error.code(), format!("{}: {error}", path.display()), remedy)
 }
 
-fn pe_failure(path: &Path, error: &PeError) -> Failure {
+pub(in crate::cli) fn pe_failure(path: &Path, error: &PeError) -> Failure {
     let reason = format!("{}: {error}", printable(path.display()));
     Failure::usage(
         error.code(),
@@ -332,6 +332,6 @@ fn pe_failure(path: &Path, error: &PeError) -> Failure {
     )
 }
 
-fn call(reason: String) -> Failure {
+pub(in crate::cli) fn call(reason: String) -> Failure {
     Failure::usage("call.unusable", reason, "see the command's --help; it has examples")
 }

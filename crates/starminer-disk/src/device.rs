@@ -1,0 +1,89 @@
+//! Which disk is the node's, and whether it is blank.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::error::DiskError;
+
+/// The serial number of a virtual disk, or the label of a GPT partition, by which a node knows its disk. Also the name of the mapping, and of the header.
+pub const LABEL: &str = "starminer-data";
+/// Most block devices that are looked at.
+const MAX_DEVICES: usize = 4096;
+/// How often it is looked for: drivers announce it nowhere that is cheaper to wait on than this is to read.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// What has to be zero at the beginning and at the end of a blank disk: where every file system, volume manager and table of partitions has its marks.
+const BLANK_BYTES: u64 = 16 << 20;
+/// The smallest disk: the header's 16 MiB, and room.
+const MIN_BYTES: u64 = 64 << 20;
+const SECTOR_BYTES: u64 = 4096;
+
+/// The node's disk, looked for in `/sys/class/block` of this root directory until `within` is over.
+///
+/// # Errors
+/// [`DiskError::Absent`], [`DiskError::Ambiguous`], [`DiskError::Io`].
+pub fn find(root: &Path, within: Duration) -> Result<PathBuf, DiskError> {
+    let until = Instant::now() + within;
+    loop {
+        let mut found = labelled(&root.join("sys/class/block"))?.into_iter();
+        match (found.next(), found.next()) {
+            (Some(one), None) => return Ok(root.join("dev").join(one)),
+            (Some(one), Some(other)) => return Err(DiskError::Ambiguous(one, other)),
+            (None, _) if Instant::now() >= until => return Err(DiskError::Absent),
+            (None, _) => sleep(LOOK_EVERY),
+        }
+    }
+}
+
+/// Names of devices that say that they are it.
+fn labelled(class: &Path) -> Result<Vec<PathBuf>, DiskError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(class).map_err(DiskError::io(class))?.take(MAX_DEVICES) {
+        let entry = entry.map_err(DiskError::io(class))?;
+        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let partition = read("uevent").lines().any(|line| line.strip_prefix("PARTNAME=") == Some(LABEL));
+        // A partition has no serial number of its own.
+        if partition || read("serial").trim() == LABEL {
+            found.push(PathBuf::from(entry.file_name()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Refuses sizes that LUKS2 with sectors of 4096 bytes does not take.
+pub(crate) fn check_size(device: &Path) -> Result<(), DiskError> {
+    let size_bytes = size(device)?;
+    if size_bytes < MIN_BYTES || size_bytes % SECTOR_BYTES != 0 {
+        return Err(DiskError::Size { path: device.into(), size_bytes });
+    }
+    Ok(())
+}
+
+fn size(device: &Path) -> Result<u64, DiskError> {
+    // A block device's length is where it ends; its metadata does not say.
+    let end = File::open(device).and_then(|mut file| file.seek(SeekFrom::End(0)));
+    end.map_err(DiskError::io(device))
+}
+
+/// Whether there is nothing on it.
+pub(crate) fn is_blank(device: &Path) -> Result<bool, DiskError> {
+    let size = size(device)?;
+    let zero = |from: u64| -> std::io::Result<bool> {
+        let mut file = File::open(device)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut rest = file.take(BLANK_BYTES);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match rest.read(&mut buffer)? {
+                0 => return Ok(true),
+                read if buffer[..read].iter().any(|byte| *byte != 0) => return Ok(false),
+                _ => {}
+            }
+        }
+    };
+    let ends = zero(0).and_then(|begin| Ok(begin && zero(size.saturating_sub(BLANK_BYTES))?));
+    ends.map_err(DiskError::io(device))
+}

@@ -1,0 +1,5 @@
+//! `disk-header` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("disk-header", data));

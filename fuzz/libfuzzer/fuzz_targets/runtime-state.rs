@@ -1,0 +1,5 @@
+//! `runtime-state` under libFuzzer.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| starminer_fuzz::run("runtime-state", data));
