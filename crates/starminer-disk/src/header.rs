@@ -201,7 +201,6 @@ fn text(bytes: &[u8]) -> Option<&str> {
 /// The metadata of a node's disk. Fields that it does not have are refused: each could be one that changes what is done.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "values that cryptsetup judges; they are named so that nothing else passes")]
 pub struct Layout {
     keyslots: BTreeMap<String, Keyslot>,
     segments: BTreeMap<String, Segment>,
@@ -233,7 +232,6 @@ struct AntiForensic {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "values that cryptsetup judges; they are named so that nothing else passes")]
 struct Area {
     #[serde(rename = "type")]
     kind: String,
@@ -245,7 +243,6 @@ struct Area {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "values that cryptsetup judges; they are named so that nothing else passes")]
 struct Kdf {
     #[serde(rename = "type")]
     kind: String,
@@ -268,7 +265,6 @@ struct Segment {
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "values that cryptsetup judges; they are named so that nothing else passes")]
 struct KeyDigest {
     #[serde(rename = "type")]
     kind: String,

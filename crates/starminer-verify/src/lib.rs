@@ -79,7 +79,7 @@ pub use policy::{
 };
 pub use posture::{
     HostMeasure, MAX_DETAIL_BYTES, Measure, Posture, PostureError, PostureItem, PostureState, SandboxMeasure,
-    UnknownMeasure, fallen_posture, missing_posture,
+    UnknownMeasure, fallen_posture, is_about_posture, missing_posture,
 };
 pub use reference::{
     MAX_REFERENCE_NAME_BYTES, MAX_REFERENCE_VALUES, MAX_REFERENCE_VALUES_BYTES, Measurement, REFERENCE_VALUES_VERSION,

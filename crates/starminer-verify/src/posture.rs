@@ -306,6 +306,9 @@ impl Posture {
     }
 }
 
+/// What the codes of all refusals for posture begin with; the name of the measure follows.
+const POSTURE_CHECK: &str = "node.posture-";
+
 /// The refusal of a node on which these measures were in force under this start of its agent, and are not any more; `None` where there are none.
 /// The first gives it its code.
 pub fn fallen_posture(lost: &[PostureItem<HostMeasure>]) -> Option<Refusal> {
@@ -319,6 +322,11 @@ pub fn missing_posture(missing: &[PostureItem<HostMeasure>]) -> Option<Refusal> 
     posture_refusal(missing, "this network asks for what is not in force", remedy)
 }
 
+/// Whether a refusal says that something is not in force around a node.
+pub fn is_about_posture(refusal: &Refusal) -> bool {
+    refusal.check().starts_with(POSTURE_CHECK)
+}
+
 fn posture_refusal(items: &[PostureItem<HostMeasure>], what: &str, remedy: &str) -> Option<Refusal> {
     let first = items.first()?;
     let each = items.iter().map(|item| match item.detail() {
@@ -326,7 +334,7 @@ fn posture_refusal(items: &[PostureItem<HostMeasure>], what: &str, remedy: &str)
         detail => format!("{} ({detail})", item.name()),
     });
     let reason = format!("{what}: {}", each.collect::<Vec<_>>().join(", "));
-    Some(Refusal::new(Party::Node, format!("node.posture-{}", first.name()), reason, remedy))
+    Some(Refusal::new(Party::Node, format!("{POSTURE_CHECK}{}", first.name()), reason, remedy))
 }
 
 fn state_of<N: Measure>(items: &[PostureItem<N>], name: N) -> PostureState {

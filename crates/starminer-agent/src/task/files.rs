@@ -8,9 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use starminer_runtime::fs::{InputError, InputFile, ScratchError, ScratchFiles, ScratchId};
+use starminer_runtime::fs::{InputError, InputFile};
 use starminer_vault::scratch::{Opening, ScratchContext, ScratchError as VaultScratchError, ScratchOptions};
-use starminer_vault::{FileId, ObjectReader, PageStore, ReadAt, Scratch, TaskSecret, WriteAt};
+use starminer_vault::{ObjectReader, PageStore, ReadAt, Scratch, TaskSecret, WriteAt};
 use starminer_verify::{Attempt, TaskId};
 
 use super::Broken;
@@ -122,9 +122,11 @@ pub(crate) fn create_scratch(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use starminer_runtime::fs::{ScratchError, ScratchFiles};
+
     use super::*;
 
-    fn scratch(limit_bytes: u64) -> (Scratch<WatchedFile>, File) {
+    fn scratch(limit_bytes: u64) -> (impl ScratchFiles, File) {
         let file = tempfile::tempfile().unwrap();
         let secret = TaskSecret::from_bytes([7; 32]);
         let copy = file.try_clone().unwrap();

@@ -752,9 +752,14 @@ impl Tasks {
             }
             _ => None,
         };
+        let fallen = steps::fallen_posture(&body).cloned();
         self.record(Some(task.id), Some(attempt), node, body, now);
         if let Some(refusal) = final_refusal {
             self.fail(task.id, refusal, now);
+        }
+        // Before the task is given away again: the node still offers its places.
+        if let (Some(refusal), Some(node)) = (fallen, node) {
+            self.suspend(node, refusal, now);
         }
     }
 

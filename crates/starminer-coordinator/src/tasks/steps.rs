@@ -8,7 +8,7 @@ use starminer_receipt::{
     AgentStatement, CancelStatement, ChallengeStatement, CheckpointStatement, DenyStatement, Grant,
     MAX_CHECKPOINTS_LOGGED, Outcome, ReleaseStatement, Report, ReportAuthor, Signed,
 };
-use starminer_verify::{Attempt, Digest, NodeId, Party, PublicKey, Refusal};
+use starminer_verify::{Attempt, Digest, NodeId, Party, PublicKey, Refusal, is_about_posture};
 use starminer_wire::TaskState;
 
 use super::event::{EventBody, Settles, refused_checkpoint};
@@ -288,6 +288,17 @@ pub(super) fn report(task: &Task, record: &AttemptRecord, parts: ReportParts, at
     let settles = if (node_failed || checkpoint_refused) && attempts_left { Settles::Attempt } else { Settles::Task };
     let ReportParts { report, agent_statement, closing_evidence } = parts;
     Ok(Some(EventBody::Reported { report, agent_statement, closing_evidence, settles }))
+}
+
+/// What an agent gave a task up for, where that is its host's posture.
+pub(super) fn fallen_posture(body: &EventBody) -> Option<&Refusal> {
+    let EventBody::Reported { report, .. } = body else { return None };
+    match &report.predicate.outcome {
+        Outcome::Failed { refusal } if report.predicate.author == ReportAuthor::Agent && is_about_posture(refusal) => {
+            Some(refusal)
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn cancel(task: &Task, cancel: Arc<Signed<CancelStatement>>) -> Step {

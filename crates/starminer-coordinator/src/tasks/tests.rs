@@ -1052,6 +1052,30 @@ fn a_node_that_is_suspended_loses_its_leases_and_its_place_and_the_log_says_why(
 }
 
 #[test]
+fn a_node_that_gives_a_task_up_for_its_posture_is_out_before_the_task_is_given_away_again() {
+    let mut bench = Bench::new();
+    bench.submit(1, 1, |_| {});
+    bench.submit(2, 1, |_| {});
+    bench.offer(10, 4);
+    let (first, second) = (bench.task(1), bench.task(2));
+    let from = bench.events.len();
+    let code = "node.posture-swap_off";
+    let fallen = Outcome::Failed { refusal: refusal(Party::Node, code) };
+    bench.ok(hand(&first).report(ReportAuthor::Agent, fallen.clone(), |_| {}));
+    let why = || Some(code.to_owned());
+    assert_eq!(
+        bench.kinds_after(from),
+        [(EntryKind::Reported, why()), (EntryKind::Suspended, why()), (EntryKind::Expired, why())]
+    );
+    assert_eq!((bench.task(1).state(), bench.task(2).state()), (TaskState::Queued, TaskState::Queued));
+    bench.refused(hand(&second).report(ReportAuthor::Agent, fallen, |_| {}), "lease.fenced");
+    bench.admit(10, standing());
+    bench.offer(10, 4);
+    assert_eq!((bench.task(1).attempts.len(), bench.task(2).attempts.len()), (2, 2));
+    bench.check();
+}
+
+#[test]
 fn a_node_that_is_silent_about_itself_is_taken_out() {
     let mut bench = Bench::new();
     let until = |bench: &Bench, ms| Standing { valid_until: bench.now.wall.saturating_add_millis(ms), ..standing() };
