@@ -1,7 +1,7 @@
 //! What a disk says of itself: what is encrypted with what, and unlocked by what. Its header's word, which nobody signed.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -68,9 +68,18 @@ pub fn status(path: &Path) -> Result<DiskStatus, DiskError> {
         // A pipe would be waited for.
         return Err(DiskError::io(path)(std::io::Error::other("neither a file nor a block device")));
     }
-    let file = File::open(path).map_err(DiskError::io(path))?;
+    let mut file = File::open(path).map_err(DiskError::io(path))?;
+    let length_bytes = file.seek(SeekFrom::End(0)).map_err(DiskError::io(path))?;
+    file.rewind().map_err(DiskError::io(path))?;
     file.take(MAX_HEADER_BYTES as u64).read_to_end(&mut beginning).map_err(DiskError::io(path))?;
-    Ok(of_header(&Header::parse(&beginning)?))
+    let mut status = of_header(&Header::parse(&beginning)?);
+    // How long it was is said nowhere but in the file system, which is encrypted.
+    let is_cut = |segment: &SegmentStatus| segment.offset_bytes >= length_bytes;
+    if status.kind == DiskKind::Node && status.segments.iter().any(is_cut) {
+        status.not_taken =
+            Some(format!("it was cut off: it ends after {length_bytes} bytes, before what is encrypted"));
+    }
+    Ok(status)
 }
 
 impl DiskStatus {

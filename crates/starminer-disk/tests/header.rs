@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod words;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,11 +13,8 @@ use aws_lc_rs::digest;
 use serde_json::{Value, json};
 use starminer_disk::header::{Header, HeaderError};
 use starminer_disk::{DiskError, DiskKind, status};
+use words::FORMAT;
 
-/// As `starminer_disk` formats: the same words.
-const FORMAT: &str = "luksFormat --batch-mode --type luks2 --cipher aes-xts-plain64 --key-size 512 --hash sha256 --pbkdf pbkdf2 \
-    --pbkdf-force-iterations 1000 --sector-size 4096 --luks2-metadata-size 16k --offset 32768 --label starminer-data --subsystem job-storage \
-    --key-file - --keyfile-size 64";
 const HEADER_BYTES: usize = 0x4000;
 
 fn cryptsetup(words: &str, disk: &Path, input: &[u8]) -> Option<String> {
@@ -84,6 +83,9 @@ fn what_cryptsetup_writes_is_read_and_taken() {
     fs::write(&copy, header.alone(&bytes)).unwrap();
     cryptsetup("open --test-passphrase --type luks2 --key-slot 0 --key-file - --keyfile-size 64", &copy, &[7; 64])
         .unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    let cut = status(&path).unwrap();
+    assert!(cut.not_taken.unwrap().contains("cut off: it ends after 1048576 bytes"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! QEMU and swtpm: started, listened to, asked to end, and ended with this.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -11,11 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::command::{Machine, arguments};
+use crate::command::{Machine, QEMU, SWTPM, Tpm, arguments, tpm_arguments};
 
-/// QEMU's program.
-pub const QEMU: &str = "qemu-system-x86_64";
-const SWTPM: &str = "swtpm";
+/// Ends what it starts with whoever started it.
+const SETPRIV: &str = "setpriv";
 const SWTPM_SETUP: &str = "swtpm_setup";
 /// How long swtpm may take until it listens, and QEMU to answer an order.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -83,21 +82,15 @@ impl HostError {
     }
 }
 
-/// An emulated TPM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tpm {
-    /// Where it keeps what it knows. Made at the first start.
-    pub state: PathBuf,
-    /// Where it is controlled.
-    pub socket: PathBuf,
-}
-
 impl Tpm {
     /// Makes the TPM, with a certificate of its endorsement key, where there is none.
     ///
     /// # Errors
     /// [`HostError::NoTool`], [`HostError::Start`], [`HostError::Tpm`], [`HostError::File`].
     pub fn prepare(&self) -> Result<(), HostError> {
+        if self.state.as_os_str().as_encoded_bytes().contains(&b',') {
+            return Err(HostError::Tpm(format!("{}: {SWTPM} takes no path with a comma", self.state.display())));
+        }
         let failed = |source| HostError::File { path: self.state.clone(), source };
         fs::create_dir_all(&self.state).map_err(failed)?;
         if fs::read_dir(&self.state).map_err(failed)?.next().is_some() {
@@ -118,24 +111,12 @@ impl Tpm {
     }
 
     /// Starts it. It ends when the machine lets go of it.
-    fn start(&self) -> Result<Ended, HostError> {
-        let option = |name: &str, path: &Path| -> OsString {
-            let mut text = OsString::from(name);
-            text.push(path);
-            text
-        };
-        // A group of its own: what a terminal sends to the one in the foreground is for this program, which ends the machine in order.
-        let child = Command::new(SWTPM)
-            .process_group(0)
-            .args(["socket", "--tpm2", "--terminate", "--flags", "startup-clear", "--tpmstate"])
-            .arg(option("dir=", &self.state))
-            .arg("--ctrl")
-            .arg(option("type=unixio,path=", &self.socket))
-            .stdin(Stdio::null())
+    fn start(&self, lock: &File) -> Result<Ended, HostError> {
+        let child = bound(SWTPM, "swtpm", tpm_arguments(self), lock)?
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|source| not_started(SWTPM, "swtpm", source))?;
+            .map_err(|source| not_started(SETPRIV, "util-linux", source))?;
         let mut swtpm = Ended(child);
         let until = Instant::now() + PATIENCE;
         while !self.socket.exists() {
@@ -149,6 +130,26 @@ impl Tpm {
         }
         Ok(swtpm)
     }
+}
+
+/// A program that ends with this one, however that ends: nobody here may ask Linux for it (prctl(2), `PR_SET_PDEATHSIG`) but the program itself, so that setpriv asks and becomes it.
+///
+/// It reads nothing, and holds the lock of the state that it uses: should it run on all the same, the next one is told so. It has a group of its own: what a terminal sends to the one
+/// in the foreground is for this program, which ends the machine in order.
+fn bound(
+    tool: &'static str,
+    package: &'static str,
+    arguments: Vec<OsString>,
+    lock: &File,
+) -> Result<Command, HostError> {
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&places).any(|place| place.join(tool).is_file()) {
+        return Err(HostError::NoTool { tool, package });
+    }
+    let lock = lock.try_clone().map_err(|source| HostError::Start { tool, source })?;
+    let mut command = Command::new(SETPRIV);
+    command.args(["--pdeathsig", "KILL", "--", tool]).args(arguments).process_group(0).stdin(lock);
+    Ok(command)
 }
 
 fn not_started(tool: &'static str, package: &'static str, source: io::Error) -> HostError {
@@ -179,24 +180,25 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts a machine, and its TPM where that is emulated. `console` gets what the machine says, line by line, without control characters.
+    /// Starts a machine, and its TPM where that is emulated. `lock` is an empty file that is locked for as long as any of them runs. `console` gets what the machine says,
+    /// line by line, without control characters.
+    ///
+    /// They end with the thread that calls this.
     ///
     /// # Errors
     /// [`HostError::NoTool`], [`HostError::Start`], [`HostError::Tpm`].
     pub fn start(
         machine: &Machine,
         tpm: Option<&Tpm>,
+        lock: &File,
         mut console: impl FnMut(&str) + Send + 'static,
     ) -> Result<Self, HostError> {
-        let tpm = tpm.map(Tpm::start).transpose()?;
-        let mut child = Command::new(QEMU)
-            .process_group(0)
-            .args(arguments(machine))
-            .stdin(Stdio::null())
+        let tpm = tpm.map(|tpm| tpm.start(lock)).transpose()?;
+        let mut child = bound(QEMU, "qemu-system-x86", arguments(machine), lock)?
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(|source| not_started(QEMU, "qemu-system-x86", source))?;
+            .map_err(|source| not_started(SETPRIV, "util-linux", source))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let qemu = Ended(child);
         let complaint = Arc::new(Mutex::new(String::new()));

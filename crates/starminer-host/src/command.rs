@@ -1,10 +1,14 @@
-//! QEMU's arguments for a machine: a pure function of what the machine is.
+//! QEMU's arguments for a machine, and swtpm's for its TPM: pure functions of what the machine is.
 //!
-//! Sources: qemu-system-x86_64(1); QEMU's `docs/system/i386/amd-memory-encryption.rst` and `docs/system/i386/tdx.rst`.
+//! Sources: qemu-system-x86_64(1); swtpm(8); QEMU's `docs/system/i386/amd-memory-encryption.rst` and `docs/system/i386/tdx.rst`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+/// QEMU's program.
+pub const QEMU: &str = "qemu-system-x86_64";
+/// The emulated TPM's.
+pub const SWTPM: &str = "swtpm";
 /// The bit of an address that says that memory is encrypted, on every processor with SEV-SNP so far.
 const ENCRYPTION_BIT: u8 = 51;
 /// By how many bits it makes addresses shorter.
@@ -69,6 +73,15 @@ pub enum TpmDevice {
     Emulated(PathBuf),
     /// This machine's own.
     Passthrough(PathBuf),
+}
+
+/// An emulated TPM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tpm {
+    /// Where it keeps what it knows. Made at the first start.
+    pub state: PathBuf,
+    /// Where it is controlled.
+    pub socket: PathBuf,
 }
 
 /// A machine.
@@ -202,6 +215,21 @@ pub fn arguments(machine: &Machine) -> Vec<OsString> {
     add("-device", Value::new(device("virtio-net-pci,netdev=net,romfile=", protected)));
     all.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(OsString::from));
     all
+}
+
+/// The arguments of `swtpm`.
+#[must_use]
+pub fn tpm_arguments(tpm: &Tpm) -> Vec<OsString> {
+    let fixed = ["socket", "--tpm2", "--terminate", "--flags", "startup-clear"].map(OsString::from);
+    // swtpm knows no way to write a comma in a path.
+    let option = |name: &str, path: &Path| {
+        let mut text = OsString::from(name);
+        text.push(path);
+        text
+    };
+    let state = option("dir=", &tpm.state);
+    let control = option("type=unixio,path=", &tpm.socket);
+    fixed.into_iter().chain(["--tpmstate".into(), state, "--ctrl".into(), control]).collect()
 }
 
 /// A device of a guest whose memory is protected goes through memory that it shares.

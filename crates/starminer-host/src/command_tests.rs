@@ -142,3 +142,12 @@ fn a_trust_domain() {
          -no-reboot"#,
     );
 }
+
+#[test]
+fn an_emulated_tpm() {
+    let tpm = Tpm { state: "/s/tpm".into(), socket: "/t/control".into() };
+    let found: Vec<String> = tpm_arguments(&tpm).into_iter().map(|one| one.into_string().unwrap()).collect();
+    let expected =
+        "socket --tpm2 --terminate --flags startup-clear --tpmstate dir=/s/tpm --ctrl type=unixio,path=/t/control";
+    assert_eq!(found.join(" "), expected);
+}

@@ -9,6 +9,6 @@ pub mod children;
 pub mod command;
 pub mod found;
 
-pub use children::{HostError, Running, Tpm};
-pub use command::{Accelerator, Boot, Machine, Tee, TpmDevice};
+pub use children::{HostError, Running};
+pub use command::{Accelerator, Boot, Machine, Tee, Tpm, TpmDevice};
 pub use found::{Choice, Found, Wanted, choose};

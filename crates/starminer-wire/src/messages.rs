@@ -400,6 +400,9 @@ pub struct AdmissionResponse {
     /// The first day on which this very evidence will not be enough any more, and why; absent where nothing of it ages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forecast: Option<NodeForecast>,
+    /// Why what the node runs is not what the network's reference values name, where it is not: it reaches no higher tier until it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmatched: Option<String>,
 }
 
 /// When today's evidence will stop to meet policy, unless something is done.

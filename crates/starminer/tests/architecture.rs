@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use serde_json::Value;
 
 /// Every crate with those of ours that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -46,13 +47,29 @@ const PURE: &[&str] = &[
 ];
 const IMPURE: &[&str] = &["tokio", "hyper", "axum", "sqlx", "object_store", "rustls", "libc", "getrandom", "rand"];
 
+/// What cargo says.
+fn cargo(arguments: &[&str]) -> String {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(program).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn metadata(more: &[&str]) -> Value {
+    serde_json::from_str(&cargo(&[&["metadata", "--format-version", "1"], more].concat())).unwrap()
+}
+
+fn texts<'v>(list: &'v Value, name: &'v str) -> impl Iterator<Item = (&'v Value, &'v str)> {
+    list.as_array().unwrap().iter().map(move |one| (one, one[name].as_str().unwrap()))
+}
+
 fn direct() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata = MetadataCommand::new().no_deps().exec().expect("cargo metadata runs");
-    let packages = metadata.packages.iter();
-    packages
-        .map(|package| {
-            let normal = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
-            (package.name.to_string(), normal.map(|dependency| dependency.name.clone()).collect())
+    let metadata = metadata(&["--no-deps"]);
+    texts(&metadata["packages"], "name")
+        .map(|(package, name)| {
+            // Of a dependency for running, the kind is null.
+            let normal = texts(&package["dependencies"], "name").filter(|(dependency, _)| dependency["kind"].is_null());
+            (name.to_owned(), normal.map(|(_, name)| name.to_owned()).collect())
         })
         .collect()
 }
@@ -112,25 +129,48 @@ fn unsafe_stays_at_home() {
 /// The enclave's program links no server, database or chain.
 #[test]
 fn the_agent_links_no_server() {
-    let metadata = MetadataCommand::new().exec().expect("cargo metadata runs");
-    let resolve = metadata.resolve.expect("a dependency graph");
-    let names: BTreeMap<_, _> =
-        metadata.packages.iter().map(|package| (&package.id, package.name.to_string())).collect();
-    let agent = metadata.packages.iter().filter(|package| package.name.as_str() == "starminer-agent");
-    let mut open: Vec<_> = agent.map(|package| &package.id).collect();
+    let metadata = metadata(&[]);
+    let names: BTreeMap<&str, &str> =
+        texts(&metadata["packages"], "id").map(|(package, id)| (id, package["name"].as_str().unwrap())).collect();
+    let nodes: BTreeMap<&str, &Value> =
+        texts(&metadata["resolve"]["nodes"], "id").map(|(node, id)| (id, node)).collect();
+    let mut open: Vec<&str> = names.iter().filter(|(_, name)| **name == "starminer-agent").map(|(id, _)| *id).collect();
     let mut seen = BTreeSet::new();
     while let Some(id) = open.pop() {
-        if !seen.insert(id) {
-            continue;
+        if seen.insert(id) {
+            let is_normal =
+                |dep: &Value| dep["dep_kinds"].as_array().unwrap().iter().any(|kind| kind["kind"].is_null());
+            open.extend(texts(&nodes[id]["deps"], "pkg").filter(|(dep, _)| is_normal(dep)).map(|(_, package)| package));
         }
-        let node = resolve.nodes.iter().find(|node| node.id == *id).expect("every package is in the graph");
-        let normal =
-            node.deps.iter().filter(|dep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal));
-        open.extend(normal.map(|dep| &dep.pkg));
     }
-    let linked: BTreeSet<&str> = seen.iter().map(|id| names[*id].as_str()).collect();
+    let linked: BTreeSet<&str> = seen.iter().map(|id| names[id]).collect();
+    assert!(linked.contains("wasmtime"), "{linked:?}");
     for forbidden in ["axum", "sqlx", "object_store", "starminer-coordinator", "starminer-store", "starminer-requester"]
     {
         assert!(!linked.contains(forbidden), "the agent must not link {forbidden}");
+    }
+}
+
+/// The node's image has the agent built alone. Where that selects other features of what wasmtime and tract rest on than a build of everything does, a fresh clone compiles them twice.
+#[test]
+fn the_engines_are_the_same_for_the_agent_alone() {
+    let tree = |selection: &[&str]| -> BTreeMap<String, BTreeSet<String>> {
+        let form =
+            ["--offline", "--quiet", "--prefix", "none", "--edges", "normal,no-proc-macro", "--format", "{p}|{f}"];
+        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for line in cargo(&[&["tree"], selection, &form].concat()).lines() {
+            let (package, features) = line.trim_end_matches(" (*)").split_once('|').unwrap();
+            all.entry(package.to_owned()).or_default().insert(features.to_owned());
+        }
+        all
+    };
+    let (agent, all) = (tree(&["--package", "starminer-agent"]), tree(&["--workspace"]));
+    for engine in ["wasmtime", "tract-onnx"] {
+        for package in tree(&["--package", engine]).keys().filter(|package| agent.contains_key(*package)) {
+            assert_eq!(
+                agent[package], all[package],
+                "{package}, below {engine}: make its features the same (Cargo.toml of starminer-agent)"
+            );
+        }
     }
 }

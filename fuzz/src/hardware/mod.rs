@@ -8,6 +8,8 @@ pub mod endorsements;
 #[allow(missing_docs, clippy::unwrap_used, clippy::cast_possible_truncation, clippy::new_without_default)]
 pub mod images;
 pub mod logs;
+#[path = "../../../crates/starminer-hardware/tests/packages/mod.rs"]
+mod packages;
 
 use std::collections::HashSet;
 use std::fs;
@@ -59,15 +61,7 @@ pub fn vector(name: &str) -> Option<Vec<u8>> {
 
 /// A sample of the crate `dcap-qvl`, where cargo has unpacked it.
 fn sample(name: &str) -> Option<Vec<u8>> {
-    static SAMPLES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-        let metadata = cargo_metadata::MetadataCommand::new()
-            .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
-            .other_options(vec!["--offline".into()])
-            .exec()
-            .ok()?;
-        let package = metadata.packages.iter().find(|package| *package.name == "dcap-qvl")?;
-        Some(package.manifest_path.parent()?.join("sample").into_std_path_buf())
-    });
+    static SAMPLES: LazyLock<Option<PathBuf>> = LazyLock::new(packages::samples_of_dcap_qvl);
     fs::read(SAMPLES.as_ref()?.join(name)).ok()
 }
 

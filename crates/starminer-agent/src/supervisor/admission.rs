@@ -189,7 +189,19 @@ fn binding<U: Upstream>(shared: &Shared<U>, challenge: Challenge) -> Binding {
 /// Renews the admission when the coordinator wants that, and at once when it was lost or the devices failed.
 pub(crate) async fn renew<U: Upstream>(shared: Arc<Shared<U>>, mut admission: AdmissionResponse) {
     let mut told = Told::default();
+    let mut unmatched = None;
     loop {
+        if unmatched != admission.unmatched {
+            if let Some(why) = &admission.unmatched {
+                let why = legible(why);
+                tracing::warn!(
+                    tier = admission.tier,
+                    why,
+                    "what this node runs is not what the network's reference values name"
+                );
+            }
+            unmatched.clone_from(&admission.unmatched);
+        }
         if let Some(words) = admission.forecast.as_ref().and_then(|forecast| told.words(forecast, now())) {
             tracing::warn!("{words}");
         }
@@ -201,6 +213,11 @@ pub(crate) async fn renew<U: Upstream>(shared: Arc<Shared<U>>, mut admission: Ad
 
 fn pause(admission: &AdmissionResponse) -> Duration {
     Duration::from_millis(admission.renew_after_ms).max(SHORTEST_RENEWAL)
+}
+
+/// A coordinator's words, as far as they go into the log.
+fn legible(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TOLD_CHARS).collect()
 }
 
 /// Which forecast was told, and when.
@@ -226,8 +243,7 @@ impl Told {
             1 => "in one day".into(),
             days => format!("in {days} days"),
         };
-        let reason: String =
-            forecast.reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TOLD_CHARS).collect();
+        let reason = legible(&forecast.reason);
         Some(format!("{when} this node's evidence will no longer be enough, and it will get no tasks: {reason}"))
     }
 }
@@ -244,6 +260,7 @@ mod tests {
             renew_after_ms,
             enrolment: None,
             forecast: None,
+            unmatched: None,
         }
     }
 

@@ -490,6 +490,7 @@ impl Coordinator {
                     renew_after_ms: 3_600_000,
                     enrolment,
                     forecast: None,
+                    unmatched: None,
                 })
             }
             Call::Upload(content_id, bytes) => {

@@ -56,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) change: Option<Refusal>,
     /// When this evidence will not be enough any more, for whoever provides the node.
     pub(crate) forecast: Option<NodeForecast>,
+    /// Why it does not run what reference values name.
+    pub(crate) unmatched: Option<String>,
     /// The enrolment that came of it.
     pub(crate) enrolment: Option<Signed<EnrolmentStatement>>,
     /// What the next evidence is compared with.
@@ -263,8 +265,10 @@ impl Admission {
             ));
         }
         // Otherwise nobody would be told why a node reaches less than its operator thinks: its policy demands nothing.
-        if let Some(check) = result.checks().iter().find(|check| check.name() == MEASUREMENT && is_broken(check)) {
-            tracing::info!(%node, tier = result.tier().name(), "{}", check.reason());
+        let broken = result.checks().iter().find(|check| check.name() == MEASUREMENT && is_broken(check));
+        let unmatched = broken.map(|check| check.reason().to_owned());
+        if let Some(why) = &unmatched {
+            tracing::info!(%node, tier = result.tier().name(), "{why}");
         }
         let state = NodeState::of(&verified);
         if let Some(rolled_back) = self.watch.rolled_back(&node, &state) {
@@ -291,6 +295,7 @@ impl Admission {
                 rollback_said: false,
             },
             forecast: self.forecast(&evidence, &verified, reference_values, now)?,
+            unmatched,
             change: self.watch.change(&node, &state),
             enrolment,
             state,

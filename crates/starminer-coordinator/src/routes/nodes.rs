@@ -52,7 +52,7 @@ pub(super) async fn admission(
             return Err(refused);
         }
     };
-    let Outcome { evidence, standing, forecast, change, enrolment, state } = outcome;
+    let Outcome { evidence, standing, forecast, unmatched, change, enrolment, state } = outcome;
     if let Some(refusal) = change {
         shared.writer.execute(Command::Suspend { node, refusal }).await?;
     }
@@ -63,6 +63,7 @@ pub(super) async fn admission(
         renew_after_ms: shared.config.waits.attestation_ms / 2,
         enrolment: enrolment.as_ref().map(|signed| signed.envelope().clone()),
         forecast,
+        unmatched,
     };
     if let Some(statement) = enrolment {
         shared.writer.execute(Command::Enrol { node, statement: Arc::new(statement) }).await?;

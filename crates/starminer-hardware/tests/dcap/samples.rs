@@ -1,5 +1,8 @@
 //! Real quotes: those of the crate `dcap-qvl`, each with its endorsements, and one of the shared vectors.
 
+#[path = "../packages/mod.rs"]
+mod packages;
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -8,12 +11,7 @@ use starminer_hardware::Checks;
 use starminer_hardware::Verdict;
 use starminer_hardware::dcap::{Endorsements, Quote, Verification, roots, verify};
 
-static SAMPLES: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-    let metadata = cargo_metadata::MetadataCommand::new().other_options(vec!["--offline".into()]).exec().ok()?;
-    let package = metadata.packages.iter().find(|package| *package.name == "dcap-qvl")?;
-    let samples = package.manifest_path.parent()?.join("sample");
-    samples.is_dir().then(|| samples.into_std_path_buf())
-});
+static SAMPLES: LazyLock<Option<PathBuf>> = LazyLock::new(packages::samples_of_dcap_qvl);
 
 /// A file of the crate's samples; none where they are not on this machine, which is said.
 pub fn sample(name: &str) -> Option<Vec<u8>> {

@@ -11,6 +11,8 @@ mod lab;
 mod emulator;
 mod errors;
 mod live;
+#[path = "../packages/mod.rs"]
+mod packages;
 mod policies;
 mod random;
 mod refusals;
@@ -54,9 +56,7 @@ pub fn kept(name: &str) -> File {
 
 /// A sample of the crate `dcap-qvl`: quote, endorsements, and a time two days after they were issued.
 pub fn sample(name: &str) -> Option<(File, File, u64)> {
-    let metadata = cargo_metadata::MetadataCommand::new().other_options(vec!["--offline".into()]).exec().ok();
-    let package = metadata.as_ref()?.packages.iter().find(|package| *package.name == "dcap-qvl").cloned();
-    let folder = package?.manifest_path.parent()?.join("sample");
+    let folder = packages::samples_of_dcap_qvl()?;
     let read = |name: String| std::fs::read(folder.join(&name)).ok().map(|bytes| file(&name, bytes));
     let (Some(quote), Some(json)) = (read(name.to_owned()), read(format!("{name}_collateral.json"))) else {
         println!("skipped: no sample {name} of dcap-qvl on this machine");

@@ -17,7 +17,7 @@ pub use appraise::{AppraiseCommand, AuthorityArgs, JudgingArgs};
 pub use disk::DiskCommand;
 pub use doctor::DoctorArgs;
 pub use endorsements::{EndorsementsCommand, ExportArgs, FetchArgs, ImportArgs, ListArgs, TrustArgs};
-pub use host::{AccelArg, HostCommand, HostRunArgs, HostTeeArg};
+pub use host::{AccelArg, HostCommand, HostRunArgs, HostTeeArg, PrefixedAddress};
 pub use image::{ImageBuildArgs, ImageCommand, ImageMeasureArgs, TeeArg};
 pub use reference::{
     DirectBootArgs, PageOrderArg, ProgramKind, ReferenceCommand, ReferenceCosignArgs, ReferenceFetchArgs,

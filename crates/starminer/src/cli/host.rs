@@ -1,14 +1,18 @@
 //! `starminer host …`: runs a node's image. What is run is composed by `starminer_host`; this file finds and lays out files, shows the console, and ends the machine when it is asked to.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+mod disk;
+mod state;
+mod told;
+
+use std::ffi::OsString;
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use starminer_hardware::predict::PeImage;
-use starminer_host::command::arguments;
+use starminer_host::command::{QEMU, SWTPM, arguments, tpm_arguments};
 use starminer_host::found::Kind;
 use starminer_host::{
     Accelerator, Boot, Choice, Found, HostError, Machine, Running, Tee, Tpm, TpmDevice, Wanted, choose,
@@ -19,11 +23,13 @@ use super::args::{AccelArg, HostCommand, HostRunArgs, HostTeeArg};
 use super::exit::{self, Failure};
 use super::home::with_sources;
 use super::image::built::Built;
-use super::image::measure::{Direct, read_credentials};
+use super::image::measure::Direct;
 use super::interrupt::Interrupt;
 use super::reference::make::pe_failure;
 use super::reference::read;
 use super::terminal::{Terminal, printable};
+use disk::data_disk;
+use state::State;
 
 /// Debian's OVMF for a machine with a TPM, for SEV-SNP with kernel hashes, and for TDX.
 const CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -32,8 +38,6 @@ const TDX_FIRMWARE: &str = "/usr/share/ovmf/OVMF.inteltdx.fd";
 /// How long a machine has after its power button was pressed: longer than its agent waits for tasks, unless that is told to wait longer.
 const GRACE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
-/// Longest trust file or certificate that a node is told.
-const MAX_TOLD_BYTES: usize = 256 * 1024;
 /// Longest store of the firmware's variables.
 const MAX_VARIABLES_BYTES: usize = 16 << 20;
 
@@ -60,8 +64,8 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
         let remedy = "switch it on in the firmware and the kernel (`starminer node doctor` says what is missing), or run with --tee none";
         Failure::local("host.tee", why, remedy)
     })?;
+    let told = told::told(args)?;
     let built = Built::read(&args.dir)?;
-    let told = told(args)?;
     let state = State::open(&args.state)?;
     state.write_credentials(&told)?;
     // Paths of sockets have little room.
@@ -71,6 +75,10 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
         (Kind::None, None) => Some(Tpm { state: state.dir.join("tpm"), socket: sockets.path().join("tpm") }),
         _ => None,
     };
+    let disk = args.disk.as_deref().map(|disk| data_disk(disk, !args.dry_run)).transpose()?;
+    if let Some((_, Some(differs))) = &disk {
+        terminal.say(differs);
+    }
     let machine = Machine {
         tee: match choice.kind {
             Kind::Snp => Tee::Snp { cpu: args.cpu.clone() },
@@ -85,7 +93,7 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
             (Some(tpm), _) => Some(TpmDevice::Emulated(tpm.socket.clone())),
             (None, device) => device.clone().map(TpmDevice::Passthrough),
         },
-        disk: args.disk.as_deref().map(|disk| data_disk(disk, !args.dry_run)).transpose()?,
+        disk: disk.map(|(place, _)| place),
         orders: sockets.path().join("orders"),
     };
     let what = match choice.kind {
@@ -94,14 +102,16 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
         Kind::None => "a machine without a TEE",
     };
     terminal.say(format!("{what}: {}", choice.why));
-    let command: Vec<String> = std::iter::once(starminer_host::children::QEMU.into())
-        .chain(arguments(&machine))
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let command = words(QEMU, arguments(&machine));
+    let tpm_command = tpm.as_ref().map(|tpm| words(SWTPM, tpm_arguments(tpm)));
     if args.dry_run {
-        let shown = command.iter().map(|argument| shell_word(argument)).collect::<Vec<_>>().join(" ");
-        terminal.result(printable(shown));
-        terminal.document(&json!({ "chosen": kind(choice.kind), "why": choice.why, "command": command }));
+        for command in tpm_command.iter().chain([&command]) {
+            let shown = command.iter().map(|argument| shell_word(argument)).collect::<Vec<_>>().join(" ");
+            terminal.result(printable(shown));
+        }
+        terminal.document(
+            &json!({ "chosen": kind(choice.kind), "why": choice.why, "command": command, "tpm_command": tpm_command }),
+        );
         return Ok(exit::OK);
     }
     if let Some(tpm) = &tpm {
@@ -113,7 +123,8 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
         // A closed pipe does not end the node.
         let _ = if quiet { writeln!(io::stderr(), "{line}") } else { writeln!(io::stdout(), "{line}") };
     };
-    let mut running = Running::start(&machine, tpm.as_ref(), console).map_err(|error| failed(&error))?;
+    let mut running =
+        Running::start(&machine, tpm.as_ref(), &state.lock()?, console).map_err(|error| failed(&error))?;
     let lost = |error: io::Error| Failure::local("host.lost", error, "see whether QEMU still runs");
     let mut asked: Option<(u8, Instant)> = None;
     let signal = loop {
@@ -164,6 +175,12 @@ fn kind(kind: Kind) -> &'static str {
     }
 }
 
+/// A program and its arguments, for people and scripts.
+fn words(program: &str, arguments: Vec<OsString>) -> Vec<String> {
+    let arguments = arguments.into_iter().map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(program.to_owned()).chain(arguments).collect()
+}
+
 /// As a shell takes it for one word.
 fn shell_word(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./:,".contains(&byte);
@@ -176,92 +193,6 @@ fn shell_word(text: &str) -> String {
 
 fn failed(error: &HostError) -> Failure {
     Failure::local(error.code(), with_sources(error), &error.remedy())
-}
-
-/// What outlives the machine; one at a time uses it.
-struct State {
-    dir: PathBuf,
-    /// Locked for as long as this is.
-    _lock: File,
-}
-
-impl State {
-    fn open(dir: &Path) -> Result<Self, Failure> {
-        let failure = |error: &dyn std::fmt::Display| {
-            Failure::usage("host.state", format!("{}: {error}", dir.display()), "give a directory where you may write")
-        };
-        // What the emulated TPM keeps is for nobody else.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failure(&error))?;
-        // Paths are handed to programs that take those with a dash for options.
-        let dir = dir.canonicalize().map_err(|error| failure(&error))?;
-        let place = dir.join("lock");
-        let lock =
-            OpenOptions::new().create(true).truncate(false).write(true).open(place).map_err(|error| failure(&error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { dir, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                let reason = format!("{}: a machine runs with this state", dir.display());
-                Err(Failure::usage("host.state-in-use", reason, "end it, or give another directory"))
-            }
-            Err(TryLockError::Error(error)) => Err(failure(&error)),
-        }
-    }
-
-    fn failure(&self, error: &io::Error) -> Failure {
-        let reason = format!("{}: {error}", self.dir.display());
-        Failure::local("host.state", reason, "check free space and permissions")
-    }
-
-    /// Writes a file into a directory of the state.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
-        let place = self.dir.join(name);
-        let made = place.parent().map_or(Ok(()), fs::create_dir_all);
-        made.and_then(|()| fs::write(&place, bytes)).map_err(|error| self.failure(&error))?;
-        Ok(place)
-    }
-
-    /// What the node is told, and nothing that an earlier one was told.
-    fn write_credentials(&self, told: &Credentials) -> Result<(), Failure> {
-        let place = self.dir.join("credentials");
-        if place.exists() {
-            fs::remove_dir_all(&place).map_err(|error| self.failure(&error))?;
-        }
-        for (name, contents) in told {
-            self.write(&format!("credentials/{name}"), contents)?;
-        }
-        Ok(())
-    }
-}
-
-/// What the node is told.
-fn told(args: &HostRunArgs) -> Result<Credentials, Failure> {
-    if let Some(dir) = &args.credentials {
-        return read_credentials(dir);
-    }
-    let mut told = Credentials::new();
-    if let Some(network) = &args.network {
-        told.insert("network.toml.cred".into(), read(network, MAX_TOLD_BYTES)?);
-    }
-    let mut node = toml::Table::new();
-    if let Some(address) = &args.address {
-        node.insert("address".into(), address.clone().into());
-    }
-    if let Some(gateway) = &args.gateway {
-        node.insert("gateway".into(), gateway.to_string().into());
-    }
-    if args.disk.is_some() {
-        node.insert("storage".into(), "disk".into());
-    }
-    told.insert("node.toml.cred".into(), node.to_string().into_bytes());
-    if !args.tpm_certificate.is_empty() {
-        let mut all = Vec::new();
-        for path in &args.tpm_certificate {
-            all.extend(read(path, MAX_TOLD_BYTES)?);
-            all.push(b'\n');
-        }
-        told.insert("tpm-certificates.pem.cred".into(), all);
-    }
-    Ok(told)
 }
 
 /// Lays out what the machine starts.
@@ -311,80 +242,9 @@ fn boot(
     })
 }
 
-/// The data disk, made where it does not exist and a size was said.
-fn data_disk(text: &str, make: bool) -> Result<PathBuf, Failure> {
-    let failure = |reason: String| Failure::usage("host.disk", reason, "give FILE, or FILE:SIZE such as node1.raw:20G");
-    let (path, size) = match text.rsplit_once(':') {
-        Some((path, size)) if !path.is_empty() => {
-            (Path::new(path), Some(size_bytes(size).ok_or_else(|| failure(format!("{size:?} is no size")))?))
-        }
-        _ => (Path::new(text), None),
-    };
-    let broken = |error: io::Error| failure(format!("{}: {error}", path.display()));
-    if let Ok(found) = fs::metadata(path)
-        && !(found.is_file() || found.file_type().is_block_device())
-    {
-        return Err(failure(format!("{}: neither a file nor a block device", path.display())));
-    }
-    match (path.exists(), size) {
-        (true, _) => path.canonicalize().map_err(broken),
-        (false, None) => Err(failure(format!("there is no {}", path.display()))),
-        (false, Some(_)) if !make => std::path::absolute(path).map_err(broken),
-        (false, Some(size)) => {
-            File::create_new(path).and_then(|file| file.set_len(size)).map_err(broken)?;
-            path.canonicalize().map_err(broken)
-        }
-    }
-}
-
-/// A number with M, G or T behind it.
-fn size_bytes(text: &str) -> Option<u64> {
-    let (number, shift) = match text.strip_suffix(['M', 'G', 'T']) {
-        Some(number) => (
-            number,
-            if text.ends_with('M') {
-                20
-            } else if text.ends_with('G') {
-                30
-            } else {
-                40
-            },
-        ),
-        None => (text, 0),
-    };
-    let size = number.parse::<u64>().ok()?.checked_mul(1 << shift)?;
-    (size > 0).then_some(size)
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_of_disks() {
-        for (text, size) in
-            [("20G", Some(20 << 30)), ("512M", Some(512 << 20)), ("1T", Some(1 << 40)), ("4096", Some(4096))]
-        {
-            assert_eq!(size_bytes(text), size, "{text}");
-        }
-        for text in ["", "G", "0", "0G", "-1G", "1.5G", "99999999999T", "20g"] {
-            assert_eq!(size_bytes(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_disk_is_made_once_and_never_shortened() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("data.raw");
-        let named = |size: &str| format!("{}{size}", place.display());
-        assert!(data_disk(&named(""), true).is_err());
-        for size in [":2M", ":1M", ""] {
-            assert_eq!(data_disk(&named(size), true).unwrap(), place.canonicalize().unwrap());
-            assert_eq!(fs::metadata(&place).unwrap().len(), 2 << 20);
-        }
-        assert!(data_disk(&named(":x"), true).is_err());
-    }
 
     #[test]
     fn words_for_a_shell() {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use starminer_image::{ImageError, Inputs, Policy};
+use starminer_image::{Image, ImageError, Inputs, Policy};
 
 use super::args::{ImageBuildArgs, ImageCommand};
 use super::exit::{self, Failure};
@@ -50,14 +50,18 @@ fn build(terminal: &Terminal, args: &ImageBuildArgs) -> Result<u8, Failure> {
         modules_dir,
     };
     let image = starminer_image::build(&inputs).map_err(|error| failed(&error))?;
+    let was_there = args.out.exists();
     new_dir(&args.out)?;
     let place = |name: &str| args.out.join(name);
-    for (name, bytes) in [(IMAGE, image.bytes.as_slice()), (MANIFEST, image.manifest.encode().as_bytes())] {
-        fs::write(place(name), bytes).map_err(|error| {
-            let reason = format!("{}: {error}", place(name).display());
-            Failure::local("image.output", reason, "check free space and permissions")
-        })?;
-    }
+    write(args, &image).inspect_err(|_| {
+        // Half of it would be in the way of the next try.
+        for name in [IMAGE, SIGNED, MANIFEST] {
+            let _ = fs::remove_file(place(name));
+        }
+        if !was_there {
+            let _ = fs::remove_dir(&args.out);
+        }
+    })?;
     let size = human_bytes(image.bytes.len() as u64);
     terminal.result(format!("image    {} ({size}), SHA-256 {}", place(IMAGE).display(), image.manifest.sha256));
     terminal.result(format!("measured {} (Authenticode, SHA-256)", image.manifest.authenticode_sha256));
@@ -66,23 +70,32 @@ fn build(terminal: &Terminal, args: &ImageBuildArgs) -> Result<u8, Failure> {
         place(MANIFEST).display(),
         image.manifest.inputs.len()
     ));
-    let signed = match (&args.sign, &args.cert) {
-        (Some(key), Some(certificate)) => {
-            starminer_image::sign(&place(IMAGE), key, certificate, &place(SIGNED)).map_err(|error| failed(&error))?;
-            terminal.result(format!("signed   {}", place(SIGNED).display()));
-            Some(place(SIGNED).display().to_string())
-        }
-        _ => {
-            terminal.say("unsigned: firmware with Secure Boot refuses it (--sign, --cert)");
-            None
-        }
-    };
+    let signed = args.sign.as_ref().map(|_| place(SIGNED).display().to_string());
+    match &signed {
+        Some(signed) => terminal.result(format!("signed   {signed}")),
+        None => terminal.say("unsigned: firmware with Secure Boot refuses it (--sign, --cert)"),
+    }
     terminal.document(&json!({
         "image": place(IMAGE).display().to_string(),
         "manifest": image.manifest,
         "signed": signed,
     }));
     Ok(exit::OK)
+}
+
+/// Writes image and manifest, and signs the image where that is asked for.
+fn write(args: &ImageBuildArgs, image: &Image) -> Result<(), Failure> {
+    let place = |name: &str| args.out.join(name);
+    for (name, bytes) in [(IMAGE, image.bytes.as_slice()), (MANIFEST, image.manifest.encode().as_bytes())] {
+        fs::write(place(name), bytes).map_err(|error| {
+            let reason = format!("{}: {error}", place(name).display());
+            Failure::local("image.output", reason, "check free space and permissions")
+        })?;
+    }
+    if let (Some(key), Some(certificate)) = (&args.sign, &args.cert) {
+        starminer_image::sign(&place(IMAGE), key, certificate, &place(SIGNED)).map_err(|error| failed(&error))?;
+    }
+    Ok(())
 }
 
 fn failed(error: &ImageError) -> Failure {

@@ -29,13 +29,14 @@ mod supervisor_memory;
 mod tampered_host;
 mod tls_1_2;
 mod truncated_vault;
+mod with_tpm;
 
 /// Nobody has to look here to know what is tested.
 #[test]
 fn security_md_lists_every_attack() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let listed = std::fs::read_to_string(root.join("../../SECURITY.md")).unwrap();
-    let helpers = ["main.rs", "evil.rs", "evil_node.rs", "forged.rs"];
+    let helpers = ["main.rs", "evil.rs", "evil_node.rs", "forged.rs", "with_tpm.rs"];
     for entry in std::fs::read_dir(root.join("tests/attacks")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(helpers.contains(&name.as_str()) || listed.contains(&format!("| `{name}` |")), "{name} is not listed");

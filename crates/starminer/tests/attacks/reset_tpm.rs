@@ -4,19 +4,13 @@ use starminer_receipt::{ClaimVerdict, Overall};
 use starminer_verify::{OperatorMayReadMemory, Policy, Tier};
 
 use crate::emulator::Swtpm;
-use crate::support::{Network, example, must, runtime, text};
+use crate::support::{example, runtime};
+use crate::with_tpm::network_with;
 
 #[test]
 fn a_tpm_that_was_reset_during_the_run_refutes_the_receipt() {
     let Some(mut tpm) = Swtpm::start() else { return };
-    let path = |name: &str| text(&tpm.dir.path().join(name));
-    let (issuer, root) = (path("ca/issuer.pem"), path("ca/swtpm-localca-rootca-cert.pem"));
-    let network = Network::prepared_with(&["--tpm-root", &root]);
-    network.start_process("coordinator");
-    let trust_file = text(&network.path("coordinator").join("network.toml"));
-    let address = format!("unix:{}", text(&tpm.socket()));
-    let init = ["node", "init", &text(&network.path("node")), "--network", &trust_file, "--tpm", &address];
-    must(init.iter().chain(&["--tpm-certificate", &issuer, "--tpm-certificate", &root]));
+    let network = network_with(&tpm);
     network.start_process("node");
     runtime().block_on(async {
         let requester = network.requester("requester");

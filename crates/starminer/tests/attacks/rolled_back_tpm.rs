@@ -5,24 +5,18 @@ use std::path::Path;
 
 use crate::emulator::Swtpm;
 use crate::support::watching::{admitted, log, suspensions};
-use crate::support::{Network, copy_dir, must, runtime, text};
+use crate::support::{copy_dir, runtime};
+use crate::with_tpm::network_with;
 
 #[test]
 fn an_old_state_of_a_tpm_is_refused_and_reported() {
     let Some(mut tpm) = Swtpm::start() else { return };
-    let path = |tpm: &Swtpm, name: &str| tpm.dir.path().join(name);
-    let (issuer, root) = (text(&path(&tpm, "ca/issuer.pem")), text(&path(&tpm, "ca/swtpm-localca-rootca-cert.pem")));
-    let network = Network::prepared_with(&["--tpm-root", &root]);
-    network.start_process("coordinator");
-    let trust_file = text(&network.path("coordinator").join("network.toml"));
-    let address = format!("unix:{}", text(&tpm.socket()));
-    let init = ["node", "init", &text(&network.path("node")), "--network", &trust_file, "--tpm", &address];
-    must(init.iter().chain(&["--tpm-certificate", &issuer, "--tpm-certificate", &root]));
+    let network = network_with(&tpm);
     let exchange = |from: &Path, to: &Path| {
         let _ = std::fs::remove_dir_all(to);
         copy_dir(from, to);
     };
-    let [state, old, newest] = ["state", "old", "newest"].map(|name| path(&tpm, name));
+    let [state, old, newest] = ["state", "old", "newest"].map(|name| tpm.dir.path().join(name));
     runtime().block_on(async {
         network.start_process("node");
         let requester = network.requester("requester");

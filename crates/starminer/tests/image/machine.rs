@@ -6,6 +6,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use starminer_host::command::{DISK_SERIAL, QEMU, SWTPM, arguments, tpm_arguments};
+use starminer_host::{Accelerator, Boot, Tee, Tpm, TpmDevice};
+
 use crate::emulator::Swtpm;
 use crate::support::{must, program, text};
 
@@ -275,52 +278,43 @@ impl Lab {
         };
         fs::copy(variables, path("vars.fd")).unwrap();
 
-        let control = path("tpm.sock");
-        let tpm = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "startup-clear"])
-            .args([
-                "--tpmstate",
-                &format!("dir={}", text(&data.map_or(self.path("state"), |data| data.tpm.to_owned()))),
-            ])
-            .args(["--ctrl", &format!("type=unixio,path={}", text(&control))])
+        let tpm = Tpm {
+            state: data.map_or_else(|| self.path("state"), |data| data.tpm.to_owned()),
+            socket: path("tpm.sock"),
+        };
+        let composed = starminer_host::Machine {
+            tee: Tee::None,
+            accelerator: Accelerator::Tcg,
+            memory_mib: 1024,
+            vcpus: 2,
+            boot: Boot::Partition { code: FIRMWARE_CODE.into(), variables: path("vars.fd"), partition: path("esp") },
+            tpm: Some(TpmDevice::Emulated(tpm.socket.clone())),
+            disk: data.filter(|data| data.writes.is_none()).map(|data| data.disk.to_owned()),
+            orders: path("orders"),
+        };
+        let swtpm = Command::new(SWTPM)
+            .args(tpm_arguments(&tpm))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let started = Instant::now();
-        let mut machine = Machine { processes: vec![tpm], console: path("console.txt"), started, _dir: dir };
-        machine.wait_until("swtpm to listen", || control.exists());
+        let mut machine = Machine { processes: vec![swtpm], console: path("console.txt"), started, _dir: dir };
+        machine.wait_until("swtpm to listen", || tpm.socket.exists());
         let console = File::create(&machine.console).unwrap();
-        let drive = |name: &str, more: &str| format!("if=pflash,format=raw,{more}file={name}");
-        let disk = format!("file=fat:rw:{},format=raw,if=none,id=disk", text(&machine._dir.path().join("esp")));
-        let mut qemu = Command::new("qemu-system-x86_64");
-        if let Some(Data { disk, writes, .. }) = data {
-            let drive = match writes {
-                None => format!("driver=raw,file.driver=file,file.filename={},node-name=data", text(disk)),
-                Some(log) => format!(
-                    "driver=blklogwrites,node-name=data,log-sector-size=512,file.driver=file,file.filename={},log.driver=file,log.filename={}",
-                    text(disk),
-                    text(log)
-                ),
-            };
-            qemu.args(["-blockdev", &drive, "-device", "virtio-blk-pci,drive=data,serial=starminer-data"]);
+        let mut qemu = Command::new(QEMU);
+        qemu.args(arguments(&composed));
+        if let Some(Data { disk, writes: Some(log), .. }) = data {
+            let drive = format!(
+                "driver=blklogwrites,node-name=data,log-sector-size=512,file.driver=file,file.filename={},log.driver=file,log.filename={}",
+                text(disk),
+                text(log)
+            );
+            let device = format!("virtio-blk-pci,drive=data,serial={DISK_SERIAL}");
+            qemu.args(["-blockdev", &drive, "-device", &device]);
         }
-        let qemu = qemu
-            .args(["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "1024", "-smp", "2"])
-            .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-            .args(["-drive", &drive(FIRMWARE_CODE, "readonly=on,")])
-            .args(["-drive", &drive(&text(&machine._dir.path().join("vars.fd")), "")])
-            .args(["-chardev", &format!("socket,id=tpm,path={}", text(&control))])
-            .args(["-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm"])
-            .args(["-drive", &disk, "-device", "virtio-blk-pci,drive=disk,bootindex=0"])
-            // Without a boot program of its own, which would be tried and measured.
-            .args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="])
-            .stdin(Stdio::null())
-            .stdout(console.try_clone().unwrap())
-            .stderr(console)
-            .spawn()
-            .unwrap();
+        let qemu = qemu.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console).spawn().unwrap();
         machine.processes.push(qemu);
         machine
     }

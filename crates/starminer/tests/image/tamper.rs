@@ -34,6 +34,8 @@ fn a_changed_byte_is_named() {
         let mut machine = lab.boot(&other.join("starminer-node.signed.efi"), Firmware::ChecksKeys, Some(&trust));
         let admitted = machine.wait_for("the node is admitted");
         assert!(admitted.contains(r#"tier="identified" provenance="simulated""#), "{name}: {admitted}");
+        let told = machine.wait_for("what this node runs is not what the network's reference values name");
+        assert!(told.contains(named), "{name}: {told}");
         let log = network.log("coordinator");
         let said = log[before..].lines().find(|line| line.contains("matches no reference value"));
         let said = said.unwrap_or_else(|| panic!("{name}: {}", &log[before..]));

@@ -1,6 +1,9 @@
 //! Arguments of `host …`.
 
+use std::fmt::{self, Display, Formatter};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Subcommand, ValueEnum};
 
@@ -53,6 +56,32 @@ pub enum AccelArg {
     Tcg,
 }
 
+/// An address with the length of its network's prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefixedAddress {
+    ip: IpAddr,
+    prefix_bits: u8,
+}
+
+impl FromStr for PrefixedAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = "write the address with the length of its network's prefix: 10.0.2.15/24";
+        let (ip, bits) = text.split_once('/').ok_or(wrong)?;
+        let ip: IpAddr = ip.parse().map_err(|_| wrong)?;
+        let prefix_bits = bits.parse().map_err(|_| wrong)?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        if prefix_bits > most { Err(wrong) } else { Ok(Self { ip, prefix_bits }) }
+    }
+}
+
+impl Display for PrefixedAddress {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix_bits)
+    }
+}
+
 /// Arguments of `host run`.
 #[derive(Debug, clap::Args)]
 pub struct HostRunArgs {
@@ -100,10 +129,10 @@ pub struct HostRunArgs {
     pub network: Option<PathBuf>,
     /// The node's address with the length of its network's prefix: 10.0.2.15/24.
     #[arg(long, value_name = "ADDRESS", requires = "network", help_heading = TOLD)]
-    pub address: Option<String>,
+    pub address: Option<PrefixedAddress>,
     /// Who forwards to other networks.
     #[arg(long, value_name = "IP", requires = "network", help_heading = TOLD)]
-    pub gateway: Option<std::net::IpAddr>,
+    pub gateway: Option<IpAddr>,
     /// A certificate (PEM) that the TPM does not hold, such as its maker's. Repeatable.
     #[arg(long, value_name = "FILE", requires = "network", help_heading = TOLD)]
     pub tpm_certificate: Vec<PathBuf>,

@@ -28,7 +28,9 @@ use crate::cli::terminal::Terminal;
 use crate::cli::verify::now;
 
 /// Longest file that a host tells a node; `starminer-init` takes no longer one.
-const MAX_CREDENTIAL_BYTES: usize = 256 * 1024;
+pub const MAX_CREDENTIAL_BYTES: usize = 256 * 1024;
+/// Most such files.
+const MAX_CREDENTIALS: usize = 64;
 /// Longest name of an image: names of its parts are put behind it.
 const MAX_NAME_BYTES: usize = 36;
 
@@ -264,6 +266,14 @@ pub fn read_credentials(dir: &Path) -> Result<Credentials, Failure> {
     for entry in fs::read_dir(dir).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         if let Some(name) = entry.file_name().to_str().filter(|name| is_credential(name)) {
+            if found.len() == MAX_CREDENTIALS {
+                let reason = format!("{}: more than {MAX_CREDENTIALS} files that end in .cred", dir.display());
+                return Err(Failure::usage(
+                    "measure.credentials",
+                    reason,
+                    "leave those that a node reads (specs/image.md)",
+                ));
+            }
             found.insert(name.to_owned(), read(&entry.path(), MAX_CREDENTIAL_BYTES)?);
         }
     }
