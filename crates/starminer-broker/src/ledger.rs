@@ -24,6 +24,8 @@ use crate::trust::ReleaserTrust;
 
 /// How long a challenge may be answered.
 pub const MAX_CHALLENGE_AGE_MS: u64 = 60_000;
+/// Most tasks that a ledger holds. Those that have ended stay until their specs expire, as nobody but the coordinator says that they have.
+const MAX_TASKS: usize = 1 << 20;
 /// How far another party's clock may be ahead of ours.
 const MAX_CLOCK_SKEW_MS: u64 = 60_000;
 
@@ -74,17 +76,28 @@ pub enum LedgerRecord {
 
 #[derive(Debug, Clone)]
 enum Stage {
-    Challenged(Signed<ChallengeStatement>),
+    Challenged(Box<Signed<ChallengeStatement>>),
     Approved(Box<Signed<ReleaseStatement>>, Vec<u8>),
     Granted(Box<Signed<Grant>>, Vec<u8>),
-    Denied(Signed<DenyStatement>),
+    Denied(Box<Signed<DenyStatement>>),
+    /// Whatever it was, it is over: nothing is given for this attempt any more, not even again.
+    Closed,
+}
+
+/// What is held of a task.
+#[derive(Debug)]
+struct Held {
+    attempt: Attempt,
+    stage: Stage,
+    /// From then on nothing is done for the task anyway. Unknown after a replay.
+    expires_at: Option<UnixTime>,
 }
 
 /// Challenges, decisions and grants of one releaser. Kept per task: only the newest attempt counts, older ones are fenced off; of those that were
 /// approved, who may speak of checkpoints, and the newest of these.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    tasks: BTreeMap<TaskId, (Attempt, Stage)>,
+    tasks: BTreeMap<TaskId, Held>,
     checkpoints: BTreeMap<TaskId, Checkpoints>,
 }
 
@@ -92,7 +105,7 @@ pub struct Ledger {
 #[derive(Debug, Default)]
 struct Checkpoints {
     /// The attempts that were approved: as many as a spec allows.
-    authors: BTreeMap<Attempt, Author>,
+    authors: Vec<(Attempt, Author)>,
     newest: Option<LeastCheckpoint>,
 }
 
@@ -202,7 +215,7 @@ impl Ledger {
             match record {
                 LedgerRecord::Challenged { challenge } => {
                     let challenge = challenge.open::<ChallengeStatement>()?;
-                    self.put(challenge.task, challenge.attempt, Stage::Challenged(challenge.clone()));
+                    self.put(challenge.task, challenge.attempt, Stage::Challenged(Box::new(challenge)));
                 }
                 LedgerRecord::Checkpointed { checkpoint } => {
                     // One that did not count then does not count now, and is none the worse for it.
@@ -218,14 +231,23 @@ impl Ledger {
                     let grant = grant.open::<Grant>()?;
                     // The attestation result stands in the record before; without that, the grant alone is kept.
                     let attestation_result = match self.tasks.remove(&grant.task) {
-                        Some((attempt, Stage::Approved(_, result))) if attempt == grant.attempt => result,
+                        Some(Held { attempt, stage: Stage::Approved(_, result), .. }) if attempt == grant.attempt => {
+                            result
+                        }
                         _ => Vec::new(),
                     };
+                    // Its own record may have come too late to be written.
+                    if let Some(named) = grant.resume {
+                        let held = self.checkpoints.entry(grant.task).or_default();
+                        if held.newest.is_none_or(|newest| newest.checkpoint.sequence < named.checkpoint.sequence) {
+                            held.newest = Some(named);
+                        }
+                    }
                     self.put(grant.task, grant.attempt, Stage::Granted(Box::new(grant), attestation_result));
                 }
                 LedgerRecord::Denied { denial } => {
                     let denial = denial.open::<DenyStatement>()?;
-                    self.put(denial.task, denial.attempt, Stage::Denied(denial.clone()));
+                    self.put(denial.task, denial.attempt, Stage::Denied(Box::new(denial)));
                 }
             }
         }
@@ -233,32 +255,64 @@ impl Ledger {
     }
 
     fn put(&mut self, task: TaskId, attempt: Attempt, stage: Stage) {
-        self.tasks.insert(task, (attempt, stage));
+        let expires_at = self.tasks.get(&task).and_then(|held| held.expires_at);
+        self.tasks.insert(task, Held { attempt, stage, expires_at });
+    }
+
+    fn has_room(&self, task: &TaskId) -> Result<(), Refusal> {
+        if self.tasks.len() < MAX_TASKS || self.tasks.contains_key(task) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Party::Releaser,
+            "release.too-many-tasks",
+            "this releaser keeps as many tasks as it can until their specs expire",
+            "try again later, or name another broker",
+        ))
     }
 
     fn stage(&self, lease: &Lease) -> Result<Option<&Stage>, Refusal> {
         match self.tasks.get(&lease.task) {
-            Some((attempt, _)) if *attempt > lease.attempt => Err(Refusal::new(
+            Some(held) if held.attempt > lease.attempt => Err(Refusal::new(
                 Party::Coordinator,
                 "release.fenced",
                 "a later attempt of this task is under way",
                 "give this attempt up",
             )),
-            Some((attempt, stage)) if *attempt == lease.attempt => Ok(Some(stage)),
+            Some(held) if held.attempt == lease.attempt => Ok(Some(&held.stage)),
             _ => Ok(None),
         }
     }
 
-    /// Forgets a task that has ended.
+    /// Forgets a task for which this releaser will never be asked again, by its own knowledge.
     pub fn forget(&mut self, task: &TaskId) {
         self.tasks.remove(task);
         self.checkpoints.remove(task);
     }
 
+    /// A task has ended, as its coordinator says. If that was a lie, nothing is given twice and no checkpoint is forgotten: what can be dropped are the
+    /// statements alone.
+    pub fn close(&mut self, task: &TaskId) {
+        if let Some(held) = self.tasks.get_mut(task) {
+            held.stage = Stage::Closed;
+        }
+    }
+
+    /// Forgets the tasks whose specs have expired: nothing is done for them any more.
+    pub fn forget_expired(&mut self, now: UnixTime) {
+        self.tasks.retain(|_, held| held.expires_at.is_none_or(|at| now <= at));
+        let tasks = &self.tasks;
+        self.checkpoints.retain(|task, _| tasks.contains_key(task));
+    }
+
     fn may_checkpoint(&mut self, release: &ReleaseStatement, report_key: Option<PublicKey>) {
         let Some(report_key) = report_key else { return };
         let author = Author { report_key, node: release.node, spec: release.spec, lease: release.lease };
-        self.checkpoints.entry(release.task).or_default().authors.insert(release.attempt, author);
+        let authors = &mut self.checkpoints.entry(release.task).or_default().authors;
+        // One release an attempt.
+        if !authors.iter().any(|(attempt, _)| *attempt == release.attempt) {
+            authors.push((release.attempt, author));
+        }
     }
 
     /// Takes note of a checkpoint: from now on a grant for the task names it as the least, or a newer one. What is as new as what is known changes
@@ -276,7 +330,8 @@ impl Ledger {
 
     fn take_checkpoint(&mut self, statement: &Signed<CheckpointStatement>) -> Result<bool, Refusal> {
         let held = self.checkpoints.get_mut(&statement.task);
-        let author = held.as_ref().and_then(|held| held.authors.get(&statement.attempt));
+        let authors = held.as_ref().map_or(&[][..], |held| &held.authors);
+        let author = authors.iter().find(|(attempt, _)| *attempt == statement.attempt).map(|(_, author)| author);
         let counts = author.is_some_and(|author| {
             author.report_key == statement.signer
                 && author.node == statement.node
@@ -335,11 +390,12 @@ impl Ledger {
         let lease = context.lease;
         match self.stage(lease)? {
             Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => {
-                return Ok((challenge.clone(), None));
+                return Ok((challenge.as_ref().clone(), None));
             }
             Some(_) => return Err(consumed()),
             None => {}
         }
+        self.has_room(&lease.task)?;
         let statement = ChallengeStatement {
             network: lease.network,
             task: lease.task,
@@ -351,7 +407,9 @@ impl Ledger {
             releaser: signer.public_key(),
         };
         let challenge = Envelope::sign(statement, signer).map_err(internal)?;
-        self.put(lease.task, lease.attempt, Stage::Challenged(challenge.clone()));
+        let expires_at = Some(context.spec.expires_at);
+        let stage = Stage::Challenged(Box::new(challenge.clone()));
+        self.tasks.insert(lease.task, Held { attempt: lease.attempt, stage, expires_at });
         let record = LedgerRecord::Challenged { challenge: challenge.envelope().clone() };
         Ok((challenge, Some(record)))
     }
@@ -385,7 +443,7 @@ impl Ledger {
             {
                 ((release.challenge, release.challenge_issued_at), Some((release.as_ref().clone(), ear.clone())))
             }
-            Some(Stage::Denied(denial)) => return Ok((Decision::Deny(Box::new(denial.clone())), None)),
+            Some(Stage::Denied(denial)) => return Ok((Decision::Deny(denial.clone()), None)),
             Some(_) => return Err(consumed()),
             None => {
                 return Err(Refusal::new(
@@ -436,11 +494,13 @@ impl Ledger {
         };
         let release = Envelope::sign(statement, signer).map_err(internal)?;
         self.put(lease.task, lease.attempt, Stage::Approved(Box::new(release.clone()), attestation_result.clone()));
-        self.may_checkpoint(&release, appraised.report_key);
+        // A task without a state has no checkpoints.
+        let report_key = appraised.report_key.filter(|_| spec.limits.state_bytes > 0);
+        self.may_checkpoint(&release, report_key);
         let record = LedgerRecord::Approved {
             release: release.envelope().clone(),
             attestation_result: Base64Bytes(attestation_result.clone()),
-            report_key: appraised.report_key,
+            report_key,
         };
         let approved = Approved { release, attestation_result, result: appraised.result, task_key: appraised.task_key };
         Ok((Decision::Release(Box::new(approved)), Some(record)))
@@ -449,7 +509,7 @@ impl Ledger {
     /// Denies an attempt for the given reasons.
     ///
     /// # Errors
-    /// The denial could not be made: a defect of this program.
+    /// A later attempt is under way; the ledger holds as many tasks as it can; or the denial could not be made: a defect of this program.
     pub fn deny(
         &mut self,
         context: ReleaseContext<'_>,
@@ -459,6 +519,9 @@ impl Ledger {
         signer: &impl Signer,
         now: UnixTime,
     ) -> Result<(Decision, Option<LedgerRecord>), Refusal> {
+        // The fence stays where it is.
+        self.stage(context.lease)?;
+        self.has_room(&context.lease.task)?;
         reasons.truncate(DenyStatement::MAX_REASONS);
         let statement = DenyStatement {
             network: context.lease.network,
@@ -471,7 +534,9 @@ impl Ledger {
             releaser: signer.public_key(),
         };
         let denial = Envelope::sign(statement, signer).map_err(internal)?;
-        self.put(context.lease.task, context.lease.attempt, Stage::Denied(denial.clone()));
+        let stage = Stage::Denied(Box::new(denial.clone()));
+        let expires_at = Some(context.spec.expires_at);
+        self.tasks.insert(context.lease.task, Held { attempt: context.lease.attempt, stage, expires_at });
         let record = LedgerRecord::Denied { denial: denial.envelope().clone() };
         Ok((Decision::Deny(Box::new(denial)), Some(record)))
     }
@@ -544,7 +609,7 @@ impl Ledger {
     #[must_use]
     pub fn granted(&self, task: &TaskId, attempt: Attempt) -> Option<&Signed<Grant>> {
         match self.tasks.get(task) {
-            Some((of, Stage::Granted(grant, _))) if *of == attempt => Some(grant),
+            Some(Held { attempt: of, stage: Stage::Granted(grant, _), .. }) if *of == attempt => Some(grant),
             _ => None,
         }
     }
@@ -553,7 +618,7 @@ impl Ledger {
     #[must_use]
     pub fn attestation_result(&self, task: &TaskId, attempt: Attempt) -> Option<&[u8]> {
         match self.tasks.get(task) {
-            Some((of, Stage::Granted(_, result) | Stage::Approved(_, result)))
+            Some(Held { attempt: of, stage: Stage::Granted(_, result) | Stage::Approved(_, result), .. })
                 if *of == attempt && !result.is_empty() =>
             {
                 Some(result)
@@ -566,7 +631,7 @@ impl Ledger {
     #[must_use]
     pub fn denied(&self, task: &TaskId, attempt: Attempt) -> Option<&Signed<DenyStatement>> {
         match self.tasks.get(task) {
-            Some((of, Stage::Denied(denial))) if *of == attempt => Some(denial),
+            Some(Held { attempt: of, stage: Stage::Denied(denial), .. }) if *of == attempt => Some(denial),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@
 //! `cargo bench -p starminer-coordinator [-- writer|api|append|blob]`
 #![allow(clippy::unwrap_used)]
 
-#[path = "../tests/world/mod.rs"]
+#[path = "../tests/coordinator/world/mod.rs"]
 mod world;
 
 use std::sync::Arc;
@@ -119,7 +119,7 @@ async fn writer() {
         simulated_root: world.trust.simulated_roots.first().map(|root| root.root),
         admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
-        tpm: None,
+        tpm: Vec::new(),
         rollback_said: false,
     };
     writer.execute(Command::Admit { node: node.id(), evidence: Digest([0; 32]), standing }).await.unwrap();
@@ -172,7 +172,8 @@ async fn writer_life(world: &World, writer: &WriterHandle, requester: &Party, no
     run(requester, Step::Challenge(Arc::new(challenge))).await;
     life.evidence = node.evidence(life.spec.digest(), attempt, nonce);
     let evidence = Arc::new(life.evidence.clone());
-    run(&node.party, Step::Evidence { digest: Digest::of(&evidence), evidence, endorsements: None }).await;
+    run(&node.party, Step::Evidence { digest: Digest::of(&evidence), evidence, endorsements: None, report_key: None })
+        .await;
     let release = life.make_release();
     let released = run(requester, Step::Release(Arc::new(release))).await;
     life.release_index = released.attempt(attempt).and_then(|record| record.release_index).unwrap();

@@ -337,7 +337,7 @@ impl Coordinator {
             let logged = handle.execute(Command::Rules { policy: rules }).await;
             logged.map_err(|refused| CoordinatorError::Genesis(refused.refusal.to_string()))?;
         }
-        let counters: Vec<_> = nodes.iter().filter_map(|(node, standing)| Some((*node, standing.tpm?))).collect();
+        let counters: Vec<_> = nodes.iter().map(|(node, standing)| (*node, standing.tpm.clone())).collect();
         let admission = Admission::new(
             trust,
             config.hardware.clone(),

@@ -36,6 +36,8 @@ const MAX_TASKS_VERIFIED: usize = 128;
 
 /// How often checkpoints that concurrent answers brought are joined.
 const JOIN_EVERY: Duration = Duration::from_secs(1);
+/// How often tasks are forgotten whose specs have expired.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// With this many kept, a release waits until they are joined.
 const JOIN_AT: usize = 64;
 
@@ -195,6 +197,11 @@ impl<H: ReleaserHost> Releaser<H> {
         self.keep_verified(task, verified);
     }
 
+    /// Forgets a task that has ended, by the host's own knowledge.
+    pub fn forget(&self, task: &TaskId) {
+        self.ledger().forget(task);
+    }
+
     /// Follows the feed until the coordinator is caught lying or a record cannot be kept. Cancel-safe: drop it to stop.
     ///
     /// # Errors
@@ -204,6 +211,8 @@ impl<H: ReleaserHost> Releaser<H> {
         let (failed, mut failures) = tokio::sync::mpsc::channel::<ReleaserError>(1);
         let mut joins = tokio::time::interval(JOIN_EVERY);
         joins.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let poll = self.client.feed(FeedRole::Releaser, epoch, after, MAX_POLL_WAIT_MS);
             tokio::pin!(poll);
@@ -212,6 +221,7 @@ impl<H: ReleaserHost> Releaser<H> {
                     feed = &mut poll => break Some(feed),
                     () = self.rewound.notified() => break None,
                     Some(error) = failures.recv() => return error,
+                    _ = sweeps.tick() => self.ledger().forget_expired(self.host.now()),
                     // What could not be joined is tried again at the next tick, and before too many are kept.
                     _ = joins.tick() => if let Err(StepError::Stop(error)) = self.join_checkpoints().await {
                         return error;
@@ -239,7 +249,8 @@ impl<H: ReleaserHost> Releaser<H> {
             (epoch, after) = (feed.epoch, feed.version);
             for view in feed.attempts {
                 if view.state.is_final() {
-                    self.ledger().forget(&view.task);
+                    // The coordinator's word alone: whoever knows better forgets the task by himself.
+                    self.ledger().close(&view.task);
                 } else if let Some(error) = self.note_checkpoint(&view, &failed) {
                     return error;
                 }

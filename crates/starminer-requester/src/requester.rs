@@ -762,6 +762,7 @@ impl Requester {
 
     fn finish(&self, task: &TaskId) -> Result<(), RequesterError> {
         let open = self.host.open().remove(task);
+        self.releaser.forget(task);
         Ok(open.map_or(Ok(()), |open| open.journal.remove())?)
     }
 }

@@ -261,6 +261,13 @@ impl Evidence {
     }
 
     /// Length of the bytes it was read from.
+    /// The report key that it names, unverified.
+    #[must_use]
+    pub const fn claimed_report_key(&self) -> Option<PublicKey> {
+        self.binding.report_key
+    }
+
+    /// Bytes of it.
     pub const fn size_bytes(&self) -> usize {
         self.size_bytes
     }

@@ -3,11 +3,11 @@
 //! All of it lies in files without names, or in memory where it is small, so that nothing is left when the last process that has one open
 //! ends, however it ends. Content ids are checked while a download streams to its file; no large object is ever whole in memory.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use starminer_receipt::ObjectRef;
 use starminer_sandbox::memory_file;
 use starminer_verify::{Party, Refusal};
 
+use super::pinned::PinnedDir;
 use super::upstream::Upstream;
 use crate::error::AgentError;
 
@@ -41,7 +42,7 @@ const MAX_SPARES: usize = 64;
 /// The directory for ciphertext of running tasks. Owned by one agent at a time.
 #[derive(Debug)]
 pub(crate) struct JobDir {
-    path: PathBuf,
+    dir: PinnedDir,
     spares: Mutex<Vec<File>>,
     _lock: File,
 }
@@ -57,7 +58,7 @@ impl JobDir {
             move |source| AgentError::File { path, source }
         };
         let path = data_dir.join("jobs");
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(error(&path))?;
+        let dir = PinnedDir::open(&path).map_err(error(&path))?;
         let lock_path = data_dir.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -71,12 +72,12 @@ impl JobDir {
             Err(TryLockError::WouldBlock) => return Err(AgentError::InUse { path: data_dir.into() }),
             Err(TryLockError::Error(source)) => return Err(AgentError::File { path: lock_path, source }),
         }
-        for entry in fs::read_dir(&path).map_err(error(&path))? {
+        for entry in fs::read_dir(dir.path()).map_err(error(&path))? {
             let left = entry.map_err(error(&path))?.path();
             let removed = if left.is_dir() { fs::remove_dir_all(&left) } else { fs::remove_file(&left) };
             removed.map_err(error(&left))?;
         }
-        Ok(Self { path, spares: Mutex::default(), _lock: lock })
+        Ok(Self { dir, spares: Mutex::default(), _lock: lock })
     }
 
     /// An empty file without a name, for whoever may not use it at all and then [gives it back](Self::give_back).
@@ -108,12 +109,12 @@ impl JobDir {
     /// A new file without a name.
     pub(crate) fn file(&self) -> io::Result<File> {
         let unnamed =
-            OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(&self.path);
+            OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(self.dir.path());
         match unnamed {
             // A file system or kernel without unnamed files: the name lives for two calls. EISDIR is what old kernels say.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT)) => {
                 let name = crate::random::bytes::<8>().map_err(io::Error::other)?;
-                let path = self.path.join(data_encoding::HEXLOWER.encode(&name));
+                let path = self.dir.path().join(data_encoding::HEXLOWER.encode(&name));
                 let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
                 fs::remove_file(&path)?;
                 Ok(file)

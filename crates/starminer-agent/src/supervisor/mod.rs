@@ -12,6 +12,7 @@ mod attest;
 mod blobs;
 mod compiled_cache;
 mod machine;
+mod pinned;
 mod pool;
 mod process;
 mod reports;

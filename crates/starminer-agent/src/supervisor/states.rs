@@ -4,9 +4,9 @@
 //! is the task process's to judge: this directory knows names.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use starminer_verify::TaskId;
 use starminer_wire::MAX_HELD;
 use tokio::sync::Notify;
 
+use super::pinned::PinnedDir;
 use crate::error::AgentError;
 
 /// What a file is called: the task, and this.
@@ -34,7 +35,7 @@ enum Use {
 /// The checkpoints on this node.
 #[derive(Debug)]
 pub(crate) struct StateDir {
-    path: PathBuf,
+    dir: PinnedDir,
     known: Mutex<BTreeMap<TaskId, Use>>,
     freed: Notify,
 }
@@ -60,10 +61,10 @@ impl StateDir {
     pub(crate) fn open(data_dir: &Path) -> Result<Arc<Self>, AgentError> {
         let path = data_dir.join("states");
         let error = |source| AgentError::File { path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(error)?;
+        let dir = PinnedDir::open(&path).map_err(error)?;
         sync_dir(data_dir).map_err(error)?;
         let mut known = BTreeMap::new();
-        for entry in fs::read_dir(&path).map_err(error)? {
+        for entry in fs::read_dir(dir.path()).map_err(error)? {
             let entry = entry.map_err(error)?;
             match entry.file_name().to_str().and_then(task_of) {
                 Some(task) if known.len() < MAX_HELD => {
@@ -73,7 +74,7 @@ impl StateDir {
                 _ => fs::remove_file(entry.path()).map_err(error)?,
             }
         }
-        Ok(Arc::new(Self { path, known: Mutex::new(known), freed: Notify::new() }))
+        Ok(Arc::new(Self { dir, known: Mutex::new(known), freed: Notify::new() }))
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<TaskId, Use>> {
@@ -132,7 +133,7 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = options.create_new(true).open(&path)?;
                 // The name has to be as durable as what is committed under it.
-                sync_dir(&self.path)?;
+                sync_dir(self.dir.path())?;
                 Ok(file)
             }
             result => result,
@@ -161,7 +162,7 @@ impl StateDir {
     }
 
     fn file_path(&self, task: TaskId) -> PathBuf {
-        self.path.join(format!("{task}{SUFFIX}"))
+        self.dir.path().join(format!("{task}{SUFFIX}"))
     }
 }
 

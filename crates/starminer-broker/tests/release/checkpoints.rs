@@ -1,6 +1,6 @@
 //! Which checkpoint a grant names, and what a receipt makes of the one that was gone on from.
 
-use starminer_broker::{Ledger, LedgerRecord};
+use starminer_broker::{Ledger, LedgerRecord, ReleaseContext};
 use starminer_receipt::*;
 use starminer_verify::*;
 
@@ -112,6 +112,55 @@ fn a_grant_names_the_newest_checkpoint_that_an_approved_process_signed() {
     assert!(world.ledger.checkpointed(late.into_envelope()).unwrap().is_some());
     world.ledger.forget(&world.spec.task);
     assert_eq!(world.ledger.newest_checkpoint(&world.spec.task), None);
+}
+
+/// Its coordinator says that a task has ended which goes on.
+#[test]
+fn nothing_is_forgotten_on_the_coordinator_s_word() {
+    let mut world = world();
+    granted(&mut world);
+    let newest = signed(&world, id(1, 3));
+    let least = LeastCheckpoint { checkpoint: id(1, 3), statement: newest.digest(), node: NODE };
+    let record = world.ledger.checkpointed(newest.into_envelope()).unwrap();
+    world.records.extend(record);
+    world.ledger.close(&world.spec.task);
+    // The attempt that was granted is not begun again, under whatever lease.
+    let (spec, lease) = (world.spec.clone(), world.lease.clone());
+    let other = Lease { node: NodeId(PublicKey([41; 32])), ..lease.statement().clone() };
+    let other = Envelope::sign(other, &world.coordinator).unwrap();
+    for lease in [&lease, &other] {
+        let context = ReleaseContext { spec: &spec, lease };
+        let refusal = world.ledger.challenge(context, &world.requester, [1; 32], NOW).unwrap_err();
+        assert_eq!(refusal.check(), "release.attempt-consumed");
+    }
+    assert!(world.ledger.granted(&spec.task, Attempt(1)).is_none());
+    // The next one is, and by what was known.
+    next_attempt(&mut world, NODE);
+    assert_eq!(granted(&mut world).resume, Some(least));
+    let context = ReleaseContext { spec: &spec, lease: &lease };
+    let reason = Refusal::new(Party::Requester, "test.late", "late", "nothing");
+    let refusal = world.ledger.deny(context, None, vec![reason], true, &world.requester, NOW).unwrap_err();
+    assert_eq!(refusal.check(), "release.fenced");
+    // Until the spec expires, when nothing is done for it any more.
+    world.ledger.close(&spec.task);
+    world.ledger.forget_expired(spec.expires_at);
+    assert_eq!((world.ledger.len(), world.ledger.newest_checkpoint(&spec.task)), (1, Some(least)));
+    world.ledger.forget_expired(spec.expires_at.saturating_add_millis(1));
+    assert_eq!((world.ledger.len(), world.ledger.newest_checkpoint(&spec.task)), (0, None));
+}
+
+/// The record of a checkpoint is written with that of the grant that names it, at the latest; the power may go in between.
+#[test]
+fn a_grant_s_record_alone_brings_the_checkpoint_back_that_it_names() {
+    let mut world = world();
+    granted(&mut world);
+    let newest = signed(&world, id(1, 3));
+    let least = LeastCheckpoint { checkpoint: id(1, 3), statement: newest.digest(), node: NODE };
+    world.ledger.checkpointed(newest.into_envelope()).unwrap();
+    next_attempt(&mut world, NODE);
+    assert_eq!(granted(&mut world).resume, Some(least));
+    let replayed = Ledger::replay(world.records.clone()).unwrap();
+    assert_eq!(replayed.newest_checkpoint(&world.spec.task), Some(least));
 }
 
 /// A journal of before there were checkpoints.

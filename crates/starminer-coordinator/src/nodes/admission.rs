@@ -291,7 +291,7 @@ impl Admission {
                 simulated_root,
                 admitted_at: now,
                 valid_until: now.saturating_add_millis(self.valid_ms),
-                tpm: state.counters(),
+                tpm: self.watch.counters(&node, &state),
                 rollback_said: false,
             },
             forecast: self.forecast(&evidence, &verified, reference_values, now)?,
@@ -362,7 +362,7 @@ impl Admission {
     }
 
     /// Takes up how far the TPM of a node was when an earlier start of the coordinator saw it.
-    pub(crate) fn restore(&self, node: NodeId, counters: TpmCounters) {
+    pub(crate) fn restore(&self, node: NodeId, counters: Vec<TpmCounters>) {
         self.watch.restore(node, counters);
     }
 

@@ -148,8 +148,32 @@ const REMEMBERED_STARTS: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     nodes: Mutex<HashMap<NodeId, Watched>>,
-    /// How far the TPM of each node ever was.
-    counters: Mutex<HashMap<NodeId, TpmCounters>>,
+    /// How far the TPM of each node ever was, under each of the last keys that quoted it, the newest last.
+    counters: Mutex<HashMap<NodeId, Vec<TpmCounters>>>,
+}
+
+/// Keys of one node whose counters are remembered.
+const REMEMBERED_KEYS: usize = 4;
+
+/// One of them makes room for a new node: whoever brings many makes others' forgotten one by one.
+fn make_room<V>(all: &mut HashMap<NodeId, V>, node: &NodeId) {
+    if all.len() >= REMEMBERED
+        && !all.contains_key(node)
+        && let Some(other) = all.keys().next().copied()
+    {
+        all.remove(&other);
+    }
+}
+
+fn with_counters(mut known: Vec<TpmCounters>, newest: Option<TpmCounters>) -> Vec<TpmCounters> {
+    if let Some(newest) = newest {
+        known.retain(|counters| counters.ak_name != newest.ak_name);
+        if known.len() >= REMEMBERED_KEYS {
+            known.remove(0);
+        }
+        known.push(newest);
+    }
+    known
 }
 
 #[derive(Debug)]
@@ -161,14 +185,21 @@ struct Watched {
 
 impl Watch {
     /// Takes up what an earlier start of the coordinator kept.
-    pub(super) fn restore(&self, node: NodeId, counters: TpmCounters) {
+    pub(super) fn restore(&self, node: NodeId, counters: Vec<TpmCounters>) {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).insert(node, counters);
     }
 
     /// Whether the TPM of this node was further before.
     pub(super) fn rolled_back(&self, node: &NodeId, later: &NodeState) -> Option<Refusal> {
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        rolled_back(counters.get(node)?, &later.counters()?)
+        let later = later.counters()?;
+        counters.get(node)?.iter().find_map(|before| rolled_back(before, &later))
+    }
+
+    /// How far the TPM of this node is by all that is known of it: what evidence does not speak of stays as it was.
+    pub(super) fn counters(&self, node: &NodeId, state: &NodeState) -> Vec<TpmCounters> {
+        let kept = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        with_counters(kept.get(node).cloned().unwrap_or_default(), state.counters())
     }
 
     /// What happened since the last evidence of this node, if that was anything.
@@ -188,15 +219,12 @@ impl Watch {
     pub(super) fn keep(&self, node: NodeId, state: NodeState) -> bool {
         if let Some(counters) = state.counters() {
             let mut kept = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() >= REMEMBERED && !kept.contains_key(&node) {
-                kept.clear();
-            }
-            kept.insert(node, counters);
+            make_room(&mut kept, &node);
+            let known = kept.remove(&node).unwrap_or_default();
+            kept.insert(node, with_counters(known, Some(counters)));
         }
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        if nodes.len() >= REMEMBERED && !nodes.contains_key(&node) {
-            nodes.clear();
-        }
+        make_room(&mut nodes, &node);
         let boot = state.boot;
         let mut replaced = VecDeque::new();
         if let Some(before) = nodes.remove(&node) {
@@ -306,7 +334,7 @@ mod tests {
         assert_eq!(watch.rolled_back(&node, &state()), None, "nothing is known of it");
         watch.keep(node, state());
         // What the coordinator keeps is all that it needs after a start.
-        restored.restore(node, state().counters().unwrap());
+        restored.restore(node, watch.counters(&node, &state()));
         let cases: [(Alter, bool); 8] = [
             (|_| {}, false),
             (|tpm| tpm.clock_ms = 1_001, false),
@@ -325,6 +353,34 @@ mod tests {
                 assert!(refusal.is_none_or(|refusal| refusal.check() == ROLLED_BACK));
             }
         }
+    }
+
+    #[test]
+    fn evidence_under_another_key_or_without_a_tpm_hides_nothing() {
+        let node = NodeId(starminer_verify::PublicKey([1; 32]));
+        let with = |key: u8, reset_count: u32| {
+            let mut state = state();
+            let tpm = state.tpm.as_mut().expect("it has one");
+            (tpm.ak_name, tpm.reset_count) = (AkName::from_bytes(&[0, 11, key]), reset_count);
+            state
+        };
+        let watch = Watch::default();
+        watch.keep(node, with(5, 7));
+        for between in [with(6, 1), NodeState { tpm: None, ..state() }] {
+            watch.keep(node, between);
+            assert_eq!(watch.rolled_back(&node, &with(5, 6)).unwrap().check(), ROLLED_BACK);
+            assert_eq!(watch.rolled_back(&node, &with(5, 8)), None);
+        }
+        // What is written down says all of it, whatever the newest evidence speaks of.
+        let restored = Watch::default();
+        restored.restore(node, watch.counters(&node, &NodeState { tpm: None, ..state() }));
+        assert!(restored.rolled_back(&node, &with(5, 6)).is_some());
+        assert!(restored.rolled_back(&node, &with(6, 0)).is_some());
+        // So many keys, and no more.
+        for key in 10..20 {
+            watch.keep(node, with(key, 3));
+        }
+        assert_eq!(watch.counters(&node, &state()).len(), REMEMBERED_KEYS);
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub(super) async fn evidence(
         Evidence::parse(&request.evidence.0).map_err(|error| Refused::new(ProblemStatus::Refused, error.into()))?;
     let digest = Digest::of(&request.evidence.0);
     let endorsements = shared.admission.beside(&evidence, request.enrolments, shared.clock.now().wall)?.map(Arc::new);
-    let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest, endorsements };
+    let report_key = evidence.claimed_report_key();
+    let step = Step::Evidence { evidence: Arc::new(request.evidence.0), digest, endorsements, report_key };
     Ok(accepted(&*take(&shared, peer, path, step).await?))
 }
 

@@ -129,7 +129,9 @@ pub(super) async fn node_feed(
         return Err(Refused::malformed("body.malformed", "a node holds checkpoints of more tasks than it may"));
     }
     let over = over(&shared, &request.holds).await?;
-    let (holds, unclean) = (Arc::from(request.holds), request.unclean);
+    let mut holds = request.holds;
+    holds.sort_unstable();
+    let (holds, unclean) = (Arc::from(holds), request.unclean);
     let offer = Offer { boot: request.boot, poll, free_places: request.free_places, holds, unclean };
     shared.writer.execute(Command::Offer { node, offer, seen }).await?;
     // What is known to be over is said at once: the disk it takes is the node's.

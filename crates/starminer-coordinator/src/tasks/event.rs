@@ -9,7 +9,7 @@ use starminer_receipt::{
     ReferenceFile, ReleaseStatement, Report, ReportAuthor, Role, Signed, Statement, TaskSpec,
 };
 use starminer_store::EventRow;
-use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, Refusal, TaskId, UnixTime};
+use starminer_verify::{Attempt, BootId, Digest, NetworkId, NodeId, PublicKey, Refusal, TaskId, UnixTime};
 use starminer_wire::Deposit;
 
 use super::queue::Standing;
@@ -92,6 +92,8 @@ pub enum EventBody {
         digest: Digest,
         /// What it is verified with (`EndorsementSet`).
         endorsements: Option<Arc<Vec<u8>>>,
+        /// The report key that it names.
+        report_key: Option<PublicKey>,
     },
     /// A releaser decided to release.
     Released(Arc<Signed<ReleaseStatement>>),
@@ -202,6 +204,8 @@ struct AttestedExtra {
     node: NodeId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     endorsements: Option<Base64Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    report_key: Option<PublicKey>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -394,10 +398,11 @@ impl Event {
             EventBody::Challenged(challenge) => {
                 (Some(challenge.envelope().encode()), extra(serde_json::to_vec(&of_attempt())))
             }
-            EventBody::Attested { evidence, endorsements, .. } => {
+            EventBody::Attested { evidence, endorsements, report_key, .. } => {
                 let AttemptExtra { attempt, node } = of_attempt();
                 let endorsements = endorsements.as_ref().map(base64);
-                (Some(evidence.to_vec()), extra(serde_json::to_vec(&AttestedExtra { attempt, node, endorsements })))
+                let attested = AttestedExtra { attempt, node, endorsements, report_key: *report_key };
+                (Some(evidence.to_vec()), extra(serde_json::to_vec(&attested)))
             }
             EventBody::Released(release) => {
                 (Some(release.envelope().encode()), extra(serde_json::to_vec(&of_attempt())))
@@ -490,6 +495,7 @@ impl Event {
                     evidence,
                     digest,
                     endorsements: extra.endorsements.map(|bytes| Arc::new(bytes.0)),
+                    report_key: extra.report_key,
                 }
             }
             EntryKind::Released => {

@@ -62,7 +62,8 @@ impl Tasks {
         // A checkpoint that its task refused is no reason to go back.
         let tried = keeps_state && holder.is_none() && task.checkpoint.is_some();
         if keeps_state && !tried {
-            let has = offers().filter(|(_, offer)| offer.holds.contains(&task.id));
+            let has = offers()
+                .filter(|(node, offer)| task.may_be_held_by(**node) && offer.holds.binary_search(&task.id).is_ok());
             if let Some((node, offer)) = has.max_by_key(|(node, _)| (Some(**node) == holder, std::cmp::Reverse(**node)))
             {
                 return Some((*node, offer.clone()));

@@ -150,6 +150,8 @@ pub enum Step {
         digest: Digest,
         /// What it is verified with (`EndorsementSet`).
         endorsements: Option<Arc<Vec<u8>>>,
+        /// The report key that it names: what signs the attempt's checkpoints.
+        report_key: Option<PublicKey>,
     },
     /// The releaser is about to release.
     Release(Arc<Signed<ReleaseStatement>>),
@@ -390,8 +392,9 @@ impl Tasks {
         }
         let event = match step {
             Step::Challenge(challenge) => steps::challenge(task, record, challenge)?,
-            Step::Evidence { evidence, digest, endorsements } => {
-                steps::evidence(task, record, evidence, digest, endorsements)?
+            Step::Evidence { evidence, digest, endorsements, report_key } => {
+                let answer = EventBody::Attested { evidence, digest, endorsements, report_key };
+                steps::evidence(task, record, digest, answer)?
             }
             Step::Release(release) => {
                 let event = steps::release(task, record, release)?;
@@ -427,7 +430,14 @@ impl Tasks {
 
     fn admit(&mut self, node: NodeId, evidence: Digest, standing: Standing, now: Now) -> Result<Answer, Refused> {
         if !self.nodes.contains_key(&node) && self.nodes.len() >= self.waits.nodes {
-            self.nodes.retain(|_, standing| standing.valid_until > now.wall);
+            let undo = &mut self.undo.nodes;
+            self.nodes.retain(|node, standing| {
+                let counts = standing.valid_until > now.wall;
+                if !counts {
+                    undo.entry(*node).or_insert_with(|| Some(standing.clone()));
+                }
+                counts
+            });
             if self.nodes.len() >= self.waits.nodes {
                 return Err(Refused::unavailable(
                     "node.too-many",

@@ -28,9 +28,9 @@ pub struct Standing {
     pub admitted_at: UnixTime,
     /// Until when it counts; 0 where it was ended.
     pub valid_until: UnixTime,
-    /// How far its TPM's counters were. They are kept beyond the admission: what is behind them is an old state that was put back.
+    /// How far the counters of its TPM were, under each of the last keys that quoted them. They are kept beyond the admission: what is behind them is an old state that was put back.
     #[serde(default)]
-    pub tpm: Option<TpmCounters>,
+    pub tpm: Vec<TpmCounters>,
     /// Whether the log says that the node came with an old state since it was admitted. Said once.
     #[serde(default)]
     pub rollback_said: bool,
@@ -99,7 +99,7 @@ pub struct Offer {
     pub poll: u64,
     /// How many more tasks it would take.
     pub free_places: u32,
-    /// Tasks of which it holds checkpoints.
+    /// Tasks of which it says that it holds checkpoints, in order.
     pub holds: Arc<[TaskId]>,
     /// The start of the agent before this one ended without a word.
     pub unclean: bool,

@@ -15,6 +15,11 @@ use super::event::{EventBody, Settles, refused_checkpoint};
 use super::task::{AttemptRecord, Task, cancellation};
 use crate::refused::Refused;
 
+/// An attempt may have this part of the room that there still is for its task's checkpoints in the log.
+const SHARES: usize = 8;
+/// What goes wrong on a node's disk while a task runs, as its own process says.
+const STORAGE_CODES: [&str; 2] = ["node.storage-full", "host.scratch-failed"];
+
 type Step = Result<Option<EventBody>, Refused>;
 
 /// A report with what comes along.
@@ -86,18 +91,12 @@ pub(super) fn challenge(task: &Task, record: &AttemptRecord, challenge: Arc<Sign
     Ok(Some(EventBody::Challenged(challenge)))
 }
 
-pub(super) fn evidence(
-    task: &Task,
-    record: &AttemptRecord,
-    evidence: Arc<Vec<u8>>,
-    digest: Digest,
-    endorsements: Option<Arc<Vec<u8>>>,
-) -> Step {
+pub(super) fn evidence(task: &Task, record: &AttemptRecord, digest: Digest, answer: EventBody) -> Step {
     if taken("evidence", record.evidence.as_ref().map(|kept| kept.digest), digest)? {
         return Ok(None);
     }
     live(task, record, TaskState::Challenged)?;
-    Ok(Some(EventBody::Attested { evidence, digest, endorsements }))
+    Ok(Some(answer))
 }
 
 pub(super) fn release(task: &Task, record: &AttemptRecord, release: Arc<Signed<ReleaseStatement>>) -> Step {
@@ -163,6 +162,8 @@ pub(super) fn grant(
             ("evidence", grant.evidence == release.evidence),
             ("policy", grant.policy == release.policy),
             ("attestation_result", Digest::of(&attestation_result) == release.attestation_result),
+            // A releaser knows none but those that it was shown: an invented one would have a node accused of a rollback.
+            ("resume", grant.resume.is_none_or(|least| task.checkpoints.contains(&least))),
         ],
     )?;
     Ok(Some(EventBody::Granted { grant, attestation_result }))
@@ -192,7 +193,8 @@ pub(super) fn deny(task: &Task, record: &AttemptRecord, denial: Arc<Signed<DenyS
     Ok(Some(EventBody::Denied(denial)))
 }
 
-/// Who signed it is the releaser's to judge, who knows whose evidence it is of: here it is one that the node of the attempt brings, newer than all before.
+/// Whether its signer's evidence is good is the releaser's to judge: here it is one that the node of the attempt brings, signed by the report key that its evidence names, newer than
+/// all before, and one of so many.
 pub(super) fn checkpoint(task: &Task, record: &AttemptRecord, checkpoint: Arc<Signed<CheckpointStatement>>) -> Step {
     linked(
         Party::Node,
@@ -203,6 +205,7 @@ pub(super) fn checkpoint(task: &Task, record: &AttemptRecord, checkpoint: Arc<Si
             ("node", checkpoint.node == record.node),
             ("spec", checkpoint.spec == task.spec.digest()),
             ("lease", checkpoint.lease == record.lease.digest()),
+            ("signer", record.report_key == Some(checkpoint.signer)),
         ],
     )?;
     let newest = task.checkpoint.as_ref();
@@ -219,12 +222,16 @@ pub(super) fn checkpoint(task: &Task, record: &AttemptRecord, checkpoint: Arc<Si
             "send the newest checkpoint alone",
         ));
     }
-    if task.spec.limits.state_bytes == 0 || task.checkpoints >= MAX_CHECKPOINTS_LOGGED {
+    // Every attempt leaves most of the room to those after it.
+    let before = task.checkpoints.len() - record.checkpoints;
+    let share = (MAX_CHECKPOINTS_LOGGED.saturating_sub(before) / SHARES).max(1);
+    let is_full = record.checkpoints >= share || task.checkpoints.len() >= MAX_CHECKPOINTS_LOGGED;
+    if task.spec.limits.state_bytes == 0 || is_full {
         return Err(Refused::of(
             starminer_wire::ProblemStatus::Conflict,
             Party::Node,
             "checkpoint.too-many",
-            "the log has as many checkpoints of the task as it takes, or the task has no state",
+            "the log has as many checkpoints of the attempt as it takes, or the task has no state",
             "keep them on the node alone",
         ));
     }
@@ -283,9 +290,15 @@ pub(super) fn report(task: &Task, record: &AttemptRecord, parts: ReportParts, at
     // What went wrong on the machine alone may go right on another one.
     let node_failed = !by_task
         && matches!(&predicate.outcome, Outcome::Failed { refusal } if matches!(refusal.party(), Party::Node | Party::Network | Party::Storage));
+    let storage_failed =
+        matches!(&predicate.outcome, Outcome::Failed { refusal } if STORAGE_CODES.contains(&refusal.check()));
     // Nothing of the task ran, and what was refused is the node's.
     let checkpoint_refused = refused_checkpoint(&parts.report).is_some();
-    let settles = if (node_failed || checkpoint_refused) && attempts_left { Settles::Attempt } else { Settles::Task };
+    let settles = if (node_failed || storage_failed || checkpoint_refused) && attempts_left {
+        Settles::Attempt
+    } else {
+        Settles::Task
+    };
     let ReportParts { report, agent_statement, closing_evidence } = parts;
     Ok(Some(EventBody::Reported { report, agent_statement, closing_evidence, settles }))
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use starminer_receipt::{
-    CHECKPOINT_CODES, ChallengeStatement, CheckpointStatement, DenyStatement, Grant, Lease, ReleaseStatement, Report,
-    Signed, TaskSpec,
+    CHECKPOINT_CODES, ChallengeStatement, CheckpointStatement, DenyStatement, Grant, Lease, LeastCheckpoint,
+    ReleaseStatement, Report, Signed, TaskSpec,
 };
 use starminer_verify::{Attempt, BootId, Digest, NodeId, PublicKey, Refusal, TaskId, UnixTime};
 use starminer_wire::{Deposit, TaskState};
@@ -56,6 +56,10 @@ pub struct AttemptRecord {
     pub evidence: Option<Kept<Vec<u8>>>,
     /// What it is verified with; dropped with it.
     pub endorsements: Option<Arc<Vec<u8>>>,
+    /// The report key that the evidence names.
+    pub report_key: Option<PublicKey>,
+    /// How many of its checkpoints the log has.
+    pub checkpoints: usize,
     /// The release.
     pub release: Option<Kept<Signed<ReleaseStatement>>>,
     /// Index of the release in the log.
@@ -139,8 +143,8 @@ pub struct Task {
     pub attempts: Vec<AttemptRecord>,
     /// The newest checkpoint of any attempt; dropped when the task ends.
     pub checkpoint: Option<Arc<Signed<CheckpointStatement>>>,
-    /// How many checkpoints the log has.
-    pub checkpoints: usize,
+    /// All that the log has; dropped likewise.
+    pub checkpoints: Arc<Vec<LeastCheckpoint>>,
     /// How it ended.
     pub ending: Option<Ending>,
     /// When it ended, on the monotonic clock of this process.
@@ -167,7 +171,7 @@ impl Task {
             version: index + 1,
             attempts: Vec::new(),
             checkpoint: None,
-            checkpoints: 0,
+            checkpoints: Arc::default(),
             ending: None,
             ended_ms: 0,
         })
@@ -205,6 +209,8 @@ impl Task {
                     challenge: None,
                     evidence: None,
                     endorsements: None,
+                    report_key: None,
+                    checkpoints: 0,
                     release: None,
                     release_index: None,
                     grant: None,
@@ -221,8 +227,13 @@ impl Task {
             EventBody::Checkpointed(checkpoint) => {
                 let live = self.live_mut().filter(|live| Some(live.attempt) == event.attempt).ok_or(out_of_order)?;
                 live.version = index + 1;
+                live.checkpoints += 1;
                 self.checkpoint = Some(checkpoint.clone());
-                self.checkpoints += 1;
+                Arc::make_mut(&mut self.checkpoints).push(LeastCheckpoint {
+                    checkpoint: checkpoint.checkpoint,
+                    statement: checkpoint.digest(),
+                    node: checkpoint.node,
+                });
             }
             EventBody::Cancelled(cancel) => {
                 if let Some(live) = self.live_mut() {
@@ -261,6 +272,7 @@ impl Task {
         self.ended_ms = now.mono_ms;
         self.deposit = None;
         self.checkpoint = None;
+        self.checkpoints = Arc::default();
     }
 
     /// The attempt that is under way.
@@ -303,14 +315,21 @@ impl Task {
         self.attempts.last().filter(|last| last.ended).map(|last| last.node)
     }
 
-    /// The node that made the newest checkpoint, unless the last attempt failed on what that node has: it is worth waiting for.
+    /// The node that made the newest checkpoint, unless the last attempt failed there on what that node has: it is worth waiting for.
     #[must_use]
     pub fn holder(&self) -> Option<NodeId> {
+        let node = self.checkpoint.as_ref()?.node;
         let refused = |refusal: &Refusal| refusal.check().starts_with(CHECKPOINT_CODES);
-        if self.attempts.last()?.refusal.as_ref().is_some_and(refused) {
-            return None;
-        }
-        self.checkpoint.as_ref().map(|checkpoint| checkpoint.node)
+        let last = self.attempts.last()?;
+        (last.node != node || !last.refusal.as_ref().is_some_and(refused)).then_some(node)
+    }
+
+    /// Whether a node's word counts that it holds a checkpoint of this task: it was granted an attempt, and did not give the last one up without having come further.
+    #[must_use]
+    pub fn may_be_held_by(&self, node: NodeId) -> bool {
+        let granted = self.attempts.iter().any(|attempt| attempt.node == node && attempt.grant.is_some());
+        let gave_up = |last: &AttemptRecord| last.node == node && last.report.is_some() && last.checkpoints == 0;
+        granted && !self.attempts.last().is_some_and(gave_up)
     }
 
     /// The attempt with this number.
@@ -324,7 +343,8 @@ impl AttemptRecord {
     fn step(&mut self, step: &EventBody, index: u64) {
         match step {
             EventBody::Challenged(challenge) => self.challenge = Some(Kept::whole(challenge)),
-            EventBody::Attested { evidence, digest, endorsements } => {
+            EventBody::Attested { evidence, digest, endorsements, report_key } => {
+                self.report_key = *report_key;
                 self.evidence = Some(Kept { digest: *digest, body: Some(evidence.clone()) });
                 self.endorsements.clone_from(endorsements);
             }

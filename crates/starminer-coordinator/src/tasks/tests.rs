@@ -6,9 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use starminer_receipt::{
     AgentStatement, Base64Bytes, CancelStatement, ChallengeStatement, CheckpointId, CheckpointStatement, DenyStatement,
-    Determinism, EngineKind, EntryKind, Envelope, ExitStatus, Grant, Limits, LogEntry, MAX_CHECKPOINTS_LOGGED,
-    ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret, Sensitivity, Signed,
-    Signer as _, SigningKey, TaskSpec, WasmGrants,
+    Determinism, EngineKind, EntryKind, Envelope, ExitStatus, Grant, LeastCheckpoint, Limits, LogEntry,
+    MAX_CHECKPOINTS_LOGGED, ObjectRef, Outcome, ReleaseStatement, Report, ReportAuthor, ReportPredicate, SealedSecret,
+    Sensitivity, Signed, Signer as _, SigningKey, TaskSpec, WasmGrants,
 };
 use starminer_verify::{
     Attempt, BootId, Challenge, Digest, NetworkId, NodeId, Party, Policy, PublicKey, ReferenceValues, Refusal, TaskId,
@@ -220,7 +220,7 @@ fn standing() -> Standing {
         simulated_root: None,
         admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
-        tpm: None,
+        tpm: Vec::new(),
         rollback_said: false,
     }
 }
@@ -295,7 +295,10 @@ impl Hand<'_> {
     fn evidence(&self) -> Command {
         let evidence = Arc::new(vec![self.salt; 20]);
         let digest = Digest::of(&evidence);
-        self.step(&self.node(), Step::Evidence { evidence, digest, endorsements: None })
+        self.step(
+            &self.node(),
+            Step::Evidence { evidence, digest, endorsements: None, report_key: Some(key(50).public_key()) },
+        )
     }
 
     fn release(&self, change: impl FnOnce(&mut ReleaseStatement)) -> Command {
@@ -771,11 +774,91 @@ fn a_checkpoint_is_logged_once_in_order_and_gives_nobody_more_time() {
 fn the_log_takes_so_many_checkpoints_of_a_task() {
     let mut bench = until_with(5, keeps_state);
     let task = bench.task(1);
-    let most = u32::try_from(MAX_CHECKPOINTS_LOGGED).unwrap();
-    for count in 1..=most {
+    let share = u32::try_from(MAX_CHECKPOINTS_LOGGED / 8).unwrap();
+    for count in 1..=share {
         bench.ok(hand(&task).checkpoint(count));
     }
-    bench.refused(hand(&task).checkpoint(most + 1), "checkpoint.too-many");
+    bench.refused(hand(&task).checkpoint(share + 1), "checkpoint.too-many");
+    // The next attempt has room of its own.
+    bench.ok(Command::NodeLost { node: node_id(10) });
+    bench.return_with(10, 100, &[1], true);
+    let grant = |bench: &Bench| hand(&bench.task(1)).grant(b"result", |_| {});
+    let steps: [fn(&Hand<'_>) -> Command; 3] =
+        [|hand| hand.challenge(), |hand| hand.evidence(), |hand| hand.release(|_| {})];
+    for step in steps {
+        let task = bench.task(1);
+        bench.ok(step(&hand(&task)));
+    }
+    let granting = grant(&bench);
+    bench.ok(granting);
+    let task = bench.task(1);
+    bench.ok(hand(&task).checkpoint(1));
+    assert_eq!(bench.task(1).checkpoints.len(), 65);
+    bench.restart();
+    assert_eq!(bench.task(1).checkpoints.len(), 65);
+    bench.check();
+}
+
+#[test]
+fn a_grant_names_no_checkpoint_that_the_log_does_not_have() {
+    let mut bench = until_with(4, keeps_state);
+    let task = bench.task(1);
+    let least = LeastCheckpoint {
+        checkpoint: CheckpointId { sequence: 1 << 32 | 1, digest: Digest([1; 32]) },
+        statement: Digest([2; 32]),
+        node: node_id(10),
+    };
+    bench.refused(hand(&task).grant(b"result", |grant| grant.resume = Some(least)), "statement.mismatch");
+    bench.ok(hand(&task).grant(b"result", |_| {}));
+}
+
+#[test]
+fn a_node_s_word_that_it_holds_a_checkpoint_counts_if_it_ever_could() {
+    // One that was never granted the task does not take it from the one that was.
+    let mut bench = until_with(5, |spec| {
+        keeps_state(spec);
+        spec.max_attempts = 5;
+    });
+    let task = bench.task(1);
+    bench.ok(hand(&task).checkpoint(1));
+    bench.ok(Command::NodeLost { node: node_id(10) });
+    bench.return_with(11, 11, &[1], false);
+    assert_eq!(bench.task(1).state(), TaskState::Queued, "the holder is waited for");
+    bench.return_with(10, 100, &[1], true);
+    assert_eq!(bench.task(1).live().unwrap().node, node_id(10));
+    // One that gives up without having come further is no better than others.
+    bench.offer(11, 1);
+    let task = bench.task(1);
+    bench.ok(hand(&task).fail(ReportAuthor::Agent, Party::Node));
+    bench.return_with(10, 101, &[1], false);
+    assert_eq!(bench.task(1).live().unwrap().node, node_id(11));
+    // Nor does the refusal of one that never had it speak for the one that has.
+    let task = bench.task(1);
+    let steps: [fn(&Hand<'_>) -> Command; 3] =
+        [|hand| hand.challenge(), |hand| hand.evidence(), |hand| hand.release(|_| {})];
+    for step in steps {
+        let task = bench.task(1);
+        bench.ok(step(&hand(&task)));
+    }
+    assert_eq!(task.holder(), Some(node_id(10)));
+    let task = bench.task(1);
+    bench.ok(hand(&task).grant(b"result", |_| {}));
+    let task = bench.task(1);
+    bench.ok(hand(&task).refuse_checkpoint("checkpoint.missing"));
+    assert_eq!(bench.task(1).holder(), Some(node_id(10)));
+    bench.check();
+}
+
+#[test]
+fn a_disk_that_fills_up_under_a_task_ends_the_attempt_alone() {
+    let mut bench = until_with(5, keeps_state);
+    let task = bench.task(1);
+    bench.ok(hand(&task).checkpoint(1));
+    let full = Outcome::Failed { refusal: refusal(Party::Node, "node.storage-full") };
+    bench.ok(hand(&task).report(ReportAuthor::Task, full, |_| {}));
+    let task = bench.task(1);
+    assert!(task.ending.is_none() && task.checkpoint.is_some());
+    bench.check();
 }
 
 #[test]
@@ -942,7 +1025,7 @@ fn command(bench: &Bench, act: &Act) -> Option<Command> {
                 4 => hand.deny(*salt == 0),
                 5 => hand.fail(ReportAuthor::Agent, Party::Node),
                 6 => hand.fail(ReportAuthor::Task, Party::Workload),
-                7 => hand.checkpoint(u32::try_from(task.checkpoints).unwrap() + 1),
+                7 => hand.checkpoint(u32::try_from(task.checkpoints.len()).unwrap() + 1),
                 8 if *salt == 0 => hand.refuse_checkpoint("checkpoint.missing"),
                 _ => hand.complete(),
             }
@@ -1065,7 +1148,7 @@ fn a_node_that_gives_a_task_up_for_its_posture_is_out_before_the_task_is_given_a
     let why = || Some(code.to_owned());
     assert_eq!(
         bench.kinds_after(from),
-        [(EntryKind::Reported, why()), (EntryKind::Suspended, why()), (EntryKind::Expired, why())]
+        [(EntryKind::Reported, None), (EntryKind::Suspended, why()), (EntryKind::Expired, why())]
     );
     assert_eq!((bench.task(1).state(), bench.task(2).state()), (TaskState::Queued, TaskState::Queued));
     bench.refused(hand(&second).report(ReportAuthor::Agent, fallen, |_| {}), "lease.fenced");

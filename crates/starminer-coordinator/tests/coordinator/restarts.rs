@@ -1,11 +1,9 @@
 //! Kills and failing storage: what was acknowledged is there, what was not can be sent again, and every task ends once.
-#![allow(clippy::unwrap_used)]
-
-mod world;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::world::{Life, Party, Running, World, code, releaser_feed, sign, submit, upload};
 use starminer_coordinator::{Config, Environment};
 use starminer_log::{Remembered, SignedCheckpoint};
 use starminer_receipt::{EntryKind, LogEntry};
@@ -13,7 +11,6 @@ use starminer_store::fault::{Fault, FaultyDisk, FaultyJournal};
 use starminer_store::{Database, Journal};
 use starminer_verify::Digest;
 use starminer_wire::{SubmitRequest, TaskState};
-use world::{Life, Party, Running, World, code, releaser_feed, sign, submit, upload};
 
 /// Killed after each step and started again: every party goes on where it was, from its feed.
 #[tokio::test]

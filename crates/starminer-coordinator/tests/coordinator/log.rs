@@ -1,15 +1,12 @@
 //! The log as an auditor and a client see it: tiles, bundles and proofs over HTTP, before and after a restart; what entries say.
-#![allow(clippy::unwrap_used)]
-
-mod world;
 
 use std::time::Duration;
 
+use crate::world::{self, Party, World, audit, cancel, checkpoint, fetch, submit, upload};
 use starminer_coordinator::Config;
 use starminer_log::{SignedCheckpoint, TILE_WIDTH, TileSet, VerifiedCheckpoint, inclusion_reads, prove_inclusion};
 use starminer_receipt::{EntryKind, LogEntry};
 use starminer_verify::Digest;
-use world::{Party, World, audit, cancel, checkpoint, fetch, submit, upload};
 
 #[tokio::test]
 async fn an_auditor_reads_the_same_log_before_and_after_a_restart() {

@@ -1,10 +1,8 @@
 //! Published reference values: who may publish what, that it is in the log before it is answered, and that nodes are admitted by it.
-#![allow(clippy::unwrap_used)]
-
-mod world;
 
 use std::sync::{Arc, OnceLock};
 
+use crate::world::{NETWORK, Node, Party, World, code, now};
 use bytes::Bytes;
 use starminer_client::{ClientError, CoordinatorClient};
 use starminer_coordinator::{Config, Environment};
@@ -17,7 +15,6 @@ use starminer_store::fault::{Fault, FaultyJournal};
 use starminer_store::{Database, Journal};
 use starminer_verify::{Digest, EvidenceKind, NetworkId, ReferenceValue, ReferenceValues, UnixTime};
 use starminer_wire::AdmissionRequest;
-use world::{NETWORK, Node, Party, World, code, now};
 
 const HOUR_MS: u64 = 3_600_000;
 /// What nodes of the test's world measure.

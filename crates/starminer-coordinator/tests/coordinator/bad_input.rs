@@ -1,10 +1,8 @@
 //! What bad input gets: a problem with a stable code, nothing lost, no panic.
-#![allow(clippy::unwrap_used)]
-
-mod world;
 
 use std::time::Duration;
 
+use crate::world::{self, Life, Party, World, code, sign, submit, upload};
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue, RANGE};
@@ -13,7 +11,6 @@ use starminer_coordinator::Config;
 use starminer_receipt::{Base64Bytes, Envelope};
 use starminer_verify::{Challenge, Digest, NetworkId, TaskId};
 use starminer_wire::{AdmissionRequest, Problem, SubmitRequest, TaskState};
-use world::{Life, Party, World, code, sign, submit, upload};
 
 /// Sends anything and returns status and code.
 async fn send(client: &CoordinatorClient, method: Method, path: &str, body: RequestBody) -> (u16, String) {

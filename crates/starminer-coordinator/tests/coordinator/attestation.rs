@@ -1,21 +1,10 @@
 //! A node that is its TPM, a running emulator: enrolled, admitted, and asked again and again; what it does not survive ends its leases, and the log says
 //! why. Skipped, with a printed word, where no emulator is installed.
-#![allow(clippy::unwrap_used)]
-
-#[path = "../../starminer-attester/tests/joined/boot.rs"]
-#[allow(dead_code)]
-mod boot;
-#[path = "../../starminer-attester/tests/tpm/emulator.rs"]
-#[allow(dead_code)]
-mod emulator;
-#[path = "../../starminer-hardware/tests/event_log/builder.rs"]
-#[allow(dead_code)]
-mod log_builder;
-mod world;
 
 use std::collections::BTreeSet;
 
-use emulator::Swtpm;
+use crate::emulator::Swtpm;
+use crate::world::{self, NETWORK, Party, Running, World, audit, code, random, releaser_feed, submit, upload};
 use starminer_attester::tpm::{AkKind, Certificate, HashAlg, KnownEk, TpmAddress};
 use starminer_attester::{Attester as _, JoinedAttester, NodeTpm, NodeTpmSettings, TpmLog};
 use starminer_client::{ClientError, CoordinatorClient};
@@ -30,7 +19,6 @@ use starminer_verify::{
 use starminer_wire::{
     AdmissionRequest, AdmissionResponse, EnrolmentRequest, EvidenceRequest, NodeFeedRequest, TaskState,
 };
-use world::{NETWORK, Party, Running, World, audit, code, random, releaser_feed, submit, upload};
 
 struct TpmNode {
     party: Party,
@@ -151,7 +139,7 @@ fn kinds(entries: &[LogEntry]) -> Vec<(EntryKind, Option<&str>)> {
 async fn a_tpm_is_enrolled_by_what_it_alone_can_answer() {
     let Some(tpm) = Swtpm::start() else { return };
     let tree = tempfile::tempdir().unwrap();
-    boot::boot(&tpm, tree.path());
+    crate::boot::boot(&tpm, tree.path());
     let world = world(&tpm, Config::default());
     let running = world.start();
     let mut node = TpmNode::new(&running, 2);
@@ -201,7 +189,7 @@ async fn a_tpm_is_enrolled_by_what_it_alone_can_answer() {
 async fn what_changes_ends_leases_and_is_in_the_log() {
     let Some(mut tpm) = Swtpm::start() else { return };
     let tree = tempfile::tempdir().unwrap();
-    boot::boot(&tpm, tree.path());
+    crate::boot::boot(&tpm, tree.path());
     let world = world(&tpm, Config::default());
     let running = world.start();
     let mut node = TpmNode::new(&running, 2);
@@ -245,16 +233,16 @@ async fn what_changes_ends_leases_and_is_in_the_log() {
 
     // The kernel measures one more file, and lists it: growth is no change.
     drop(enrolled);
-    let list = std::fs::read(tree.path().join(boot::IMA)).unwrap();
-    let entry = boot::measure(&tpm, "/usr/bin/other", Digest([8; 32]));
-    boot::put(tree.path(), boot::IMA, &[list, entry].concat());
+    let list = std::fs::read(tree.path().join(crate::boot::IMA)).unwrap();
+    let entry = crate::boot::measure(&tpm, "/usr/bin/other", Digest([8; 32]));
+    crate::boot::put(tree.path(), crate::boot::IMA, &[list, entry].concat());
     node.prove(&device(&tpm, tree.path(), node.boot)).await.unwrap();
     assert_eq!((state().await, node.poll(0).await), (TaskState::Attested, 1));
 
     // Somebody measured something into a register of the boot.
     let before = audit(&ours, &world).await.len();
     tpm.run(&format!("tpm2_pcrextend 8:sha256={}", "ab".repeat(32)));
-    std::fs::remove_file(tree.path().join(boot::UEFI)).unwrap();
+    std::fs::remove_file(tree.path().join(crate::boot::UEFI)).unwrap();
     let response = node.prove(&device(&tpm, tree.path(), node.boot)).await.unwrap();
     assert_eq!(response.tier, "identified", "for itself, the new state is what it is");
     let entries = audit(&ours, &world).await;
@@ -269,7 +257,7 @@ async fn what_changes_ends_leases_and_is_in_the_log() {
     assert_eq!(node.poll(1).await, 1);
     let before = audit(&ours, &world).await.len();
     tpm.reset();
-    boot::boot(&tpm, tree.path());
+    crate::boot::boot(&tpm, tree.path());
     node.prove(&device(&tpm, tree.path(), node.boot)).await.unwrap();
     let entries = audit(&ours, &world).await;
     let why = Some("node.new-boot");
@@ -305,7 +293,7 @@ async fn what_changes_ends_leases_and_is_in_the_log() {
 async fn a_node_that_falls_silent_is_taken_out_within_its_time() {
     let Some(tpm) = Swtpm::start() else { return };
     let tree = tempfile::tempdir().unwrap();
-    boot::boot(&tpm, tree.path());
+    crate::boot::boot(&tpm, tree.path());
     let mut config = Config::default();
     config.waits.attestation_ms = 2_000;
     let world = world(&tpm, config);

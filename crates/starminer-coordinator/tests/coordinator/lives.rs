@@ -1,14 +1,11 @@
 //! Whole lives of tasks over real TLS: completed, failed, cancelled, retried, fenced; and what the parties see at each step.
-#![allow(clippy::unwrap_used)]
 
-mod world;
-
+use crate::world::{self, Life, Party, World, cancel, code, releaser_feed, sign, submit, upload};
 use starminer_coordinator::Config;
 use starminer_log::SignedCheckpoint;
 use starminer_receipt::{Base64Bytes, EntryKind, LogEntry, ObjectRef, Outcome, ReportAuthor};
 use starminer_verify::{Digest, Party as Fault, Refusal};
 use starminer_wire::{FeedRole, SubmitRequest, TaskState};
-use world::{Life, Party, World, cancel, code, releaser_feed, sign, submit, upload};
 
 #[tokio::test]
 async fn a_task_completes_and_its_receipt_has_every_step_proven() {
