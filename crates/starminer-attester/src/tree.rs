@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
+
 /// A file was not read.
 #[derive(Debug)]
 pub(crate) enum ReadError {
@@ -55,8 +57,11 @@ impl Tree {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
-            .open(self.path(resolved))
+            .open(self.path(&resolved))
             .map_err(ReadError::from_io)?;
+        if self.is_machine() {
+            is_the_kernel_s(&resolved, &file).map_err(ReadError::Unreadable)?;
+        }
         if !file.metadata().map_err(ReadError::from_io)?.is_file() {
             return Err(ReadError::Unreadable(io::ErrorKind::InvalidInput.into()));
         }
@@ -97,6 +102,46 @@ impl Tree {
             Err(error) => matches!(ReadError::from_io(error), ReadError::Missing).then_some(false),
         }
     }
+}
+
+/// Where the kernel speaks of itself, with the file system that it does so in.
+const SPOKEN: [(&str, u64); 2] = [("/proc", PROC_SUPER_MAGIC), ("/sys/kernel/security", SECURITYFS_MAGIC)];
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+const SECURITYFS_MAGIC: u64 = 0x7363_6673;
+const SYSFS_MAGIC: u64 = 0x6265_6572;
+/// Below `/sys` other file systems of the kernel are mounted, which are told by what they are.
+const BELOW_SYS: [u64; 4] = [SYSFS_MAGIC, SECURITYFS_MAGIC, 0xde5e_81e4, 0x6462_6720];
+
+/// Whether a file of `/proc` or `/sys` is what the kernel says there, and nothing that somebody mounted over it: a copy, or the file of another process, which sees other mounts.
+fn is_the_kernel_s(path: &Path, file: &File) -> io::Result<()> {
+    let other = |what: &str| Err(io::Error::other(format!("{}: {what}", path.display())));
+    let spoken = SPOKEN.iter().find(|(place, _)| path.starts_with(place)).map(|(_, magic)| *magic);
+    let is_sys = path.starts_with("/sys");
+    if spoken.is_none() && !is_sys {
+        return Ok(());
+    }
+    // The type is of different widths on different machines, and never negative here.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+    let found = rustix::fs::fstatfs(file)?.f_type as u64;
+    if spoken.map_or_else(|| !BELOW_SYS.contains(&found), |magic| found != magic) {
+        return other("another file system is mounted there");
+    }
+    let about =
+        |file: &File| rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID);
+    let this = about(file)?;
+    if this.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return other("something is mounted over it");
+    }
+    // What is said of a process has to be said where all processes are. Containers mount parts of the rest once more, read-only.
+    let is_of_process = path
+        .strip_prefix("/proc")
+        .ok()
+        .and_then(|rest| rest.components().next())
+        .is_some_and(|first| first.as_os_str().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    if is_of_process && about(&File::open("/proc")?)?.stx_mnt_id != this.stx_mnt_id {
+        return other("something is mounted over the process's folder");
+    }
+    Ok(())
 }
 
 impl ReadError {

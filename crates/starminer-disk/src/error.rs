@@ -44,6 +44,11 @@ pub enum DiskError {
     /// Firmware, Secure Boot or image are not those that sealed it.
     #[error("registers {0} are not as when the disk's key was sealed: another firmware, Secure Boot or image")]
     Registers(String),
+    /// Something else sealed its key, under the policy of a node's.
+    #[error(
+        "the disk's key was sealed while something else ran on this machine than its image, or one of the same maker: it is not the node's disk"
+    )]
+    Planted,
     /// A newer image has taken the disk over.
     #[error("the disk was taken over by an image of security version {disk}, and this one has {image}")]
     Version {
@@ -132,6 +137,7 @@ impl DiskError {
             Self::Header(error) => error.code(),
             Self::OtherTpm => "disk.other-tpm",
             Self::Registers(_) => "disk.registers",
+            Self::Planted => "disk.planted",
             Self::Version { .. } => "disk.version",
             Self::Closed => "disk.closed",
             Self::Maker(_) => "disk.maker",
@@ -168,6 +174,7 @@ impl DiskError {
                 "start what was started before; after a wanted update without its maker's approval, give a blank disk"
             }
             Self::Version { .. } | Self::Closed => "start the newest image; give the disk as it is",
+            Self::Planted => "find out who could start something else on this machine, and give a blank disk",
             Self::Maker(_) => "start an image of the same maker, or give a blank disk",
             Self::Chip(_) => "look at /dev/sev-guest and the host's firmware, and start the guest anew",
             Self::OtherMachine { .. } | Self::WrongKey => {

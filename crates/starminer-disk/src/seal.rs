@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use data_encoding::HEXLOWER;
-use starminer_attester::tpm::{Authorization, CounterReaders, PolicyStep, Tpm, TpmError};
-use starminer_hardware::tpm::approval::{Approvals, DiskPolicy, disk_reference};
+use aws_lc_rs::digest;
+use data_encoding::{BASE64, HEXLOWER};
+use starminer_attester::tpm::{Authorization, CounterReaders, PolicyStep, Sealed, Tpm, TpmError};
+use starminer_hardware::tpm::approval::{Approvals, DiskPolicy, disk_reference, policy_of_register};
 use starminer_hardware::tpm::{HashAlg, PcrSelection};
 use zeroize::Zeroizing;
 
@@ -67,7 +68,8 @@ pub(crate) fn seal(tpm: &mut Tpm, secret: &Secret, image: Option<&ImagePolicy>, 
         None => SealedTo::Image {},
         Some(image) => {
             let security_version = image.policy.security_version;
-            SealedTo::Maker { key: image.key_digest(), security_version, epoch }
+            let approval = image.approvals.of(security_version).ok_or(DiskError::NotApproved)?;
+            SealedTo::Maker { key: image.key_digest(), security_version, epoch, approval: BASE64.encode(approval) }
         }
     };
     let (sealed, again) = match image {
@@ -88,8 +90,8 @@ fn seal_and_unseal(
     tpm: &mut Tpm,
     secret: &Secret,
     steps: &[PolicyStep<'_>],
-) -> Result<(starminer_attester::tpm::Sealed, Zeroizing<Vec<u8>>), TpmError> {
-    let sealed = tpm.seal(&secret[..], steps)?;
+) -> Result<(Sealed, Zeroizing<Vec<u8>>), TpmError> {
+    let sealed = tpm.seal(&secret[..], steps, BOTH)?;
     let again = tpm.unseal(&sealed, steps)?;
     Ok((sealed, again))
 }
@@ -100,7 +102,7 @@ pub(crate) fn unseal(tpm: &mut Tpm, seal: &Seal, image: Option<&ImagePolicy>) ->
     let result = match (&seal.to, image) {
         (SealedTo::Image {}, _) => tpm.unseal(&sealed, &[PolicyStep::Registers(BOTH)]),
         (SealedTo::Maker { .. }, None) => return Err(DiskError::Maker("an image of a maker who approves successors")),
-        (SealedTo::Maker { key, security_version, epoch }, Some(image)) => {
+        (SealedTo::Maker { key, security_version, epoch, .. }, Some(image)) => {
             if *key != image.key_digest() {
                 return Err(DiskError::Maker("an image of another maker"));
             }
@@ -112,12 +114,38 @@ pub(crate) fn unseal(tpm: &mut Tpm, seal: &Seal, image: Option<&ImagePolicy>) ->
         }
     };
     let secret = result.map_err(|error| explain(tpm, seal, error))?;
+    // The policy says who opens it. Anybody who may use this TPM could have sealed something of his own under the same one.
+    made_here(tpm, seal, &sealed, image)?;
     let mut key = Secret::new([0; 64]);
     if secret.len() != key.len() {
         return Err(DiskError::Tpm(TpmError::KeyForm));
     }
     key.copy_from_slice(&secret);
     Ok(key)
+}
+
+/// Whether it was sealed by this very image, or by one that the same maker approved for the version that the seal asks for, on this firmware.
+fn made_here(tpm: &mut Tpm, seal: &Seal, sealed: &Sealed, image: Option<&ImagePolicy>) -> Result<(), DiskError> {
+    let made = tpm.made_under(sealed).map_err(|error| match error.refusal() {
+        // Creation data of something else.
+        Some(_) => DiskError::Planted,
+        None => DiskError::Tpm(error),
+    })?;
+    let mut values = values(tpm)?;
+    if let (SealedTo::Maker { security_version, approval, .. }, Some(image)) = (&seal.to, image) {
+        // What stands in clear counts by the maker's signature over it, and by the TPM's word that it was so.
+        let sealer = seal.registers.get(&11).and_then(|value| HEXLOWER.decode(value.as_bytes()).ok()?.try_into().ok());
+        let sealer: [u8; 32] = sealer.ok_or(DiskError::Planted)?;
+        let approval = BASE64.decode(approval.as_bytes()).map_err(|_| DiskError::Planted)?;
+        let policy = policy_of_register(11, &sealer);
+        if !image.policy.key.approves(&policy, &disk_reference(*security_version), &approval) {
+            return Err(DiskError::Planted);
+        }
+        values.insert(11, sealer.to_vec());
+    }
+    let all: Vec<u8> = values.into_values().flatten().collect();
+    let expected = digest::digest(&digest::SHA256, &all);
+    if made.registers == BOTH && made.digest == expected.as_ref() { Ok(()) } else { Err(DiskError::Planted) }
 }
 
 /// What a TPM says by refusing.
@@ -166,8 +194,12 @@ fn explain(tpm: &mut Tpm, seal: &Seal, error: TpmError) -> DiskError {
 
 /// What the registers hold, in hexadecimal.
 fn registers(tpm: &mut Tpm) -> Result<BTreeMap<u8, String>, DiskError> {
+    Ok(values(tpm)?.into_iter().map(|(index, value)| (index, HEXLOWER.encode(&value))).collect())
+}
+
+fn values(tpm: &mut Tpm) -> Result<BTreeMap<u8, Vec<u8>>, DiskError> {
     let values = tpm.read_pcrs(&[BOTH]).map_err(DiskError::Tpm)?;
-    Ok(values.iter().map(|(_, index, value)| (index, HEXLOWER.encode(value))).collect())
+    Ok(values.iter().map(|(_, index, value)| (index, value.to_vec())).collect())
 }
 
 /// Makes both counters anew: those of an earlier disk end with it.
@@ -259,13 +291,14 @@ mod tests {
         assert_eq!(unseal(&mut device, &second, Some(&old)).unwrap_err().code(), "disk.version");
         for (security_version, epoch) in [(1, epoch + 1), (0, epoch + 1), (1, epoch), (1, u64::MAX)] {
             let mut altered = second.clone();
-            let SealedTo::Maker { key, .. } = &second.to else { panic!("{second:?}") };
-            altered.to = SealedTo::Maker { key: key.clone(), security_version, epoch };
+            let SealedTo::Maker { key, approval, .. } = &second.to else { panic!("{second:?}") };
+            altered.to = SealedTo::Maker { key: key.clone(), security_version, epoch, approval: approval.clone() };
             assert!(unseal(&mut device, &altered, Some(&old)).is_err(), "{security_version} {epoch}");
         }
         let mut altered = first.clone();
-        let SealedTo::Maker { key, .. } = &first.to else { panic!("{first:?}") };
-        altered.to = SealedTo::Maker { key: key.clone(), security_version: 1, epoch: u64::MAX };
+        let SealedTo::Maker { key, approval, .. } = &first.to else { panic!("{first:?}") };
+        altered.to =
+            SealedTo::Maker { key: key.clone(), security_version: 1, epoch: u64::MAX, approval: approval.clone() };
         assert!(unseal(&mut device, &altered, Some(&old)).is_err(), "an epoch of the writer's own");
         drop(device);
         assert_eq!(unseal(&mut start(&mut tpm, 2), &second, Some(&new)).unwrap(), secret);
@@ -292,6 +325,47 @@ mod tests {
         assert!(matches!(&refused, DiskError::Registers(which) if which == "0, 7"), "{refused}");
         let refused = unseal(&mut start(&mut elsewhere, 1), &sealed, None).unwrap_err();
         assert_eq!(refused.code(), "disk.other-tpm", "{refused}");
+    }
+
+    /// Whoever may use the TPM, but with something else in register 11, seals a key of his own under the very policy of the node's.
+    #[test]
+    fn what_something_else_sealed_is_not_the_node_s() {
+        let Some(mut tpm) = Swtpm::start() else { return };
+        let (maker, theirs) = (signer(), Secret::new([7; 64]));
+        let (alone, approved) = (image(&maker, 1, 0), image(&maker, 1, 1));
+        let authorization = Authorization::new(&[9; 32]);
+        let mut device = start(&mut tpm, 1);
+        let (_, epoch) = new_counters(&mut device, &authorization).unwrap();
+        let of_image = seal(&mut device, &Secret::new([5; 64]), None, 0).unwrap();
+        let of_maker = seal(&mut device, &Secret::new([5; 64]), Some(&approved), epoch).unwrap();
+        drop(device);
+        // The policy's digest stands in the public half; an object under it is made without satisfying it.
+        let mut planted = Vec::new();
+        for (seal, name) in [(&of_image, "image"), (&of_maker, "maker")] {
+            // Type, name algorithm, attributes and a length stand before it.
+            let policy: [u8; 32] = seal.sealed().unwrap().public[10..42].try_into().unwrap();
+            tpm.reset();
+            tpm.run(&format!("tpm2_pcrextend 11:sha256={}", "66".repeat(32)));
+            let mut device = Tpm::open(TpmSettings::new(TpmAddress::Unix(tpm.socket()))).unwrap();
+            let made = device.seal_under(&theirs[..], &policy, BOTH).unwrap();
+            planted.push((name, Seal::new(&made, seal.to.clone(), seal.registers.clone())));
+        }
+        let mut device = start(&mut tpm, 1);
+        assert!(
+            unseal(&mut device, &of_image, Some(&alone)).is_ok()
+                && unseal(&mut device, &of_maker, Some(&approved)).is_ok()
+        );
+        for (name, planted) in planted {
+            let image = (name == "maker").then_some(&approved);
+            let refused = unseal(&mut device, &planted, image).unwrap_err();
+            assert_eq!(refused.code(), "disk.planted", "{name}: {refused}");
+            // With the creation data and the ticket of one that is the node's.
+            let own = if name == "maker" { &of_maker } else { &of_image };
+            let (mut mixed, own) = (planted.sealed().unwrap(), own.sealed().unwrap());
+            (mixed.creation, mixed.ticket) = (own.creation, own.ticket);
+            let mixed = Seal::new(&mixed, planted.to.clone(), planted.registers.clone());
+            assert_eq!(unseal(&mut device, &mixed, image).unwrap_err().code(), "disk.planted", "{name}, mixed");
+        }
     }
 
     #[test]

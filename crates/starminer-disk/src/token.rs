@@ -33,6 +33,8 @@ pub struct Token {
 pub struct Seal {
     public: String,
     private: String,
+    creation: String,
+    ticket: String,
     /// What it is sealed to.
     pub to: SealedTo,
     /// What the registers held then, in hexadecimal: says which differ, and decides nothing.
@@ -53,19 +55,28 @@ pub enum SealedTo {
         security_version: u32,
         /// The highest value of the counter with which it opens.
         epoch: u64,
+        /// The maker's approval of the image that sealed it, for this security version: r and s, base64.
+        approval: String,
     },
 }
 
 impl Seal {
     /// Puts it together.
     pub fn new(sealed: &Sealed, to: SealedTo, registers: BTreeMap<u8, String>) -> Self {
-        Self { public: BASE64.encode(&sealed.public), private: BASE64.encode(&sealed.private), to, registers }
+        let [public, private, creation, ticket] =
+            [&sealed.public, &sealed.private, &sealed.creation, &sealed.ticket].map(|bytes| BASE64.encode(bytes));
+        Self { public, private, creation, ticket, to, registers }
     }
 
     /// The sealed secret. `None` where it is no such text.
     pub fn sealed(&self) -> Option<Sealed> {
         let bytes = |text: &str| BASE64.decode(text.as_bytes()).ok();
-        Some(Sealed { public: bytes(&self.public)?, private: bytes(&self.private)? })
+        Some(Sealed {
+            public: bytes(&self.public)?,
+            private: bytes(&self.private)?,
+            creation: bytes(&self.creation)?,
+            ticket: bytes(&self.ticket)?,
+        })
     }
 
     /// What the image has to be approved for; 0 where nobody approves.
@@ -108,8 +119,8 @@ mod tests {
 
     #[test]
     fn tokens_read_back_and_strange_ones_do_not() {
-        let sealed = Sealed { public: vec![1, 2], private: vec![3] };
-        let maker = SealedTo::Maker { key: "ab".into(), security_version: 3, epoch: 9 };
+        let sealed = Sealed { public: vec![1, 2], private: vec![3], creation: vec![4], ticket: vec![5] };
+        let maker = SealedTo::Maker { key: "ab".into(), security_version: 3, epoch: 9, approval: "AA==".into() };
         let registers = BTreeMap::from([(7, "00".into())]);
         let seals = [SealedTo::Image {}, maker].map(|to| Seal::new(&sealed, to, registers.clone())).to_vec();
         let token = Token::new(Some("sev-snp".into()), seals);

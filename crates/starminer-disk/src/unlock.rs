@@ -156,14 +156,16 @@ pub fn unlock(settings: &Settings) -> Result<Unlocked, DiskError> {
 }
 
 impl Unlocked {
-    /// Unmounts and closes it. The next start is told that this one ended in order.
+    /// Unmounts and closes it. The next start is told whether this one ended `in_order`.
     ///
     /// # Errors
     /// Where something still uses it, or the disk fails.
-    pub fn close(self) -> Result<(), DiskError> {
-        let mut starts = Starts::read(&self.mount)?;
-        starts.running = false;
-        starts.write(&self.mount)?;
+    pub fn close(self, in_order: bool) -> Result<(), DiskError> {
+        if in_order {
+            let mut starts = Starts::read(&self.mount)?;
+            starts.running = false;
+            starts.write(&self.mount)?;
+        }
         unmount(&self.mount, UnmountFlags::empty()).map_err(|error| DiskError::FileSystem(error.into()))?;
         crypt::close()
     }

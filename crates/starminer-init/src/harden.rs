@@ -37,7 +37,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("kernel/unprivileged_bpf_disabled", "1"),
     ("kernel/perf_event_paranoid", "3"),
     // Memory of processes goes nowhere when they crash.
-    ("kernel/core_pattern", ""),
+    ("kernel/core_pattern", "/dev/null"),
     ("fs/suid_dumpable", "0"),
 ];
 

@@ -78,7 +78,7 @@ fn run() -> Result<()> {
     }
     let ended = wait_for(agent.id());
     // The agent and all that it started are gone: nothing uses the disk.
-    disk.map(|disk| disk.close().context("the disk cannot be closed")).transpose()?;
+    disk.map(|disk| disk.close(ended.is_ok()).context("the disk cannot be closed")).transpose()?;
     ended
 }
 

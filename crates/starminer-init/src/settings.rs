@@ -23,6 +23,8 @@ const TPM_CERTIFICATES: &str = "tpm-certificates.pem";
 const DISK_PREFIX: &str = "disk/";
 /// The enrolment of the node's TPM.
 const ENROLMENT: &str = "enrolment.json";
+/// The machine's TPM.
+const TPM: &str = "/dev/tpmrm0";
 /// Largest of these files, in bytes.
 const MAX_BYTES: u64 = 256 * 1024;
 
@@ -43,6 +45,9 @@ pub struct NodeSettings {
     #[serde(default)]
     limits: toml::Table,
 }
+
+/// Whether the host gave certificates for the machine's TPM.
+struct HasCertificates(bool);
 
 /// Where a node keeps what it keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -117,7 +122,8 @@ impl Settings {
         if let Some(certificates) = &self.tpm_certificates {
             write(TPM_CERTIFICATES, certificates)?;
         }
-        let config = self.node.agent_config(self.tpm_certificates.is_some());
+        let tpm = Path::new(TPM).exists().then_some(HasCertificates(self.tpm_certificates.is_some()));
+        let config = self.node.agent_config(tpm);
         write("agent.toml", config.to_string().as_bytes())?;
         Ok(state.join("agent.toml"))
     }
@@ -129,22 +135,23 @@ impl NodeSettings {
         Path::new(STATE).join(format!("{}{ENROLMENT}", self.storage.prefix()))
     }
 
-    /// `agent.toml`: the machine's TEE where it has one, and its TPM with every register that the image's start fills.
-    fn agent_config(&self, has_certificates: bool) -> toml::Table {
-        let mut tpm = toml::Table::new();
-        tpm.insert("pcrs".into(), (0..=12).collect::<Vec<i64>>().into());
+    /// `agent.toml`: the machine's TEE where it has one, and its TPM, where it has one, with every register that the image's start fills. What it has to have is for whoever appraises.
+    fn agent_config(&self, tpm: Option<HasCertificates>) -> toml::Table {
         let at = |name: &str| format!("{}{name}", self.storage.prefix());
-        tpm.insert("enrolment".into(), at(ENROLMENT).into());
-        if has_certificates {
-            tpm.insert("certificates".into(), vec![TPM_CERTIFICATES].into());
-        }
-        let hardware = toml::Table::from_iter([("tpm".to_owned(), tpm.into())]);
         let mut config = toml::Table::from_iter([
             ("network".to_owned(), NETWORK.into()),
             ("identity".to_owned(), at("node.key").into()),
             ("data_dir".to_owned(), at("data").into()),
-            ("hardware".to_owned(), hardware.into()),
         ]);
+        if let Some(HasCertificates(has_certificates)) = tpm {
+            let mut tpm = toml::Table::new();
+            tpm.insert("pcrs".into(), (0..=12).collect::<Vec<i64>>().into());
+            tpm.insert("enrolment".into(), at(ENROLMENT).into());
+            if has_certificates {
+                tpm.insert("certificates".into(), vec![TPM_CERTIFICATES].into());
+            }
+            config.insert("hardware".into(), toml::Table::from_iter([("tpm".to_owned(), tpm.into())]).into());
+        }
         if let Some(places) = self.places {
             config.insert("places".into(), i64::from(places).into());
         }
@@ -183,7 +190,7 @@ mod tests {
         let on_disk = parse("address = \"10.0.2.15/24\"\nstorage = \"disk\"\n").unwrap();
         assert_eq!(on_disk.storage, Storage::Disk);
         assert_eq!(on_disk.enrolment(), Path::new("/run/starminer/disk/enrolment.json"));
-        let config = on_disk.agent_config(false);
+        let config = on_disk.agent_config(Some(HasCertificates(false)));
         assert_eq!(config["identity"].as_str(), Some("disk/node.key"));
         assert_eq!(config["data_dir"].as_str(), Some("disk/data"));
         assert_eq!(config["hardware"]["tpm"]["enrolment"].as_str(), Some("disk/enrolment.json"));
@@ -205,13 +212,13 @@ mod tests {
     fn the_agent_gets_the_tpm_and_what_the_host_may_choose() {
         let node: NodeSettings =
             toml::from_str("address = \"10.0.2.15/24\"\nplaces = 2\n[limits]\nmemory_bytes = 65536\n").unwrap();
-        let config = node.agent_config(true).to_string();
+        let config = node.agent_config(Some(HasCertificates(true))).to_string();
         let config: toml::Table = config.parse().unwrap();
         assert_eq!(config["places"].as_integer(), Some(2));
         assert_eq!(config["limits"]["memory_bytes"].as_integer(), Some(65536));
         let tpm = &config["hardware"]["tpm"];
         assert_eq!(tpm["pcrs"].as_array().unwrap().len(), 13);
         assert_eq!(tpm["certificates"].as_array().unwrap()[0].as_str(), Some(TPM_CERTIFICATES));
-        assert!(node.agent_config(false)["hardware"]["tpm"].get("certificates").is_none());
+        assert!(node.agent_config(Some(HasCertificates(false)))["hardware"]["tpm"].get("certificates").is_none());
     }
 }

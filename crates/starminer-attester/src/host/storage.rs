@@ -37,9 +37,10 @@ struct Standing {
 impl Standing {
     /// Whether this is the folder, and not another one, or the same one mounted from elsewhere. Mount ids do not tell: they are used again.
     fn is_at(&self, path: &Path, mount: &Mount) -> bool {
-        let folder = fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));
         let of = |mount: &Mount| (mount.major, mount.minor, mount.root.clone(), mount.point.clone());
-        folder && of(&self.mount) == of(mount)
+        // Another file system is not asked: it may never answer.
+        of(&self.mount) == of(mount)
+            && fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
     }
 }
 

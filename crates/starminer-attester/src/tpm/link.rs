@@ -21,7 +21,7 @@ use super::{
     wire::Reader,
 };
 
-const RH_NULL: u32 = 0x4000_0007;
+pub(super) const RH_NULL: u32 = 0x4000_0007;
 pub(super) const RH_OWNER: u32 = 0x4000_0001;
 pub(super) const RH_ENDORSEMENT: u32 = 0x4000_000b;
 

@@ -32,7 +32,7 @@ pub use keys::{Ak, AkKind, AkPlace, AkSpec};
 
 pub use nv::{CERTIFICATE_BYTES_MAX, CounterReaders, EkCertificates};
 pub use quote::{ClockTime, Properties, RawQuote};
-pub use seal::{PolicyStep, SECRET_BYTES_MAX, Sealed};
+pub use seal::{MadeUnder, PolicyStep, SECRET_BYTES_MAX, Sealed};
 pub use settings::{Authorization, Deadlines, KnownEk, TpmSettings};
 pub use starminer_hardware::{
     cert::{Certificate, CertificateError},

@@ -82,7 +82,7 @@ pub(super) fn select(writer: Writer, selections: &[PcrSelection]) -> Writer {
 
 /// Reads a `TPML_PCR_SELECTION`. Banks that are not known are left out, if nothing is selected in them or `others` may
 /// be.
-fn selected(reader: &mut Reader<'_>, others: bool) -> Option<Vec<PcrSelection>> {
+pub(super) fn selected(reader: &mut Reader<'_>, others: bool) -> Option<Vec<PcrSelection>> {
     let count = reader.u32().filter(|count| *count <= 16)?;
     let mut selections = Vec::new();
     for _ in 0..count {

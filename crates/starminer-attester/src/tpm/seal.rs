@@ -13,8 +13,8 @@ use super::{
     error::TpmError,
     frame::{Authority, Call, Entity},
     keys::{alg, create_primary},
-    link::{Link, RH_OWNER},
-    quote::{check_selections, select},
+    link::{Link, RH_NULL, RH_OWNER},
+    quote::{check_selections, select, selected},
     session::{Kind, SESSION_HASH, Session},
     settings::Authorization,
     wire::{Reader, Writer},
@@ -60,34 +60,110 @@ pub struct Sealed {
     pub public: Vec<u8>,
     /// The content of `TPM2B_PRIVATE`.
     pub private: Vec<u8>,
+    /// `TPMS_CREATION_DATA`.
+    pub creation: Vec<u8>,
+    /// `TPMT_TK_CREATION`: this TPM's word that the creation data are of this object.
+    pub ticket: Vec<u8>,
+}
+
+/// What registers held when a secret was sealed. A policy says when it is given back; this says who sealed it: anybody who may use the TPM can make a secret
+/// of his own under any policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeUnder {
+    /// Which registers.
+    pub registers: PcrSelection,
+    /// SHA-256 over their values, in the order of their numbers.
+    pub digest: [u8; 32],
 }
 
 impl Tpm {
-    /// Seals a secret to this TPM and this policy: registers as they are, counters as they stand in it.
+    /// Seals a secret to this TPM and this policy: registers as they are, counters as they stand in it. What `made_under` names is written down with it, for
+    /// [`Self::made_under`].
     ///
     /// # Errors
     /// Where the secret is too long, an approval does not verify, or the TPM refuses.
-    pub fn seal(&mut self, secret: &[u8], policy: &[PolicyStep<'_>]) -> Result<Sealed, TpmError> {
-        if secret.is_empty() || secret.len() > SECRET_BYTES_MAX {
-            return Err(TpmError::Argument("a secret of 1 to 128 bytes can be sealed"));
-        }
+    pub fn seal(
+        &mut self,
+        secret: &[u8],
+        policy: &[PolicyStep<'_>],
+        made_under: PcrSelection,
+    ) -> Result<Sealed, TpmError> {
+        check_secret(secret)?;
         let trial = self.link.start_unsalted(Kind::Trial)?;
         let digest = follow(&mut self.link, &trial, policy).and_then(|()| policy_digest(&mut self.link, &trial));
         self.link.flush(trial.handle)?;
-        let template = sealed_object(&digest?);
+        self.seal_under(secret, &digest?, made_under)
+    }
+
+    /// The same under a policy of which the digest alone is known: whoever has that can make an object under it, and nobody but who satisfies it opens it.
+    ///
+    /// # Errors
+    /// Where the secret is too long, or the TPM refuses.
+    pub fn seal_under(
+        &mut self,
+        secret: &[u8],
+        policy: &[u8; 32],
+        made_under: PcrSelection,
+    ) -> Result<Sealed, TpmError> {
+        check_secret(secret)?;
+        check_selections(&[made_under])?;
+        let template = sealed_object(policy);
         // `TPMS_SENSITIVE_CREATE`: without an authorisation, which the policy stands for.
         let sensitive = Writer::new().sized(&[]).sized(secret).finish();
         let empty = Authorization::default();
         self.with_storage_key(|link, storage| {
             let call = Call::new(TpmCc::Create)
                 .authorized(storage.clone(), Authority::Value(&empty))
-                // No outside information, no registers of its making.
-                .with(|writer| writer.sized(&sensitive).sized(&template).sized(&[]).u32(0))
+                // No outside information.
+                .with(|writer| select(writer.sized(&sensitive).sized(&template).sized(&[]), &[made_under]))
                 .sealed();
             link.run(call)?.read(TpmCc::Create, |reader| {
-                Some(Sealed { private: reader.sized()?.to_vec(), public: reader.sized()?.to_vec() })
+                let (private, public) = (reader.sized()?.to_vec(), reader.sized()?.to_vec());
+                let (creation, _hash) = (reader.sized()?.to_vec(), reader.sized()?);
+                let (tag, hierarchy, digest) = (reader.u16()?, reader.u32()?, reader.sized()?);
+                reader.end()?;
+                let ticket = Writer::new().u16(tag).u32(hierarchy).sized(digest).finish().to_vec();
+                Some(Sealed { public, private, creation, ticket })
             })
         })
+    }
+
+    /// What the registers held when this was sealed, by this TPM's own word (`TPM2_CertifyCreation`; Part 3, 18.3).
+    ///
+    /// # Errors
+    /// [`TpmError::Refused`]: as [`Self::unseal`] by `TPM2_Load`; with `TPM_RC_TICKET` where the creation data are not of this object.
+    pub fn made_under(&mut self, sealed: &Sealed) -> Result<MadeUnder, TpmError> {
+        let (handle, name) = self.load(sealed)?;
+        let empty = Authorization::default();
+        let call = Call::new(TpmCc::CertifyCreation)
+            // Nobody signs: the TPM checks its ticket before it would.
+            .authorized(Entity::by_handle(RH_NULL), Authority::Value(&empty))
+            .on(Entity { handle, name })
+            .with(|writer| {
+                let hash = super::session::hash(&[&sealed.creation]);
+                writer.sized(&[]).sized(hash.as_ref()).u16(alg::NULL).bytes(&sealed.ticket)
+            });
+        let checked = self.link.run(call).map(|_| ());
+        self.link.flush(handle).and(checked)?;
+        let mut reader = Reader::new(&sealed.creation);
+        let parsed = selected(&mut reader, false).zip(reader.sized().and_then(|digest| digest.try_into().ok()));
+        match parsed {
+            Some((registers, digest)) if registers.len() == 1 => Ok(MadeUnder { registers: registers[0], digest }),
+            _ => Err(TpmError::KeyForm),
+        }
+    }
+
+    /// Loads it. Who has the handle flushes it.
+    fn load(&mut self, sealed: &Sealed) -> Result<(u32, Vec<u8>), TpmError> {
+        let empty = Authorization::default();
+        let handle = self.with_storage_key(|link, storage| {
+            let call = Call::new(TpmCc::Load)
+                .authorized(storage.clone(), Authority::Value(&empty))
+                .with(|writer| writer.sized(&sealed.private).sized(&sealed.public))
+                .giving_handle();
+            link.run(call).map(|reply| reply.handle)
+        })?;
+        Ok((handle, name_of(&sealed.public)))
     }
 
     /// Gives a secret back.
@@ -97,15 +173,7 @@ impl Tpm {
     /// approval is not for what the registers hold; with `TPM_RC_POLICY` where a counter stands higher; with `TPM_RC_POLICY_FAIL` where registers differ, or
     /// the policy was another one.
     pub fn unseal(&mut self, sealed: &Sealed, policy: &[PolicyStep<'_>]) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        let name = name_of(&sealed.public);
-        let empty = Authorization::default();
-        let handle = self.with_storage_key(|link, storage| {
-            let call = Call::new(TpmCc::Load)
-                .authorized(storage.clone(), Authority::Value(&empty))
-                .with(|writer| writer.sized(&sealed.private).sized(&sealed.public))
-                .giving_handle();
-            link.run(call).map(|reply| reply.handle)
-        })?;
+        let (handle, name) = self.load(sealed)?;
         let result = self.unseal_loaded(Entity { handle, name }, policy);
         self.link.flush(handle).and(result)
     }
@@ -144,6 +212,13 @@ impl Tpm {
         let result = run(&mut self.link, &Entity { handle, name: name_of(&area) });
         self.link.flush(handle).and(result)
     }
+}
+
+fn check_secret(secret: &[u8]) -> Result<(), TpmError> {
+    if secret.is_empty() || secret.len() > SECRET_BYTES_MAX {
+        return Err(TpmError::Argument("a secret of 1 to 128 bytes can be sealed"));
+    }
+    Ok(())
 }
 
 /// Takes a session through the conditions.

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use starminer_attester::tpm::{
-    Authorization, CounterReaders, EkKind, PolicyStep, SECRET_BYTES_MAX, Sealed, Tpm, TpmError,
+    Authorization, CounterReaders, EkKind, MadeUnder, PolicyStep, SECRET_BYTES_MAX, Sealed, Tpm, TpmError,
 };
 use starminer_hardware::tpm::{
     HashAlg, PcrSelection,
@@ -39,12 +39,22 @@ fn registers_as_they_were_give_a_secret_back_to_the_same_tpm() {
     let policy = [PolicyStep::Registers(STRICT)];
     let way = Interposer::reader(&tpm.socket());
     let mut device = Tpm::open(at(&way.socket, EkKind::P256)).unwrap();
-    let sealed = device.seal(&secret, &policy).unwrap();
+    let sealed = device.seal(&secret, &policy, STRICT).unwrap();
     assert_eq!(device.unseal(&sealed, &policy).unwrap()[..], secret);
+    let values = device.read_pcrs(&[STRICT]).unwrap();
+    let all: Vec<u8> = values.iter().flat_map(|(_, _, value)| value.to_vec()).collect();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &all).as_ref().try_into().unwrap();
+    let made = MadeUnder { registers: STRICT, digest };
+    assert_eq!(device.made_under(&sealed).unwrap(), made);
+    // The TPM knows of which object creation data are.
+    let other = device.seal(&secret, &policy, MACHINE).unwrap();
+    assert_ne!(device.made_under(&other).unwrap(), made);
+    let mixed = Sealed { creation: sealed.creation.clone(), ticket: sealed.ticket.clone(), ..other };
+    assert_eq!(device.made_under(&mixed).unwrap_err().refusal(), Some(TpmRcBase::Ticket));
     assert!(way.saw(&sealed.private), "what is not secret passes");
     assert!(!way.saw(&secret), "the secret passed in the clear");
     for length in [0, SECRET_BYTES_MAX + 1] {
-        assert!(matches!(device.seal(&vec![1; length], &policy), Err(TpmError::Argument(_))));
+        assert!(matches!(device.seal(&vec![1; length], &policy, STRICT), Err(TpmError::Argument(_))));
     }
     drop(device);
 
@@ -68,7 +78,7 @@ fn altered_secrets_are_none() {
     let Some(tpm) = Swtpm::start() else { return };
     let policy = [PolicyStep::Registers(STRICT)];
     let mut device = open(&tpm);
-    let sealed = device.seal(&[5; 64], &policy).unwrap();
+    let sealed = device.seal(&[5; 64], &policy, STRICT).unwrap();
     // The policy stands in the public half, which the private half is bound to.
     for at in 0..sealed.public.len() {
         let mut altered = sealed.clone();
@@ -117,8 +127,8 @@ fn a_maker_approves_successors_and_nobody_else_does() {
     let mut device = open(&tpm);
     // Without an approval of what runs, nothing is sealed that nobody could open.
     let unapproved = asked(&key, [1; 32], maker.approve(&second, &[1; 32]).unwrap());
-    assert_eq!(device.seal(&secret, &unapproved).unwrap_err().refusal(), Some(TpmRcBase::Signature));
-    let sealed = device.seal(&secret, &asked(&key, [1; 32], approval)).unwrap();
+    assert_eq!(device.seal(&secret, &unapproved, STRICT).unwrap_err().refusal(), Some(TpmRcBase::Signature));
+    let sealed = device.seal(&secret, &asked(&key, [1; 32], approval), STRICT).unwrap();
     assert_eq!(device.unseal(&sealed, &asked(&key, [1; 32], approval)).unwrap()[..], secret);
     drop(device);
 
@@ -159,13 +169,13 @@ fn a_counter_closes_what_was_sealed_before() {
     let authorization = Authorization::new(&random::<32>());
     let mut device = open(&tpm);
     let at_most = |value| [PolicyStep::Registers(STRICT), PolicyStep::CounterAtMost { index: COUNTER, value }];
-    let missing = device.seal(&[6; 64], &at_most(1)).unwrap_err();
+    let missing = device.seal(&[6; 64], &at_most(1), STRICT).unwrap_err();
     assert!(matches!(missing, TpmError::NoCounter(COUNTER)), "{missing}");
     device.define_counter(COUNTER, &authorization, CounterReaders::Owner).unwrap();
     let value = device.increment_counter(COUNTER, &authorization).unwrap();
     // Whoever asks may read it before anything secret is known.
     assert_eq!(device.read_counter(COUNTER, &Authorization::default()).unwrap(), value);
-    let sealed = device.seal(&[6; 64], &at_most(value)).unwrap();
+    let sealed = device.seal(&[6; 64], &at_most(value), STRICT).unwrap();
     assert_eq!(device.unseal(&sealed, &at_most(value)).unwrap()[..], [6; 64]);
     // Asking for more than it was sealed under is another policy.
     refused(&mut device, &sealed, &at_most(value + 1), TpmRcBase::PolicyFail);
@@ -190,7 +200,7 @@ fn a_counter_closes_what_was_sealed_before() {
 fn a_cleared_owner_has_sealed_nothing() {
     let Some(tpm) = Swtpm::start() else { return };
     let policy = [PolicyStep::Registers(STRICT)];
-    let sealed = open(&tpm).seal(&[7; 64], &policy).unwrap();
+    let sealed = open(&tpm).seal(&[7; 64], &policy, STRICT).unwrap();
     tpm.run("tpm2_clear -c lockout");
     refused(&mut open(&tpm), &sealed, &policy, TpmRcBase::Integrity);
 }

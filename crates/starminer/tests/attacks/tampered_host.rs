@@ -1,4 +1,4 @@
-//! Root on a node's host mounts a folder over its job storage while a task runs, weakens mount options, or attaches a debugger: out of routing at once, the
+//! Root on a node's host mounts a folder over its job storage while a task runs, weakens mount options, attaches a debugger, or puts a copy over what the agent reads: out of routing at once, the
 //! task completes elsewhere, the log says why (`node.posture-…`), and once that is mended the node takes tasks again.
 
 use std::path::{Path, PathBuf};
@@ -126,15 +126,29 @@ fn weakened_mount_options_and_a_debugger_take_an_idle_node_out() {
         let took = admitted(client, 1).await;
         eprintln!("mended: back after {} ms", took.as_millis());
 
-        let mut expected = vec!["node.posture-job_storage_locked"];
+        let mut expected = vec!["node.posture-job_storage_locked".to_owned()];
         if let Some(debugger) = Debugger::attach(network.pid("node1")) {
             let took = admitted(client, 0).await;
             eprintln!("a debugger attached: out of routing after {} ms", took.as_millis());
             drop(debugger);
             admitted(client, 1).await;
-            expected.push("node.posture-not_traced");
+            expected.push("node.posture-not_traced".into());
         }
         assert_eq!(suspensions(&log(&network, client).await), expected);
+
+        // The agent's own view of what is mounted, in a copy that will not change any more.
+        let seen = Path::new("/proc").join(network.pid("node1").to_string()).join("mountinfo");
+        let copy = network.path("mountinfo");
+        std::fs::write(&copy, std::fs::read(&seen).unwrap()).unwrap();
+        assert!(mount(&["--bind", copy.to_str().unwrap()], &seen));
+        let blinded = Mounted { on: seen };
+        let took = admitted(client, 0).await;
+        eprintln!("a copy over the list of mounts: out of routing after {} ms", took.as_millis());
+        drop(blinded);
+        admitted(client, 1).await;
+        let why = suspensions(&log(&network, client).await);
+        let why = why.strip_prefix(expected.as_slice()).unwrap_or_else(|| panic!("{why:?}"));
+        assert!(why.len() == 1 && why[0].starts_with("node.posture-job_storage_"), "{why:?}");
         let job = network.wasm_job(example("wordcount/wordcount.wasm"), &[("a.txt", b"words".to_vec())]);
         completed(&requester.run(&job, &network.path("requester").join("out")).await.unwrap());
     });
