@@ -92,18 +92,24 @@ impl Tpm {
             return Err(HostError::Tpm(format!("{}: {SWTPM} takes no path with a comma", self.state.display())));
         }
         let failed = |source| HostError::File { path: self.state.clone(), source };
-        fs::create_dir_all(&self.state).map_err(failed)?;
-        if fs::read_dir(&self.state).map_err(failed)?.next().is_some() {
+        if self.state.exists() && fs::read_dir(&self.state).map_err(failed)?.next().is_some() {
             return Ok(());
+        }
+        // Under its name only when it is whole: one without a certificate would be one for good.
+        let new = self.state.with_extension("new");
+        match fs::remove_dir_all(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => fs::create_dir_all(&new).map_err(failed)?,
         }
         let run = Command::new(SWTPM_SETUP)
             .args(["--tpm2", "--create-ek-cert", "--ecc", "--tpmstate"])
-            .arg(&self.state)
+            .arg(&new)
             .stdin(Stdio::null())
             .output();
         let output = run.map_err(|source| not_started(SWTPM_SETUP, "swtpm-tools", source))?;
         if output.status.success() {
-            return Ok(());
+            // In place of an empty directory, or of none.
+            return fs::rename(&new, &self.state).map_err(failed);
         }
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);

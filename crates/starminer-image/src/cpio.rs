@@ -9,6 +9,8 @@ use crate::ImageError;
 const ALIGNMENT: usize = 4;
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
+/// The mark, and thirteen numbers of eight digits.
+const HEADER_BYTES: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
 
 /// An archive that is being written. Everything in it is root's and from 1970; entries are numbered in their order.
@@ -69,6 +71,33 @@ impl Archive {
     }
 }
 
+/// A file of an archive: what a kernel would have under this name at the end, which is the last of it. `None` where there is none, or where this is no such archive.
+pub fn file<'a>(archive: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let (mut rest, mut found) = (archive, None);
+    loop {
+        let header = rest.get(..HEADER_BYTES)?.strip_prefix(b"070701")?;
+        let field = |number: usize| {
+            let digits = std::str::from_utf8(header.get(number * 8..number * 8 + 8)?).ok()?;
+            usize::try_from(u32::from_str_radix(digits, 16).ok()?).ok()
+        };
+        let (length, name_bytes) = (field(6)?, field(11)?);
+        let path = rest.get(HEADER_BYTES..HEADER_BYTES.checked_add(name_bytes)?)?.strip_suffix(&[0])?;
+        let contents = (HEADER_BYTES + name_bytes).next_multiple_of(ALIGNMENT);
+        let end = contents.checked_add(length)?;
+        if path == TRAILER.as_bytes() {
+            return found;
+        }
+        let mut plain = path;
+        while let Some(shorter) = plain.strip_prefix(b"./").or_else(|| plain.strip_prefix(b"/")) {
+            plain = shorter;
+        }
+        if plain == name.as_bytes() {
+            found = Some(rest.get(contents..end)?);
+        }
+        rest = rest.get(end.next_multiple_of(ALIGNMENT)..)?;
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -77,6 +106,24 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn a_file_is_found_as_a_kernel_would_have_it() {
+        let mut archive = Archive::new();
+        archive.directory("etc");
+        archive.file("agent", 0o555, b"first").unwrap();
+        archive.file("etc/agent", 0o444, b"another").unwrap();
+        let mut twice = Archive { bytes: archive.bytes.clone(), entries: archive.entries };
+        let archive = archive.finish();
+        assert_eq!(file(&archive, "agent"), Some(&b"first"[..]));
+        assert_eq!(file(&archive, "etc/agent"), Some(&b"another"[..]));
+        assert_eq!(file(&archive, "init"), None);
+        twice.file("./agent", 0o555, b"second").unwrap();
+        assert_eq!(file(&twice.finish(), "agent"), Some(&b"second"[..]));
+        for cut in 0..archive.len() {
+            assert_eq!(file(&archive[..cut], "init"), None, "{cut}");
+        }
+    }
 
     /// What another reader of the form makes of it.
     #[test]

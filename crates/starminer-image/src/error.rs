@@ -24,6 +24,14 @@ pub enum ImageError {
         /// Why.
         source: StubError,
     },
+    /// A stub of a version that is not taken.
+    #[error("{} is a stub of systemd {}; 252 and 253 are taken", path.display(), version.map_or_else(|| "of unknown version".into(), |version| version.to_string()))]
+    StubVersion {
+        /// Which.
+        path: PathBuf,
+        /// What it says of itself.
+        version: Option<u32>,
+    },
     /// The image has no shared libraries and no loader for them.
     #[error("{} is not a static program for Linux on x86-64: {reason}", path.display())]
     Program {
@@ -94,6 +102,7 @@ impl ImageError {
         match self {
             Self::File { .. } => "image.file",
             Self::Stub { .. } => "image.stub",
+            Self::StubVersion { .. } => "image.stub-version",
             Self::Program { .. } => "image.program",
             Self::NoLibrary { .. } => "image.no-library",
             Self::PolicyKey { .. } => "image.policy-key",
@@ -121,6 +130,9 @@ impl ImageError {
                 "make one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out policy.key"
             }
             Self::NoModule { .. } => "name modules of this kernel with --module, and their directory with --modules",
+            Self::StubVersion { .. } => {
+                "give the stub of systemd 252 or 253 (Debian 12: systemd-boot-efi): with later ones a host adds to the signed command line"
+            }
             Self::Stub { .. } => "give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi) with --stub",
             Self::NoSigner => "install it (Debian: sbsigntool), or build without --sign and sign where the key is",
             Self::NotSigned(_) => "give a key and its certificate, both as PEM",

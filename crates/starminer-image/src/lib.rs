@@ -23,6 +23,7 @@ pub use error::ImageError;
 pub use manifest::{Input, MANIFEST_FORMAT, Manifest, Section};
 use programs::{Module, Placed};
 pub use sign::sign;
+use starminer_hardware::event_log::Bank;
 use starminer_hardware::tpm::approval::DiskPolicy;
 
 /// The kernel's command line unless another one is given: what this kernel has of self-protection, and the serial console.
@@ -35,6 +36,8 @@ pub const MODULES: [&str; 9] =
     ["virtio_pci", "virtio_net", "virtio_blk", "aesni_intel", "ecb", "xts", "dm_crypt", "button", "evdev"];
 /// Programs for the disk unless others are named: Debian's.
 pub const DISK_PROGRAMS: [&str; 2] = ["/usr/sbin/cryptsetup", "/usr/sbin/mke2fs"];
+/// Versions of systemd whose stub is taken. From 254 on, it appends what the host gives in SMBIOS tables to the command line, Secure Boot or not, and neither register 4, 7 nor 11 says so.
+const STUBS: std::ops::RangeInclusive<u32> = 252..=253;
 /// Where an image has its maker's policy of disks.
 const DISK_POLICY: &str = "etc/disk-policy.json";
 /// Largest input, in bytes.
@@ -94,6 +97,10 @@ pub fn build(inputs: &Inputs) -> Result<Image, ImageError> {
         return Err(ImageError::CommandLine);
     }
     let stub = read(&inputs.stub)?;
+    let version = uki::stub_version(&stub);
+    if !version.is_some_and(|version| STUBS.contains(&version)) {
+        return Err(ImageError::StubVersion { path: inputs.stub.clone(), version });
+    }
     let kernel = read(&inputs.kernel)?;
     let init = programs::static_program(&inputs.init)?;
     let agent = programs::static_program(&inputs.agent)?;
@@ -139,6 +146,16 @@ pub fn build(inputs: &Inputs) -> Result<Image, ImageError> {
 }
 
 /// The compressed archive that the kernel unpacks as its root.
+/// SHA-256 of the agent in the section `.initrd` of an image. `None` where there is none in it.
+#[must_use]
+pub fn agent_digest(initrd: &[u8]) -> Option<[u8; 32]> {
+    let mut archive = Vec::new();
+    let decoder = zstd::stream::read::Decoder::new(initrd).ok()?;
+    decoder.take(MAX_INPUT_BYTES).read_to_end(&mut archive).ok()?;
+    let digest = Bank::Sha256.hash(&[cpio::file(&archive, "agent")?]);
+    digest.as_bytes().try_into().ok()
+}
+
 fn initial_file_system(
     init: &[u8],
     agent: &[u8],

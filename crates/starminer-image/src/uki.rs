@@ -63,6 +63,14 @@ impl Fields<'_> {
     }
 }
 
+/// The version of systemd that a stub says it is of.
+pub fn stub_version(stub: &[u8]) -> Option<u32> {
+    const MARK: &[u8] = b"LoaderInfo: systemd-stub ";
+    let at = stub.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let digits: Vec<u8> = stub.get(at..)?.iter().copied().take_while(u8::is_ascii_digit).take(6).collect();
+    std::str::from_utf8(&digits).ok()?.parse().ok()
+}
+
 /// The stub with these sections, each beginning on a page of its own, in their order. Names have at most 8 bytes.
 ///
 /// The stub's symbols for debuggers are dropped: they stand where the sections go.

@@ -161,7 +161,9 @@ fn what_would_not_start_is_not_built() {
     fs::write(dir.path().join("object"), empty_program(1)).unwrap();
     assert_eq!(code(&|inputs| inputs.init = dir.path().join("object")), "image.program");
     assert_eq!(code(&|inputs| inputs.kernel = dir.path().join("none")), "image.file");
-    assert_eq!(code(&|inputs| inputs.stub = inputs.kernel.clone()), "image.stub");
+    assert_eq!(code(&|inputs| inputs.stub = inputs.kernel.clone()), "image.stub-version");
+    fs::write(dir.path().join("stub"), "#### LoaderInfo: systemd-stub 252.39 ####").unwrap();
+    assert_eq!(code(&|inputs| inputs.stub = dir.path().join("stub")), "image.stub");
     assert_eq!(code(&|inputs| inputs.modules = vec!["virtio_net".into()]), "image.no-module");
     assert_eq!(code(&|inputs| inputs.disk_programs = vec![dir.path().join("none")]), "image.file");
     assert_eq!(code(&|inputs| inputs.disk_programs = vec![inputs.kernel.clone()]), "image.program");

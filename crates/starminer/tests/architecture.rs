@@ -158,7 +158,8 @@ fn the_engines_are_the_same_for_the_agent_alone() {
         let form =
             ["--offline", "--quiet", "--prefix", "none", "--edges", "normal,no-proc-macro", "--format", "{p}|{f}"];
         let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for line in cargo(&[&["tree"], selection, &form].concat()).lines() {
+        // Members of a workspace stand apart from each other.
+        for line in cargo(&[&["tree"], selection, &form].concat()).lines().filter(|line| !line.is_empty()) {
             let (package, features) = line.trim_end_matches(" (*)").split_once('|').unwrap();
             all.entry(package.to_owned()).or_default().insert(features.to_owned());
         }

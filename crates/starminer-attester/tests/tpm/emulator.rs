@@ -21,6 +21,11 @@ pub struct Swtpm {
 impl Swtpm {
     /// `None`, and says so, where the programs are not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with("sha1,sha256,sha384")
+    }
+
+    /// The same with these banks of registers.
+    pub fn start_with(banks: &str) -> Option<Self> {
         for program in ["swtpm", "swtpm_setup", "tpm2_checkquote"] {
             if Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
                 eprintln!("skipped: {program} is not installed (Debian: swtpm, swtpm-tools, tpm2-tools)");
@@ -41,7 +46,7 @@ impl Swtpm {
         let tools = ["/usr/bin/swtpm_localca", "/usr/share/swtpm/swtpm-localca", "swtpm_localca"];
         let tool = tools.into_iter().find(|tool| Path::new(tool).exists()).unwrap_or("swtpm_localca");
         let setup = format!(
-            "create_certs_tool = {tool}\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\nactive_pcr_banks = sha1,sha256,sha384\n",
+            "create_certs_tool = {tool}\ncreate_certs_tool_config = {}\ncreate_certs_tool_options = {}\nactive_pcr_banks = {banks}\n",
             path("ca.conf"),
             path("ca.options")
         );

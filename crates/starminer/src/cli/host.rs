@@ -64,6 +64,12 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
         let remedy = "switch it on in the firmware and the kernel (`starminer node doctor` says what is missing), or run with --tee none";
         Failure::local("host.tee", why, remedy)
     })?;
+    if choice.kind != Kind::None && args.disk.is_some() && args.tpm.is_none() {
+        let reason = "a disk's key is sealed to a TPM, and this guest gets none";
+        let remedy =
+            "give the machine's with --tpm, or leave --disk out: job storage is the guest's encrypted memory then";
+        return Err(Failure::usage("host.disk", reason, remedy));
+    }
     let told = told::told(args)?;
     let built = Built::read(&args.dir)?;
     let state = State::open(&args.state)?;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use starminer_receipt::Overall;
+use starminer_receipt::{Outcome, Overall};
 use starminer_verify::{HostMeasure, OperatorMayReadMemory, Policy, Tier};
 
 use crate::emulator::Swtpm;
@@ -118,6 +118,7 @@ fn a_disk_keeps_the_node_and_none_of_its_tasks_plaintext_and_does_not_go_back() 
         let view = requester.wait(&task).await.unwrap();
         let outcome = requester.collect(view, &network.path("requester").join("out")).await.unwrap();
         assert_eq!(outcome.verdict.overall(), Overall::Proven, "{:#?}", outcome.verdict.claims);
+        assert_eq!(outcome.outcome, Some(Outcome::Completed));
         assert!(!outcome.outputs.is_empty());
     });
     drop(machine);
@@ -157,7 +158,7 @@ fn a_disk_keeps_the_node_and_none_of_its_tasks_plaintext_and_does_not_go_back() 
 #[test]
 fn another_machine_image_or_firmware_does_not_open_a_disk() {
     let Some(lab) = Lab::new() else { return };
-    let Some(mut elsewhere) = Swtpm::start() else { return };
+    let Some(mut elsewhere) = Swtpm::start_with("sha256") else { return };
     elsewhere.kill();
     let image = lab.build("image", "db", &[]);
     let command_line = starminer_image::COMMAND_LINE.replace("quiet ", "");

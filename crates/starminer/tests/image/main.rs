@@ -24,7 +24,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use starminer_hardware::tpm::PcrIndex;
-use starminer_receipt::Overall;
+use starminer_receipt::{Outcome, Overall};
 use starminer_verify::{HardwarePolicy, HostMeasure, OperatorMayReadMemory, Policy, Provenance, ReferenceValues, Tier};
 
 use machine::{Firmware, Lab, Storage};
@@ -99,6 +99,7 @@ fn a_signed_image_reaches_tier_measured_and_runs_a_job() {
         let view = requester.wait(&task).await.unwrap();
         let out = network.path("requester").join("out");
         let outcome = requester.collect(view, &out).await.unwrap();
+        assert_eq!(outcome.outcome, Some(Outcome::Completed));
         assert_eq!(outcome.verdict.overall(), Overall::Proven, "{:#?}", outcome.verdict.claims);
         assert_eq!(outcome.verdict.tier, Some(Tier::Measured));
         assert!(matches!(outcome.verdict.provenance, Some(Provenance::Simulated { .. })));

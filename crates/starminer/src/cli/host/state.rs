@@ -26,6 +26,10 @@ impl State {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| failure(&error))?;
         // Paths are handed to programs that take those with a dash for options.
         let dir = dir.canonicalize().map_err(|error| failure(&error))?;
+        if dir.as_os_str().as_encoded_bytes().contains(&b':') {
+            // QEMU reads what stands before it in a path as the name of a protocol.
+            return Err(failure(&"QEMU takes no path with a colon"));
+        }
         let place = dir.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -52,11 +56,14 @@ impl State {
         Failure::local("host.state", reason, "check free space and permissions")
     }
 
-    /// Writes a file into a directory of the state.
+    /// Writes a file into a directory of the state: what is there under its name is whole.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, Failure> {
         let place = self.dir.join(name);
         let made = place.parent().map_or(Ok(()), fs::create_dir_all);
-        made.and_then(|()| fs::write(&place, bytes)).map_err(|error| self.failure(&error))?;
+        let new = place.with_extension("new");
+        made.and_then(|()| fs::write(&new, bytes))
+            .and_then(|()| fs::rename(&new, &place))
+            .map_err(|error| self.failure(&error))?;
         Ok(place)
     }
 

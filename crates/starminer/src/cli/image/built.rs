@@ -42,7 +42,7 @@ struct Input {
 }
 
 impl Built {
-    /// Reads image and manifest. The manifest's word for the agent counts only if the image is the one that it speaks of.
+    /// Reads image and manifest. The manifest's word counts for nothing that the image does not show.
     pub fn read(dir: &Path) -> Result<Self, Failure> {
         let place = dir.join(MANIFEST);
         let wrong = |reason: String| {
@@ -56,14 +56,18 @@ impl Built {
         }
         let path = Some(dir.join(SIGNED)).filter(|path| path.exists()).unwrap_or_else(|| dir.join(IMAGE));
         let bytes = read(&path, MAX_IMAGE_BYTES)?;
-        let measured = PeImage::parse(&bytes).map_err(|error| pe_failure(&path, &error))?.authenticode(Bank::Sha256);
+        let image = PeImage::parse(&bytes).map_err(|error| pe_failure(&path, &error))?;
+        let measured = image.authenticode(Bank::Sha256);
         if measured.to_hex() != manifest.authenticode_sha256 {
             return Err(wrong(format!("it is of another image than {}", path.display())));
         }
-        let agent = manifest.inputs.iter().find(|input| input.role == "agent");
-        let agent = agent.and_then(|input| data_encoding::HEXLOWER.decode(input.sha256.as_bytes()).ok());
-        let agent = agent.and_then(|digest| digest.try_into().ok());
-        let agent = agent.ok_or_else(|| wrong("it names no agent".into()))?;
+        let section = image.sections().iter().find(|section| section.name() == b".initrd");
+        let agent = section.and_then(|section| starminer_image::agent_digest(section.contents()));
+        let agent = agent.ok_or_else(|| wrong(format!("there is no agent in {}", path.display())))?;
+        let named = manifest.inputs.iter().find(|input| input.role == "agent");
+        if named.is_none_or(|input| input.sha256 != data_encoding::HEXLOWER.encode(&agent)) {
+            return Err(wrong(format!("it names another agent than the one in {}", path.display())));
+        }
         Ok(Self { path, bytes, agent, version: manifest.builder })
     }
 
