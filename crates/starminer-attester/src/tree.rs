@@ -84,6 +84,10 @@ impl Tree {
     /// Names in a folder, sorted; an error where they are more than `max_names`.
     pub(crate) fn names(&self, path: impl AsRef<Path>, max_names: usize) -> Result<Vec<PathBuf>, ReadError> {
         let folder = self.resolve(path).map_err(ReadError::from_io)?;
+        if self.is_machine() {
+            let opened = File::open(self.path(&folder)).map_err(ReadError::from_io)?;
+            is_the_kernel_s(&folder, &opened).map_err(ReadError::Unreadable)?;
+        }
         let mut names = Vec::new();
         for entry in fs::read_dir(self.path(folder)).map_err(ReadError::from_io)? {
             if names.len() == max_names {
@@ -112,7 +116,7 @@ const SYSFS_MAGIC: u64 = 0x6265_6572;
 /// Below `/sys` other file systems of the kernel are mounted, which are told by what they are.
 const BELOW_SYS: [u64; 4] = [SYSFS_MAGIC, SECURITYFS_MAGIC, 0xde5e_81e4, 0x6462_6720];
 
-/// Whether a file of `/proc` or `/sys` is what the kernel says there, and nothing that somebody mounted over it: a copy, or the file of another process, which sees other mounts.
+/// Whether a file or a folder of `/proc` or `/sys` is what the kernel says there, and nothing that somebody mounted over it: a copy, or the file of another process, which sees other mounts.
 fn is_the_kernel_s(path: &Path, file: &File) -> io::Result<()> {
     let other = |what: &str| Err(io::Error::other(format!("{}: {what}", path.display())));
     let spoken = SPOKEN.iter().find(|(place, _)| path.starts_with(place)).map(|(_, magic)| *magic);

@@ -24,6 +24,8 @@ use crate::trust::ReleaserTrust;
 
 /// How long a challenge may be answered.
 pub const MAX_CHALLENGE_AGE_MS: u64 = 60_000;
+/// Check of a ledger that holds as many tasks as it can.
+pub const TOO_MANY_TASKS: &str = "release.too-many-tasks";
 /// Most tasks that a ledger holds. Those that have ended stay until their specs expire, as nobody but the coordinator says that they have.
 const MAX_TASKS: usize = 1 << 20;
 /// How far another party's clock may be ahead of ours.
@@ -89,8 +91,12 @@ enum Stage {
 struct Held {
     attempt: Attempt,
     stage: Stage,
+    /// The digest of its spec: the same for all that is ever done for it. Unknown after a replay of challenges and denials alone.
+    spec: Option<Digest>,
     /// From then on nothing is done for the task anyway. Unknown after a replay.
     expires_at: Option<UnixTime>,
+    /// Whether any attempt of it was ever approved.
+    was_approved: bool,
 }
 
 /// Challenges, decisions and grants of one releaser. Kept per task: only the newest attempt counts, older ones are fenced off; of those that were
@@ -215,7 +221,7 @@ impl Ledger {
             match record {
                 LedgerRecord::Challenged { challenge } => {
                     let challenge = challenge.open::<ChallengeStatement>()?;
-                    self.put(challenge.task, challenge.attempt, Stage::Challenged(Box::new(challenge)));
+                    self.put(challenge.task, challenge.attempt, None, Stage::Challenged(Box::new(challenge)));
                 }
                 LedgerRecord::Checkpointed { checkpoint } => {
                     // One that did not count then does not count now, and is none the worse for it.
@@ -224,8 +230,8 @@ impl Ledger {
                 LedgerRecord::Approved { release, attestation_result, report_key } => {
                     let release = release.open::<ReleaseStatement>()?;
                     self.may_checkpoint(&release, report_key);
-                    let (task, attempt) = (release.task, release.attempt);
-                    self.put(task, attempt, Stage::Approved(Box::new(release), attestation_result.0));
+                    let (task, attempt, spec) = (release.task, release.attempt, release.spec);
+                    self.put(task, attempt, Some(spec), Stage::Approved(Box::new(release), attestation_result.0));
                 }
                 LedgerRecord::Granted { grant } => {
                     let grant = grant.open::<Grant>()?;
@@ -243,36 +249,60 @@ impl Ledger {
                             held.newest = Some(named);
                         }
                     }
-                    self.put(grant.task, grant.attempt, Stage::Granted(Box::new(grant), attestation_result));
+                    let spec = Some(grant.spec);
+                    self.put(grant.task, grant.attempt, spec, Stage::Granted(Box::new(grant), attestation_result));
                 }
                 LedgerRecord::Denied { denial } => {
                     let denial = denial.open::<DenyStatement>()?;
-                    self.put(denial.task, denial.attempt, Stage::Denied(Box::new(denial)));
+                    self.put(denial.task, denial.attempt, None, Stage::Denied(Box::new(denial)));
                 }
             }
         }
         Ok(())
     }
 
-    fn put(&mut self, task: TaskId, attempt: Attempt, stage: Stage) {
-        let expires_at = self.tasks.get(&task).and_then(|held| held.expires_at);
-        self.tasks.insert(task, Held { attempt, stage, expires_at });
+    /// What is known of the task stays; what was not is learnt.
+    fn put(&mut self, task: TaskId, attempt: Attempt, spec: Option<Digest>, stage: Stage) {
+        let approves = matches!(stage, Stage::Approved(..) | Stage::Granted(..));
+        let before = self.tasks.remove(&task);
+        let known = before.as_ref();
+        let held = Held {
+            attempt,
+            stage,
+            spec: known.and_then(|held| held.spec).or(spec),
+            expires_at: known.and_then(|held| held.expires_at),
+            was_approved: approves || known.is_some_and(|held| held.was_approved),
+        };
+        self.tasks.insert(task, held);
     }
 
-    fn has_room(&self, task: &TaskId) -> Result<(), Refusal> {
-        if self.tasks.len() < MAX_TASKS || self.tasks.contains_key(task) {
-            return Ok(());
+    /// The same for an attempt of this spec, the first of its task or not.
+    fn put_first(&mut self, context: ReleaseContext<'_>, stage: Stage) {
+        let (spec, lease) = (context.spec, context.lease);
+        let is_new = !self.tasks.contains_key(&lease.task);
+        self.put(lease.task, lease.attempt, Some(spec.digest()), stage);
+        if is_new && let Some(held) = self.tasks.get_mut(&lease.task) {
+            held.expires_at = Some(spec.expires_at);
         }
-        Err(Refusal::new(
-            Party::Releaser,
-            "release.too-many-tasks",
-            "this releaser keeps as many tasks as it can until their specs expire",
-            "try again later, or name another broker",
-        ))
     }
 
-    fn stage(&self, lease: &Lease) -> Result<Option<&Stage>, Refusal> {
-        match self.tasks.get(&lease.task) {
+    fn has_room(&self, task: &TaskId) -> bool {
+        self.tasks.len() < MAX_TASKS || self.tasks.contains_key(task)
+    }
+
+    /// How far the attempt is. A task has one spec: what the coordinator shows with another changes nothing.
+    fn stage(&self, context: ReleaseContext<'_>) -> Result<Option<&Stage>, Refusal> {
+        let lease = context.lease;
+        let held = self.tasks.get(&lease.task);
+        if held.and_then(|held| held.spec).is_some_and(|spec| spec != context.spec.digest()) {
+            return Err(Refusal::new(
+                Party::Coordinator,
+                "release.other-spec",
+                "the coordinator showed this task with another spec before",
+                "ignore it; keep both specs and report the coordinator",
+            ));
+        }
+        match held {
             Some(held) if held.attempt > lease.attempt => Err(Refusal::new(
                 Party::Coordinator,
                 "release.fenced",
@@ -291,10 +321,12 @@ impl Ledger {
     }
 
     /// A task has ended, as its coordinator says. If that was a lie, nothing is given twice and no checkpoint is forgotten: what can be dropped are the
-    /// statements alone.
+    /// statements alone, or all of it where nothing was ever approved.
     pub fn close(&mut self, task: &TaskId) {
-        if let Some(held) = self.tasks.get_mut(task) {
-            held.stage = Stage::Closed;
+        match self.tasks.get_mut(task) {
+            Some(held) if held.was_approved => held.stage = Stage::Closed,
+            Some(_) => self.forget(task),
+            None => {}
         }
     }
 
@@ -388,14 +420,21 @@ impl Ledger {
     ) -> Result<(Signed<ChallengeStatement>, Option<LedgerRecord>), Refusal> {
         check_context(context, signer, now)?;
         let lease = context.lease;
-        match self.stage(lease)? {
+        match self.stage(context)? {
             Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => {
                 return Ok((challenge.as_ref().clone(), None));
             }
             Some(_) => return Err(consumed()),
             None => {}
         }
-        self.has_room(&lease.task)?;
+        if !self.has_room(&lease.task) {
+            return Err(Refusal::new(
+                Party::Releaser,
+                TOO_MANY_TASKS,
+                "this releaser keeps as many tasks as it can until their specs expire",
+                "try again later, or name another broker",
+            ));
+        }
         let statement = ChallengeStatement {
             network: lease.network,
             task: lease.task,
@@ -407,9 +446,7 @@ impl Ledger {
             releaser: signer.public_key(),
         };
         let challenge = Envelope::sign(statement, signer).map_err(internal)?;
-        let expires_at = Some(context.spec.expires_at);
-        let stage = Stage::Challenged(Box::new(challenge.clone()));
-        self.tasks.insert(lease.task, Held { attempt: lease.attempt, stage, expires_at });
+        self.put_first(context, Stage::Challenged(Box::new(challenge.clone())));
         let record = LedgerRecord::Challenged { challenge: challenge.envelope().clone() };
         Ok((challenge, Some(record)))
     }
@@ -434,7 +471,7 @@ impl Ledger {
         check_context(context, signer, now)?;
         let (spec, lease) = (context.spec, context.lease);
         let evidence_digest = Digest::of(evidence);
-        let (challenge, released) = match self.stage(lease)? {
+        let (challenge, released) = match self.stage(context)? {
             Some(Stage::Challenged(challenge)) if challenge.lease == lease.digest() => {
                 ((challenge.challenge, challenge.issued_at), None)
             }
@@ -454,7 +491,7 @@ impl Ledger {
                 ));
             }
         };
-        if let Some(Stage::Challenged(challenge)) = self.stage(lease)?
+        if let Some(Stage::Challenged(challenge)) = self.stage(context)?
             && now > challenge.expires_at
         {
             let reason = Refusal::new(
@@ -493,7 +530,7 @@ impl Ledger {
             releaser: signer.public_key(),
         };
         let release = Envelope::sign(statement, signer).map_err(internal)?;
-        self.put(lease.task, lease.attempt, Stage::Approved(Box::new(release.clone()), attestation_result.clone()));
+        self.put_first(context, Stage::Approved(Box::new(release.clone()), attestation_result.clone()));
         // A task without a state has no checkpoints.
         let report_key = appraised.report_key.filter(|_| spec.limits.state_bytes > 0);
         self.may_checkpoint(&release, report_key);
@@ -506,10 +543,10 @@ impl Ledger {
         Ok((Decision::Release(Box::new(approved)), Some(record)))
     }
 
-    /// Denies an attempt for the given reasons.
+    /// Denies an attempt for the given reasons. A ledger that holds as many tasks as it can denies without a record.
     ///
     /// # Errors
-    /// A later attempt is under way; the ledger holds as many tasks as it can; or the denial could not be made: a defect of this program.
+    /// The lease is not for this spec; a later attempt is under way; or the denial could not be made: a defect of this program.
     pub fn deny(
         &mut self,
         context: ReleaseContext<'_>,
@@ -519,9 +556,9 @@ impl Ledger {
         signer: &impl Signer,
         now: UnixTime,
     ) -> Result<(Decision, Option<LedgerRecord>), Refusal> {
+        check_linked(context)?;
         // The fence stays where it is.
-        self.stage(context.lease)?;
-        self.has_room(&context.lease.task)?;
+        self.stage(context)?;
         reasons.truncate(DenyStatement::MAX_REASONS);
         let statement = DenyStatement {
             network: context.lease.network,
@@ -534,11 +571,12 @@ impl Ledger {
             releaser: signer.public_key(),
         };
         let denial = Envelope::sign(statement, signer).map_err(internal)?;
-        let stage = Stage::Denied(Box::new(denial.clone()));
-        let expires_at = Some(context.spec.expires_at);
-        self.tasks.insert(context.lease.task, Held { attempt: context.lease.attempt, stage, expires_at });
-        let record = LedgerRecord::Denied { denial: denial.envelope().clone() };
-        Ok((Decision::Deny(Box::new(denial)), Some(record)))
+        let has_room = self.has_room(&context.lease.task);
+        let record = has_room.then(|| LedgerRecord::Denied { denial: denial.envelope().clone() });
+        if has_room {
+            self.put_first(context, Stage::Denied(Box::new(denial.clone())));
+        }
+        Ok((Decision::Deny(Box::new(denial)), record))
     }
 
     /// Seals the task secret to the attested task key and signs the grant: once an attempt. Asked again for the same attempt, it
@@ -558,9 +596,8 @@ impl Ledger {
         now: UnixTime,
     ) -> Result<(Signed<Grant>, Option<LedgerRecord>), Refusal> {
         check_context(context, signer, now)?;
-        let lease = context.lease;
         let release = &logged.approved.release;
-        match self.stage(lease)? {
+        match self.stage(context)? {
             Some(Stage::Granted(grant, _)) if grant.release == release.digest() => {
                 return Ok((grant.as_ref().clone(), None));
             }
@@ -600,7 +637,7 @@ impl Ledger {
         };
         let grant = Envelope::sign(statement, signer).map_err(internal)?;
         let kept = logged.approved.attestation_result.clone();
-        self.put(lease.task, lease.attempt, Stage::Granted(Box::new(grant.clone()), kept));
+        self.put_first(context, Stage::Granted(Box::new(grant.clone()), kept));
         let record = LedgerRecord::Granted { grant: grant.envelope().clone() };
         Ok((grant, Some(record)))
     }
@@ -701,15 +738,26 @@ fn appraise_attempt(
     Ok(Appraisal { result, task_key, report_key })
 }
 
+/// Whether the lease is one of an attempt at this very task.
+fn check_linked(context: ReleaseContext<'_>) -> Result<(), Refusal> {
+    let (spec, lease) = (context.spec, context.lease);
+    if lease.spec != spec.digest() || lease.task != spec.task || lease.network != spec.network {
+        return Err(bad_lease("release.lease-mismatch", "the lease is for another spec"));
+    }
+    if lease.attempt.0 > spec.max_attempts {
+        return Err(bad_lease("release.too-many-attempts", "the spec allows fewer attempts"));
+    }
+    Ok(())
+}
+
+fn bad_lease(check: &'static str, reason: &'static str) -> Refusal {
+    Refusal::new(Party::Coordinator, check, reason, "ask the coordinator for a lease of this very task")
+}
+
 /// What must hold before anything is done for an attempt.
 fn check_context(context: ReleaseContext<'_>, signer: &impl Signer, now: UnixTime) -> Result<(), Refusal> {
+    check_linked(context)?;
     let (spec, lease) = (context.spec, context.lease);
-    let coordinator = |check: &'static str, reason: &'static str| {
-        Err(Refusal::new(Party::Coordinator, check, reason, "ask the coordinator for a lease of this very task"))
-    };
-    if lease.spec != spec.digest() || lease.task != spec.task || lease.network != spec.network {
-        return coordinator("release.lease-mismatch", "the lease is for another spec");
-    }
     if spec.releaser != signer.public_key() {
         return Err(Refusal::new(
             Party::Requester,
@@ -718,17 +766,14 @@ fn check_context(context: ReleaseContext<'_>, signer: &impl Signer, now: UnixTim
             "let the releaser that the spec names decide",
         ));
     }
-    if lease.attempt.0 > spec.max_attempts {
-        return coordinator("release.too-many-attempts", "the spec allows fewer attempts");
-    }
     if now > lease.expires_at {
-        return coordinator("release.lease-expired", "the lease has ended");
+        return Err(bad_lease("release.lease-expired", "the lease has ended"));
     }
     if lease.issued_at > now.saturating_add_millis(MAX_CLOCK_SKEW_MS) {
-        return coordinator(
+        return Err(bad_lease(
             "release.lease-from-the-future",
             "the lease was issued more than a minute ahead of this clock",
-        );
+        ));
     }
     if now > spec.expires_at {
         return Err(Refusal::new(

@@ -105,5 +105,7 @@ mod ledger;
 mod trust;
 
 pub use deposit::{DepositError, open_deposit, seal_deposit, verify_broker_evidence};
-pub use ledger::{Approved, Decision, Ledger, LedgerRecord, Logged, MAX_CHALLENGE_AGE_MS, ReleaseContext};
+pub use ledger::{
+    Approved, Decision, Ledger, LedgerRecord, Logged, MAX_CHALLENGE_AGE_MS, ReleaseContext, TOO_MANY_TASKS,
+};
 pub use trust::ReleaserTrust;

@@ -1,6 +1,7 @@
 //! What the operator of a coordinator can set. Every limit has a name, a unit and a default.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use starminer_store::PartialLimits;
 use starminer_verify::{HardwarePolicy, HostMeasure};
 
@@ -22,12 +23,28 @@ pub struct Config {
     pub total: TotalLimits,
     /// How long things are kept.
     pub keep: KeepConfig,
-    /// Rules for hardware that decide what tier a node reaches here, and so which tasks it is offered; the strict defaults where absent. Chips
+    /// Rules for hardware that decide what tier a node reaches here, and so which tasks it is offered; the strict defaults for whatever is absent. Chips
     /// that it denies are not admitted at all. Its digest goes into the log at each start.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "over_strict_rules")]
     pub hardware: Option<HardwarePolicy>,
     /// Endorsements of hardware makers.
     pub endorsements: EndorsementConfig,
+}
+
+/// The strict rules with these in their places.
+fn over_strict_rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HardwarePolicy>, D::Error> {
+    fn put(all: &mut toml::Table, given: toml::Table) {
+        for (name, value) in given {
+            match (all.get_mut(&name), value) {
+                (Some(toml::Value::Table(all)), toml::Value::Table(given)) => put(all, given),
+                (_, value) => drop(all.insert(name, value)),
+            }
+        }
+    }
+    let given = toml::Table::deserialize(deserializer)?;
+    let mut rules = toml::Table::try_from(HardwarePolicy::strict()).map_err(D::Error::custom)?;
+    put(&mut rules, given);
+    rules.try_into().map(Some).map_err(D::Error::custom)
 }
 
 /// How long each step of a task is waited for.
@@ -197,5 +214,35 @@ impl Config {
 
     pub(crate) fn partial_limits(&self) -> PartialLimits {
         PartialLimits { files: self.identity.partial_uploads, bytes: self.identity.partial_bytes }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_for_hardware_are_strict_where_they_are_silent() {
+        let rules = |text: &str| toml::from_str::<Config>(text).map(|config| config.hardware);
+        assert_eq!(rules("").unwrap(), None);
+        assert_eq!(rules("[hardware]\n").unwrap(), Some(HardwarePolicy::strict()));
+        let few = rules(
+            "[hardware.tpm]\npcrs = [4, 7, 11]\n[hardware.sev_snp.tcb_floor]\nmilan = { bootloader = 4, tee = 0, snp = 24, microcode = 219 }\n",
+        );
+        let few = few.unwrap().unwrap();
+        let mut same = HardwarePolicy::strict();
+        assert_ne!((&few.tpm, &few.sev_snp), (&same.tpm, &same.sev_snp));
+        same.tpm.pcrs.clone_from(&few.tpm.pcrs);
+        same.sev_snp.tcb_floor.clone_from(&few.sev_snp.tcb_floor);
+        assert_eq!(few, same);
+        // What is written out whole is what it says.
+        let whole = toml::to_string(&Config { hardware: Some(few.clone()), ..Config::default() }).unwrap();
+        assert_eq!(rules(&whole).unwrap(), Some(few));
+        for bad in
+            ["[hardware.tpm]\npcr = [4]\n", "[hardware.tmp]\n", "[hardware.tpm]\npcrs = [99]\n", "hardware = 1\n"]
+        {
+            assert!(rules(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! Which disk is the node's, and whether it is blank.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::error::DiskError;
+use crate::header::{DATA_AT, Header, HeaderError, UNFINISHED};
 
 /// The serial number of a virtual disk, or the label of a GPT partition, by which a node knows its disk. Also the name of the mapping, and of the header.
 pub const LABEL: &str = "starminer-data";
@@ -68,8 +69,41 @@ fn size(device: &Path) -> Result<u64, DiskError> {
     end.map_err(DiskError::io(device))
 }
 
+/// Stands where the data will begin from before a disk is formatted until its file system is made, which overwrites it: what is between may be torn.
+const BEING_FORMATTED: &[u8] = b"starminer-data: this disk is being formatted\n";
+
+/// Notes that it is being formatted. Durable when this returns.
+pub(crate) fn mark(device: &Path) -> Result<(), DiskError> {
+    let mut sector = [0; 4096];
+    sector[..BEING_FORMATTED.len()].copy_from_slice(BEING_FORMATTED);
+    let write = || -> std::io::Result<()> {
+        let mut file = File::options().write(true).open(device)?;
+        file.seek(SeekFrom::Start(DATA_AT))?;
+        file.write_all(&sector)?;
+        file.sync_all()
+    };
+    write().map_err(DiskError::io(device))
+}
+
+fn is_marked(device: &Path) -> Result<bool, DiskError> {
+    let mut found = [0; BEING_FORMATTED.len()];
+    let mut file = File::open(device).map_err(DiskError::io(device))?;
+    file.seek(SeekFrom::Start(DATA_AT)).and_then(|_| file.read_exact(&mut found)).map_err(DiskError::io(device))?;
+    Ok(found == BEING_FORMATTED)
+}
+
+/// Whether a disk with this header is to be formatted: a blank one, and one on which that was begun and not finished.
+pub(crate) fn is_new(device: &Path, header: &Result<Header, HeaderError>) -> Result<bool, DiskError> {
+    match header {
+        Ok(header) => Ok(header.label == LABEL && header.subsystem == UNFINISHED),
+        Err(HeaderError::None) => Ok(is_marked(device)? || is_blank(device)?),
+        Err(HeaderError::Damaged(_)) => is_marked(device),
+        Err(HeaderError::Foreign(_)) => Ok(false),
+    }
+}
+
 /// Whether there is nothing on it.
-pub(crate) fn is_blank(device: &Path) -> Result<bool, DiskError> {
+fn is_blank(device: &Path) -> Result<bool, DiskError> {
     let size = size(device)?;
     let zero = |from: u64| -> std::io::Result<bool> {
         let mut file = File::open(device)?;
@@ -86,4 +120,32 @@ pub(crate) fn is_blank(device: &Path) -> Result<bool, DiskError> {
     };
     let ends = zero(0).and_then(|begin| Ok(begin && zero(size.saturating_sub(BLANK_BYTES))?));
     ends.map_err(DiskError::io(device))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_whose_formatting_was_cut_short_is_formatted_again_and_another_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        File::create(&disk).unwrap().set_len(MIN_BYTES).unwrap();
+        let new = |header: HeaderError| is_new(&disk, &Err(header)).unwrap();
+        let damaged = || HeaderError::Damaged("its checksum");
+        assert!(new(HeaderError::None) && !new(damaged()));
+        // The room of the slots is filled before there is a header.
+        let mut file = File::options().write(true).open(&disk).unwrap();
+        file.seek(SeekFrom::Start(0x8000)).unwrap();
+        file.write_all(&[0x5a; 4096]).unwrap();
+        assert!(!new(HeaderError::None) && !new(damaged()));
+        mark(&disk).unwrap();
+        assert!(new(HeaderError::None) && new(damaged()));
+        assert!(!new(HeaderError::Foreign("another".into())));
+        // Once data begin there, nothing is formatted.
+        file.seek(SeekFrom::Start(DATA_AT)).unwrap();
+        file.write_all(&[0x77; 4096]).unwrap();
+        assert!(!new(HeaderError::None) && !new(damaged()));
+    }
 }

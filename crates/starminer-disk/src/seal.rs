@@ -83,7 +83,10 @@ pub(crate) fn seal(tpm: &mut Tpm, secret: &Secret, image: Option<&ImagePolicy>, 
     if again[..] != secret[..] {
         return Err(DiskError::Tpm(TpmError::KeyForm));
     }
-    Ok(Seal::new(&sealed, to, registers(tpm)?))
+    let seal = Seal::new(&sealed, to, registers(tpm)?);
+    // All that the next start asks is asked now, while nothing depends on it.
+    made_here(tpm, &seal, &sealed, image)?;
+    Ok(seal)
 }
 
 fn seal_and_unseal(
@@ -126,10 +129,9 @@ pub(crate) fn unseal(tpm: &mut Tpm, seal: &Seal, image: Option<&ImagePolicy>) ->
 
 /// Whether it was sealed by this very image, or by one that the same maker approved for the version that the seal asks for, on this firmware.
 fn made_here(tpm: &mut Tpm, seal: &Seal, sealed: &Sealed, image: Option<&ImagePolicy>) -> Result<(), DiskError> {
-    let made = tpm.made_under(sealed).map_err(|error| match error.refusal() {
-        // Creation data of something else.
-        Some(_) => DiskError::Planted,
-        None => DiskError::Tpm(error),
+    let made = tpm.made_under(sealed).map_err(|error| match refusal(&error) {
+        Some(Refused::Ticket) => DiskError::Planted,
+        _ => DiskError::Tpm(error),
     })?;
     let mut values = values(tpm)?;
     if let (SealedTo::Maker { security_version, approval, .. }, Some(image)) = (&seal.to, image) {
@@ -151,6 +153,8 @@ fn made_here(tpm: &mut Tpm, seal: &Seal, sealed: &Sealed, image: Option<&ImagePo
 /// What a TPM says by refusing.
 enum Refused {
     Integrity,
+    /// The creation data are of something else.
+    Ticket,
     Signature,
     Counter,
     Policy,
@@ -160,6 +164,7 @@ fn refusal(error: &TpmError) -> Option<Refused> {
     use starminer_attester::tpm::TpmRcBase as Code;
     match error.refusal()? {
         Code::Integrity => Some(Refused::Integrity),
+        Code::Ticket => Some(Refused::Ticket),
         Code::Signature => Some(Refused::Signature),
         Code::Policy => Some(Refused::Counter),
         Code::PolicyFail => Some(Refused::Policy),
@@ -188,7 +193,7 @@ fn explain(tpm: &mut Tpm, seal: &Seal, error: TpmError) -> DiskError {
             }
         }
         None if matches!(error, TpmError::NoCounter(_)) => DiskError::Counter,
-        None => DiskError::Tpm(error),
+        Some(Refused::Ticket) | None => DiskError::Tpm(error),
     }
 }
 

@@ -14,7 +14,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::boots::{Rollback, Stage, Step, decide};
 use crate::crypt::{self, Secret};
-use crate::device::{LABEL, check_size, is_blank};
+use crate::device::{LABEL, check_size, is_new, mark};
 use crate::error::DiskError;
 use crate::header::{DATA_AT, FINISHED, Header, HeaderError, UNFINISHED};
 use crate::machine::{MachineKey, mix};
@@ -123,12 +123,14 @@ pub fn unlock(settings: &Settings) -> Result<Unlocked, DiskError> {
     check_size(device)?;
     let mut tpm = Tpm::open(settings.tpm.clone()).map_err(DiskError::Tpm)?;
     let beginning = read_beginning(device)?;
-    let header = match Header::parse(&beginning) {
-        Err(HeaderError::None) if is_blank(device)? => return format(settings, &mut tpm, image.as_ref()),
+    let header = Header::parse(&beginning);
+    if is_new(device, &header)? {
+        return format(settings, &mut tpm, image.as_ref());
+    }
+    let header = match header {
         Err(HeaderError::None) => return Err(DiskError::NotBlank(device.clone())),
         Err(error) => return Err(error.into()),
         Ok(header) if header.label != LABEL => return Err(DiskError::NotBlank(device.clone())),
-        Ok(header) if header.subsystem == UNFINISHED => return format(settings, &mut tpm, image.as_ref()),
         Ok(header) => header,
     };
     let token = token_of(&header)?;
@@ -304,7 +306,7 @@ fn take_over(
     crypt::put_token(device, &Token::new(mixed.clone(), vec![new]).encode())
 }
 
-/// Makes a disk. Until its last step it is marked as not finished, and made anew if the power fails.
+/// Makes a disk. Until its last step it is marked as not finished, first beside the header and then in it, and made anew if the power fails.
 fn format(settings: &Settings, tpm: &mut Tpm, image: Option<&ImagePolicy>) -> Result<Unlocked, DiskError> {
     let device = &settings.device;
     let mut secret = Secret::new([0; 64]);
@@ -315,6 +317,7 @@ fn format(settings: &Settings, tpm: &mut Tpm, image: Option<&ImagePolicy>) -> Re
     let sealed = seal::seal(tpm, &secret, image, epoch)?;
     let machine = settings.machine.as_deref();
     let secret = mix(&secret, machine)?;
+    mark(device)?;
     crypt::format(device, &secret)?;
     let mixed = machine.map(|machine| machine.name().to_owned());
     crypt::put_token(device, &Token::new(mixed, vec![sealed]).encode())?;

@@ -143,6 +143,8 @@ impl NodeSettings {
             ("identity".to_owned(), at("node.key").into()),
             ("data_dir".to_owned(), at("data").into()),
         ]);
+        // The machine's TEE is found without another word.
+        let mut hardware = toml::Table::new();
         if let Some(HasCertificates(has_certificates)) = tpm {
             let mut tpm = toml::Table::new();
             tpm.insert("pcrs".into(), (0..=12).collect::<Vec<i64>>().into());
@@ -150,8 +152,9 @@ impl NodeSettings {
             if has_certificates {
                 tpm.insert("certificates".into(), vec![TPM_CERTIFICATES].into());
             }
-            config.insert("hardware".into(), toml::Table::from_iter([("tpm".to_owned(), tpm.into())]).into());
+            hardware.insert("tpm".into(), tpm.into());
         }
+        config.insert("hardware".into(), hardware.into());
         if let Some(places) = self.places {
             config.insert("places".into(), i64::from(places).into());
         }
@@ -220,5 +223,7 @@ mod tests {
         assert_eq!(tpm["pcrs"].as_array().unwrap().len(), 13);
         assert_eq!(tpm["certificates"].as_array().unwrap()[0].as_str(), Some(TPM_CERTIFICATES));
         assert!(node.agent_config(Some(HasCertificates(false)))["hardware"]["tpm"].get("certificates").is_none());
+        // Without a TPM there is the section all the same: without it, an agent has no devices at all, and does not start.
+        assert_eq!(node.agent_config(None)["hardware"].as_table(), Some(&toml::Table::new()));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust};
+use starminer_broker::{Decision, Ledger, LedgerRecord, ReleaseContext, ReleaserTrust, TOO_MANY_TASKS};
 use starminer_client::{ClientError, CoordinatorClient};
 use starminer_log::VerifiedCheckpoint;
 use starminer_receipt::{
@@ -384,9 +384,15 @@ impl<H: ReleaserHost> Releaser<H> {
         if let Err(refusal) = self.host.secret(view, context.spec) {
             return self.deny(context, refusal).await;
         }
-        let (challenge, record) = {
+        let challenged = {
             let now = self.host.now();
-            self.ledger().challenge(context, &self.signer, random_bytes(), now).map_err(StepError::Refused)?
+            self.ledger().challenge(context, &self.signer, random_bytes(), now)
+        };
+        let (challenge, record) = match challenged {
+            Ok(challenged) => challenged,
+            // Whoever waits is told.
+            Err(refusal) if refusal.check() == TOO_MANY_TASKS => return self.deny(context, refusal).await,
+            Err(refusal) => return Err(StepError::Refused(refusal)),
         };
         self.record(&view.task, record).await?;
         self.signed(view.task, &challenge);

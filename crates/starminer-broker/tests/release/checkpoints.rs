@@ -149,6 +149,54 @@ fn nothing_is_forgotten_on_the_coordinator_s_word() {
     assert_eq!((world.ledger.len(), world.ledger.newest_checkpoint(&spec.task)), (0, None));
 }
 
+/// It signs a spec of its own for the same task, which ends at once or has no end.
+#[test]
+fn a_task_has_one_spec_whatever_the_coordinator_shows() {
+    let mut world = world();
+    granted(&mut world);
+    let newest = signed(&world, id(1, 3));
+    let least = LeastCheckpoint { checkpoint: id(1, 3), statement: newest.digest(), node: NODE };
+    world.records.extend(world.ledger.checkpointed(newest.into_envelope()).unwrap());
+    let mut own = world.spec.statement().clone();
+    (own.created_at, own.expires_at) = (UnixTime(0), UnixTime(1));
+    (own.max_attempts, own.requester) = (100, world.coordinator.public_key());
+    let own = Envelope::sign(own, &world.coordinator).unwrap();
+    let reason = || vec![Refusal::new(Party::Requester, "test.unknown", "not this one", "nothing")];
+    let mut replayed = Ledger::replay(world.records.clone()).unwrap();
+    for ledger in [&mut world.ledger, &mut replayed] {
+        for attempt in [1, 2, 100] {
+            let lease = lease_for(&own, Attempt(attempt), &world.coordinator);
+            let context = ReleaseContext { spec: &own, lease: &lease };
+            let refusal = ledger.deny(context, None, reason(), false, &world.requester, NOW).unwrap_err();
+            assert_eq!((refusal.check(), refusal.party()), ("release.other-spec", Party::Coordinator));
+        }
+        ledger.forget_expired(NOW);
+        assert_eq!(ledger.newest_checkpoint(&own.task), Some(least));
+    }
+    // Nor is a task fenced off by a number that its spec does not allow, or by a lease of another.
+    let beyond = lease_for(&world.spec, Attempt(u32::MAX), &world.coordinator);
+    let other = lease_for(&own, Attempt(2), &world.coordinator);
+    for (lease, check) in [(&beyond, "release.too-many-attempts"), (&other, "release.lease-mismatch")] {
+        let context = ReleaseContext { spec: &world.spec, lease };
+        let refusal = world.ledger.deny(context, None, reason(), false, &world.requester, NOW).unwrap_err();
+        assert_eq!(refusal.check(), check);
+    }
+    next_attempt(&mut world, NODE);
+    assert_eq!(granted(&mut world).resume, Some(least));
+}
+
+/// What was never approved takes no room once it is over.
+#[test]
+fn what_was_only_denied_is_forgotten_when_it_ends() {
+    let mut world = world();
+    let context = ReleaseContext { spec: &world.spec, lease: &world.lease };
+    let reason = Refusal::new(Party::Requester, "test.unknown", "not this one", "nothing");
+    world.ledger.deny(context, None, vec![reason], false, &world.requester, NOW).unwrap();
+    assert_eq!(world.ledger.len(), 1);
+    world.ledger.close(&world.spec.task);
+    assert!(world.ledger.is_empty());
+}
+
 /// The record of a checkpoint is written with that of the grant that names it, at the latest; the power may go in between.
 #[test]
 fn a_grant_s_record_alone_brings_the_checkpoint_back_that_it_names() {

@@ -186,6 +186,9 @@ struct Watched {
 impl Watch {
     /// Takes up what an earlier start of the coordinator kept.
     pub(super) fn restore(&self, node: NodeId, counters: Vec<TpmCounters>) {
+        if counters.is_empty() {
+            return;
+        }
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).insert(node, counters);
     }
 

@@ -71,7 +71,8 @@ impl Tasks {
             let ended_ms = task.attempts.last().map_or(0, |last| last.since_ms);
             let waits = now.mono_ms < ended_ms.saturating_add(self.waits.resume_ms);
             // One that is here and says that it has none has lost it.
-            if waits && holder.is_some_and(|holder| !self.offers.contains_key(&holder)) {
+            let comes = |holder: NodeId| task.may_be_held_by(holder) && !self.offers.contains_key(&holder);
+            if waits && holder.is_some_and(comes) {
                 return None;
             }
         }

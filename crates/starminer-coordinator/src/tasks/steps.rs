@@ -12,13 +12,11 @@ use starminer_verify::{Attempt, Digest, NodeId, Party, PublicKey, Refusal, is_ab
 use starminer_wire::TaskState;
 
 use super::event::{EventBody, Settles, refused_checkpoint};
-use super::task::{AttemptRecord, Task, cancellation};
+use super::task::{AttemptRecord, STORAGE_CODES, Task, cancellation};
 use crate::refused::Refused;
 
 /// An attempt may have this part of the room that there still is for its task's checkpoints in the log.
 const SHARES: usize = 8;
-/// What goes wrong on a node's disk while a task runs, as its own process says.
-const STORAGE_CODES: [&str; 2] = ["node.storage-full", "host.scratch-failed"];
 
 type Step = Result<Option<EventBody>, Refused>;
 

@@ -12,6 +12,9 @@ use starminer_wire::{Deposit, TaskState};
 use super::event::{Event, EventBody, ReplayError, Settles};
 use crate::clock::Now;
 
+/// What goes wrong on a node's disk while a task runs, as its own process says.
+pub(super) const STORAGE_CODES: [&str; 2] = ["node.storage-full", "host.scratch-failed"];
+
 /// A statement of a step: its body is dropped when the attempt has ended, its digest stays so that a replay gets its answer.
 #[derive(Debug)]
 pub struct Kept<T> {
@@ -315,21 +318,31 @@ impl Task {
         self.attempts.last().filter(|last| last.ended).map(|last| last.node)
     }
 
-    /// The node that made the newest checkpoint, unless the last attempt failed there on what that node has: it is worth waiting for.
+    /// The attempts that a node had at this task, the last one first.
+    fn attempts_of(&self, node: NodeId) -> impl Iterator<Item = &AttemptRecord> {
+        self.attempts.iter().rev().filter(move |attempt| attempt.node == node)
+    }
+
+    /// The node that made the newest checkpoint, unless its last attempt failed on what it has.
     #[must_use]
     pub fn holder(&self) -> Option<NodeId> {
         let node = self.checkpoint.as_ref()?.node;
         let refused = |refusal: &Refusal| refusal.check().starts_with(CHECKPOINT_CODES);
-        let last = self.attempts.last()?;
-        (last.node != node || !last.refusal.as_ref().is_some_and(refused)).then_some(node)
+        let last = self.attempts_of(node).next()?;
+        (!last.refusal.as_ref().is_some_and(refused)).then_some(node)
     }
 
-    /// Whether a node's word counts that it holds a checkpoint of this task: it was granted an attempt, and did not give the last one up without having come further.
+    /// Whether a node's word counts that it holds a checkpoint of this task, and whether that is worth waiting for: it was granted an attempt, and neither gave its last one up
+    /// without having come further, nor for want of storage, nor had two in a row in which it came no further.
     #[must_use]
     pub fn may_be_held_by(&self, node: NodeId) -> bool {
-        let granted = self.attempts.iter().any(|attempt| attempt.node == node && attempt.grant.is_some());
-        let gave_up = |last: &AttemptRecord| last.node == node && last.report.is_some() && last.checkpoints == 0;
-        granted && !self.attempts.last().is_some_and(gave_up)
+        let granted = self.attempts_of(node).any(|attempt| attempt.grant.is_some());
+        let in_vain = |attempt: &AttemptRecord| attempt.ended && attempt.checkpoints == 0;
+        let mut own = self.attempts_of(node);
+        let Some(last) = own.next() else { return false };
+        let lacks_storage = last.refusal.as_ref().is_some_and(|refusal| STORAGE_CODES.contains(&refusal.check()));
+        let gave_up = last.report.is_some() && (last.checkpoints == 0 || lacks_storage);
+        granted && !gave_up && !(in_vain(last) && own.next().is_some_and(in_vain))
     }
 
     /// The attempt with this number.

@@ -850,6 +850,49 @@ fn a_node_s_word_that_it_holds_a_checkpoint_counts_if_it_ever_could() {
 }
 
 #[test]
+fn a_node_that_comes_no_further_is_not_waited_for() {
+    let many = |spec: &mut TaskSpec| {
+        keeps_state(spec);
+        spec.max_attempts = 6;
+    };
+    let start = || {
+        let mut bench = until_with(5, many);
+        let task = bench.task(1);
+        bench.ok(hand(&task).checkpoint(1));
+        bench
+    };
+    // Whether it says why it ended or not.
+    let mut silent = start();
+    for boot in [100, 101] {
+        silent.ok(Command::NodeLost { node: node_id(10) });
+        silent.return_with(10, boot, &[1], true);
+        assert_eq!(silent.task(1).live().unwrap().node, node_id(10));
+    }
+    silent.ok(Command::NodeLost { node: node_id(10) });
+    silent.offer(11, 1);
+    assert_eq!(silent.task(1).live().unwrap().node, node_id(11));
+    silent.check();
+    // One whose disk is full does not get the task back while there is another.
+    let mut full = start();
+    let task = full.task(1);
+    full.offer(11, 1);
+    let outcome = Outcome::Failed { refusal: refusal(Party::Storage, "node.storage-full") };
+    full.ok(hand(&task).report(ReportAuthor::Task, outcome, |_| {}));
+    assert_eq!(full.task(1).live().unwrap().node, node_id(11));
+    full.check();
+    // What was refused is not asked for again after another node has failed.
+    let mut refused = start();
+    let task = refused.task(1);
+    refused.offer(11, 1);
+    refused.ok(hand(&task).refuse_checkpoint("checkpoint.damaged"));
+    let task = refused.task(1);
+    assert_eq!((task.live().unwrap().node, task.holder()), (node_id(11), None));
+    refused.ok(hand(&task).fail(ReportAuthor::Agent, Party::Node));
+    assert_eq!(refused.task(1).holder(), None);
+    refused.check();
+}
+
+#[test]
 fn a_disk_that_fills_up_under_a_task_ends_the_attempt_alone() {
     let mut bench = until_with(5, keeps_state);
     let task = bench.task(1);

@@ -66,11 +66,17 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
     })?;
     if choice.kind != Kind::None && args.disk.is_some() && args.tpm.is_none() {
         let reason = "a disk's key is sealed to a TPM, and this guest gets none";
-        let remedy =
-            "give the machine's with --tpm, or leave --disk out: job storage is the guest's encrypted memory then";
+        let remedy = "leave --disk out: job storage is the guest's encrypted memory then; SEV-SNP takes the machine's TPM with --tpm";
+        return Err(Failure::usage("host.disk", reason, remedy));
+    }
+    if args.disk.is_some() && args.tpm.is_some() && choice.kind != Kind::Snp {
+        let reason = "the machine's own TPM is not reset with a guest, and the host has it as well: a disk that is sealed to it is closed at the next start, and open to the host";
+        let remedy = "leave --tpm out, where there is an emulated one; or leave --disk out: job storage is memory then";
         return Err(Failure::usage("host.disk", reason, remedy));
     }
     let told = told::told(args)?;
+    // From here on files are made that are to go with this process.
+    let interrupt = Interrupt::listen()?;
     let built = Built::read(&args.dir)?;
     let state = State::open(&args.state)?;
     state.write_credentials(&told)?;
@@ -123,7 +129,9 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
     if let Some(tpm) = &tpm {
         tpm.prepare().map_err(|error| failed(&error))?;
     }
-    let interrupt = Interrupt::listen()?;
+    if let Some(signal) = interrupt.heard() {
+        return Ok(exit::SIGNALLED + signal);
+    }
     let quiet = terminal.is_json();
     let console = move |line: &str| {
         // A closed pipe does not end the node.

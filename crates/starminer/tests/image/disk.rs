@@ -139,6 +139,7 @@ fn a_disk_keeps_the_node_and_none_of_its_tasks_plaintext_and_does_not_go_back() 
     drop(machine);
     assert!(holds(&disk, b"starminer-tpm2"), "the search finds what is there");
     assert!(!holds(&disk, canary), "plaintext of a task stands on the disk");
+    assert!(!holds(&disk, b"this disk is being formatted"), "a file system overwrites the mark");
     // Nor does anything else of what is in the file system.
     assert!(
         !holds(&disk, b"starminer-starts/1") && !holds(&disk, b"node.key"),

@@ -135,7 +135,7 @@ pub struct ImageBuildArgs {
     /// Directory of the kernel's modules [default: lib/modules/VERSION beside the kernel's directory].
     #[arg(long, value_name = "DIR", help_heading = INPUTS)]
     pub modules: Option<PathBuf>,
-    /// A module that is loaded, after those that it needs. Repeatable.
+    /// A module that is loaded, after those that it needs; naming any replaces the whole list. Repeatable.
     #[arg(long, value_name = "NAME", default_values = starminer_image::MODULES, help_heading = INPUTS)]
     pub module: Vec<String>,
     /// A program for the node's disk, which goes into the image with the libraries that it needs. Repeatable.

@@ -1,7 +1,7 @@
 //! The directory of what outlives a machine: its TPM's state, its firmware's variables, what it is told.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -61,17 +61,35 @@ impl State {
         let place = self.dir.join(name);
         let made = place.parent().map_or(Ok(()), fs::create_dir_all);
         let new = place.with_extension("new");
-        made.and_then(|()| fs::write(&new, bytes))
-            .and_then(|()| fs::rename(&new, &place))
-            .map_err(|error| self.failure(&error))?;
+        let write = || -> io::Result<()> {
+            made?;
+            let mut file = File::create(&new)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &place)
+        };
+        write().map_err(|error| self.failure(&error))?;
         Ok(place)
     }
 
     /// What the node is told, and nothing that an earlier one was told.
     pub fn write_credentials(&self, told: &Credentials) -> Result<(), Failure> {
         let place = self.dir.join("credentials");
-        if place.exists() {
-            fs::remove_dir_all(&place).map_err(|error| self.failure(&error))?;
+        // They may be the very files that these were read from: each is replaced whole, and what is no credential is somebody else's.
+        let remove_others = || -> io::Result<()> {
+            for entry in fs::read_dir(&place)? {
+                let path = entry?.path();
+                let name = path.file_name().and_then(|name| name.to_str());
+                let is_told = name.is_some_and(|name| told.contains_key(name));
+                if path.extension().is_some_and(|kind| kind == "cred") && !is_told {
+                    fs::remove_file(&path)?;
+                }
+            }
+            Ok(())
+        };
+        match remove_others() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.failure(&error)),
+            _ => {}
         }
         for (name, contents) in told {
             self.write(&format!("credentials/{name}"), contents)?;
