@@ -30,7 +30,15 @@ fn a_tee_that_is_asked_for_is_not_replaced_by_something_else() {
         cli.run(run).fails(exit::LOCAL, "host.tee", "node", reason);
     }
     cli.run(["host", "run", "image", "--state", "state"]).exits(exit::UNUSABLE);
-    assert!(!cli.path("state").exists());
+    // Nor is a disk sealed to a TPM that the host has as well.
+    let run = ["host", "run", "image", "--state", "state", "--credentials", "told", "--accel", "tcg", "--tee", "none"];
+    cli.run([&run[..], &["--tpm", "/dev/tpm0", "--disk", "disk.raw:64M"]].concat()).fails(
+        exit::UNUSABLE,
+        "host.disk",
+        "node",
+        "is not reset with a guest",
+    );
+    assert!(!cli.path("state").exists() && !cli.path("disk.raw").exists());
 }
 
 #[test]
