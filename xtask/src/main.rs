@@ -31,7 +31,7 @@ const TOOLS: &[(&str, &str, &str)] = &[
     ("strace", "strace", "a debugger that is attached to a node, to see it taken out"),
     ("qemu-system-x86_64", "qemu-system-x86", "a machine that starts the node's image"),
     ("cryptsetup", "cryptsetup-bin", "goes into the node's image, and opens its disk"),
-    ("mke2fs", "e2fsprogs", "likewise: makes the disk's file system"),
+    ("mke2fs", "e2fsprogs", "likewise: makes the disk's file system; and e2fsck mends it"),
     ("sbsign", "sbsigntool", "signs the image for Secure Boot"),
     ("objcopy", "binutils", "a second opinion on the image's sections"),
     ("cpio", "cpio", "a second opinion on its initial file system"),

@@ -119,6 +119,7 @@ async fn writer() {
         simulated_root: world.trust.simulated_roots.first().map(|root| root.root),
         admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
+        valid_until_ms: u64::MAX,
         tpm: Vec::new(),
         rollback_said: false,
     };

@@ -300,7 +300,7 @@ impl Coordinator {
         let last_at = UnixTime(database.last_event_at().await?.unwrap_or(0));
         let mut tasks = Tasks::new(network, signer, config.task_waits(), ledger.size(), last_at);
         let published = Arc::new(Published::new(trust.clone()));
-        restore(&database, &mut tasks, config.total.nodes, now).await?;
+        restore(&database, &mut tasks, &config, now).await?;
         restore_published(&database, &mut tasks, &published, ledger.size()).await?;
         let log = Arc::new(LogReader::new(
             database.clone(),
@@ -495,7 +495,7 @@ fn first_eight(bytes: &[u8; 32]) -> [u8; 8] {
 async fn restore(
     database: &Database,
     tasks: &mut Tasks,
-    most_nodes: usize,
+    config: &Config,
     now: crate::clock::Now,
 ) -> Result<(), CoordinatorError> {
     for id in database.open_tasks().await? {
@@ -503,13 +503,16 @@ async fn restore(
         let task = load_task(database, &id, now).await.ok().flatten().ok_or(CoordinatorError::Task { task: id })?;
         tasks.restore_task(task);
     }
-    for row in database.nodes(most_nodes).await? {
+    for row in database.nodes(config.total.nodes).await? {
         let node = NodeId(starminer_verify::PublicKey(row.node));
         let mut standing: Standing =
             serde_json::from_slice(&row.standing).map_err(|_| CoordinatorError::Node { node })?;
-        if standing.valid_until <= now.wall {
-            // It ended while the coordinator was away, with the leases of that time: no news for the log.
-            standing.valid_until = UnixTime(0);
+        // What ended while the coordinator was away ended with the leases of that time: no news for the log.
+        match standing.valid_until.0.checked_sub(now.wall.0).filter(|left| *left > 0) {
+            Some(left_ms) => {
+                standing.valid_until_ms = now.mono_ms.saturating_add(left_ms.min(config.waits.attestation_ms))
+            }
+            None => standing.valid_until = UnixTime(0),
         }
         tasks.restore_node(node, standing);
     }

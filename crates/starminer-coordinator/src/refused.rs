@@ -44,11 +44,12 @@ impl Refused {
         self.refusal.check()
     }
 
-    /// Whether a node's own evidence is at fault, and not what somebody else had to bring.
+    /// Whether a node's own evidence is at fault, and not what somebody else had to bring, nor perhaps this machine's clock: then its admission ends by itself.
     #[must_use]
     pub fn is_of_the_node(&self) -> bool {
         self.refusal.party() == Party::Node
-            && !["admission.challenge", "enrolment.unknown", "enrolment.no-credential"].contains(&self.code())
+            && !["admission.challenge", "enrolment.unknown", "enrolment.no-credential", "evidence.certificate-dates"]
+                .contains(&self.code())
     }
 
     /// Says when to come again.

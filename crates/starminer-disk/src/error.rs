@@ -7,7 +7,7 @@ use starminer_attester::tpm::TpmError;
 
 use crate::header::HeaderError;
 
-/// Why a disk is not opened. Nothing was changed on it, but for [`Self::Program`] and [`Self::FileSystem`] at the first start.
+/// Why a disk is not opened. Nothing was changed on it, but for [`Self::Program`] and [`Self::FileSystem`] at the first start, and for what e2fsck mended.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// The settings ask for a disk, and there is none.
@@ -108,7 +108,7 @@ pub enum DiskError {
     /// The slot does not open.
     #[error("what was sealed does not open the disk: its slot was altered, or another chip or guest made it")]
     WrongKey,
-    /// cryptsetup or mke2fs failed.
+    /// cryptsetup, mke2fs or e2fsck failed.
     #[error("{program} failed: {said}")]
     Program {
         /// Which.
@@ -185,7 +185,9 @@ impl DiskError {
             Self::OldTpm { .. } => "give the TPM's state as the node left it, or a blank disk",
             Self::Counter | Self::Count => "give a blank disk: whether this one is old cannot be told",
             Self::Tpm(_) => "look at the TPM (`starminer node doctor`)",
-            Self::Program { .. } => "give another disk; if it is sound, this is a defect of the image",
+            Self::Program { .. } => {
+                "look at the disk's health, or give a blank one; if it is sound, this is a defect of the image"
+            }
             Self::Randomness => "start the machine anew",
         }
     }

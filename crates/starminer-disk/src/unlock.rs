@@ -1,12 +1,14 @@
 //! From a device to a mounted file system, or the reason why not.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data_encoding::BASE64;
+use rustix::fs::{major, minor};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 use starminer_attester::tpm::{Authorization, Tpm, TpmError, TpmSettings};
@@ -56,6 +58,8 @@ pub struct Unlocked {
     pub formatted: bool,
     /// Whether an image of a higher security version has taken it over just now.
     pub taken_over: bool,
+    /// Whether its file system had to be repaired just now.
+    pub repaired: bool,
     /// Which start with this disk it is, from 1.
     pub start: u64,
     /// Whether the last one ended with [`Self::close`].
@@ -87,7 +91,13 @@ impl Drop for Starts {
 
 impl Starts {
     fn read(mount: &Path) -> Result<Self, DiskError> {
-        let bytes = Zeroizing::new(read_bounded(&mount.join(STARTS), MAX_FILE_BYTES).map_err(|_| DiskError::Count)?);
+        let path = mount.join(STARTS);
+        let bytes = read_bounded(&path, MAX_FILE_BYTES).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge => DiskError::Count,
+            // What cannot be read now may be at the next start.
+            _ => DiskError::Io { path, source: error },
+        });
+        let bytes = Zeroizing::new(bytes?);
         let starts: Self = serde_json::from_slice(&bytes).map_err(|_| DiskError::Count)?;
         if starts.format == STARTS_FORMAT && starts.first <= starts.number { Ok(starts) } else { Err(DiskError::Count) }
     }
@@ -141,7 +151,8 @@ pub fn unlock(settings: &Settings) -> Result<Unlocked, DiskError> {
         return Err(DiskError::OtherMachine { disk, machine });
     }
     let (secret, chosen) = open_seal(&mut tpm, &token, image.as_ref())?;
-    let mounted = Mounted::open(settings, &header, &beginning, &mix(&secret, machine)?)?;
+    let mut mounted = Mounted::map(settings, &header, &beginning, &mix(&secret, machine)?)?;
+    let repaired = mounted.mount_or_repair(&settings.mount)?;
     // From here on, an error leaves nothing open.
     let mut starts = Starts::read(&settings.mount)?;
     let authorization = starts.authorization()?;
@@ -154,7 +165,7 @@ pub fn unlock(settings: &Settings) -> Result<Unlocked, DiskError> {
     }
     let start = starts.number.saturating_sub(starts.first).saturating_add(1);
     mounted.stays();
-    Ok(Unlocked { formatted: false, taken_over, start, ended_in_order, mount: settings.mount.clone() })
+    Ok(Unlocked { formatted: false, taken_over, repaired, start, ended_in_order, mount: settings.mount.clone() })
 }
 
 impl Unlocked {
@@ -180,13 +191,7 @@ struct Mounted<'a> {
 }
 
 impl<'a> Mounted<'a> {
-    /// Opens with this header and no other, and mounts.
-    fn open(settings: &'a Settings, header: &Header, beginning: &[u8], secret: &Secret) -> Result<Self, DiskError> {
-        let mut opened = Self::map(settings, header, beginning, secret)?;
-        opened.mount(&settings.mount)?;
-        Ok(opened)
-    }
-
+    /// Opens with this header and no other.
     fn map(settings: &Settings, header: &Header, beginning: &[u8], secret: &Secret) -> Result<Self, DiskError> {
         // Looked at here as well, so that no way to a mapping goes past it.
         header.layout()?;
@@ -207,10 +212,26 @@ impl<'a> Mounted<'a> {
     fn mount(&mut self, place: &'a Path) -> Result<(), DiskError> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         let options = c"errors=remount-ro";
-        mount(Path::new(MAPPER).join(LABEL), place, "ext4", flags, Some(options))
-            .map_err(|error| DiskError::FileSystem(error.into()))?;
+        mount(mapping(), place, "ext4", flags, Some(options)).map_err(|error| DiskError::FileSystem(error.into()))?;
         self.mount = Some(place);
         Ok(())
+    }
+
+    /// Mounts what an earlier start left; whether it had to be repaired.
+    fn mount_or_repair(&mut self, place: &'a Path) -> Result<bool, DiskError> {
+        if is_checked()? {
+            match self.mount(place) {
+                Ok(()) if !knows_of_errors()? => return Ok(false),
+                Ok(()) => {
+                    unmount(place, UnmountFlags::empty()).map_err(|error| DiskError::FileSystem(error.into()))?;
+                    self.mount = None;
+                }
+                Err(DiskError::FileSystem(error)) if is_damage(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        crypt::repair_file_system(&mapping())?;
+        self.mount(place).map(|()| true)
     }
 
     fn stays(mut self) {
@@ -229,6 +250,34 @@ impl Drop for Mounted<'_> {
         }
         let _ = crypt::close();
     }
+}
+
+fn mapping() -> PathBuf {
+    Path::new(MAPPER).join(LABEL)
+}
+
+/// Whether no check of the file system was cut short: bit 0 of `s_state`, which the kernel leaves alone where there is a journal (ext4, "Super Block").
+fn is_checked() -> Result<bool, DiskError> {
+    const STATE: u64 = 1024 + 0x3a;
+    let path = mapping();
+    let mut state = [0; 2];
+    File::open(&path).and_then(|file| file.read_exact_at(&mut state, STATE)).map_err(DiskError::io(&path))?;
+    Ok(state[0] & 1 == 1)
+}
+
+/// What ext4 says where a checksum or a structure is wrong; not what a disk says that cannot be read.
+fn is_damage(error: &io::Error) -> bool {
+    [Errno::BADMSG, Errno::UCLEAN].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether the mounted file system says of itself that it found something wrong, now or at an earlier start (Linux, `Documentation/ABI/testing/sysfs-fs-ext4`).
+fn knows_of_errors() -> Result<bool, DiskError> {
+    let path = mapping();
+    let number = fs::metadata(&path).map_err(DiskError::io(&path))?.rdev();
+    let device = Path::new("/sys/dev/block").join(format!("{}:{}", major(number), minor(number)));
+    let name = fs::read_link(&device).map_err(DiskError::io(&device))?;
+    let count = Path::new("/sys/fs/ext4").join(name.file_name().unwrap_or_default()).join("errors_count");
+    Ok(fs::read_to_string(&count).map_err(DiskError::io(&count))?.trim() != "0")
 }
 
 fn read_beginning(device: &Path) -> Result<Vec<u8>, DiskError> {
@@ -325,7 +374,7 @@ fn format(settings: &Settings, tpm: &mut Tpm, image: Option<&ImagePolicy>) -> Re
     let header = Header::parse(&beginning)?;
     token_of(&header)?;
     let mut mounted = Mounted::map(settings, &header, &beginning, &secret)?;
-    crypt::make_file_system(&Path::new(MAPPER).join(LABEL))?;
+    crypt::make_file_system(&mapping())?;
     mounted.mount(&settings.mount)?;
     let starts = Starts {
         format: STARTS_FORMAT.into(),
@@ -338,5 +387,12 @@ fn format(settings: &Settings, tpm: &mut Tpm, image: Option<&ImagePolicy>) -> Re
     starts.write(&settings.mount)?;
     crypt::set_subsystem(device, FINISHED)?;
     mounted.stays();
-    Ok(Unlocked { formatted: true, taken_over: false, start: 1, ended_in_order: true, mount: settings.mount.clone() })
+    Ok(Unlocked {
+        formatted: true,
+        taken_over: false,
+        repaired: false,
+        start: 1,
+        ended_in_order: true,
+        mount: settings.mount.clone(),
+    })
 }

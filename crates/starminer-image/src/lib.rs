@@ -35,7 +35,7 @@ pub const COMMAND_LINE: &str = "console=ttyS0 quiet rootfstype=ramfs lockdown=co
 pub const MODULES: [&str; 9] =
     ["virtio_pci", "virtio_net", "virtio_blk", "aesni_intel", "ecb", "xts", "dm_crypt", "button", "evdev"];
 /// Programs for the disk unless others are named: Debian's.
-pub const DISK_PROGRAMS: [&str; 2] = ["/usr/sbin/cryptsetup", "/usr/sbin/mke2fs"];
+pub const DISK_PROGRAMS: [&str; 3] = ["/usr/sbin/cryptsetup", "/usr/sbin/mke2fs", "/usr/sbin/e2fsck"];
 /// Versions of systemd whose stub is taken. From 254 on, it appends what the host gives in SMBIOS tables to the command line, Secure Boot or not, and neither register 4, 7 nor 11 says so.
 const STUBS: std::ops::RangeInclusive<u32> = 252..=253;
 /// Where an image has its maker's policy of disks.

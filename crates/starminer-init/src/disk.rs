@@ -48,8 +48,9 @@ pub fn unlock(node: &NodeSettings) -> Result<Option<Unlocked>> {
     let took_ms = began.elapsed().as_millis();
     let what = if disk.formatted { "formatted" } else { "opened" };
     let taken = if disk.taken_over { ", taken over from an older security version" } else { "" };
+    let repaired = if disk.repaired { ", its file system repaired" } else { "" };
     let last = if disk.ended_in_order { "" } else { ", the last start did not end in order" };
-    crate::say(&format!("the disk is {what}: start {}{taken}{last} (in {took_ms} ms)", disk.start));
+    crate::say(&format!("the disk is {what}: start {}{taken}{repaired}{last} (in {took_ms} ms)", disk.start));
     // For the node's posture. No text is in it that would have to be escaped.
     let start = format!("{{\"start\":{},\"last_ended_in_order\":{}}}", disk.start, disk.ended_in_order);
     fs::write(START, start).context(START)?;

@@ -20,7 +20,7 @@ use starminer_wire::{
 use super::endorsing::Endorsing;
 use super::enrolment::{Credentials, NoCredential};
 use super::watch::{NodeState, Watch};
-use crate::clock::Randomness;
+use crate::clock::{Now, Randomness};
 use crate::refused::Refused;
 use crate::shared::IdentitySigner;
 use crate::tasks::{Standing, TpmCounters};
@@ -208,18 +208,19 @@ impl Admission {
         node: PublicKey,
         request: AdmissionRequest,
         reference_values: &ReferenceValues,
-        now: UnixTime,
+        now: Now,
     ) -> Result<Outcome, Refused> {
         let wait = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&node);
-        let wait = wait.filter(|wait| now < wait.issued_at.saturating_add_millis(CHALLENGE_MS)).ok_or_else(|| {
-            Refused::of(
-                ProblemStatus::Conflict,
-                Party::Node,
-                "admission.challenge",
-                "no challenge of this identity is waiting, or it expired",
-                "ask for a challenge and answer it at once",
-            )
-        })?;
+        let wait =
+            wait.filter(|wait| now.wall < wait.issued_at.saturating_add_millis(CHALLENGE_MS)).ok_or_else(|| {
+                Refused::of(
+                    ProblemStatus::Conflict,
+                    Party::Node,
+                    "admission.challenge",
+                    "no challenge of this identity is waiting, or it expired",
+                    "ask for a challenge and answer it at once",
+                )
+            })?;
         self.judge(NodeId(node), wait, request, reference_values, now).map_err(refused)
     }
 
@@ -229,7 +230,7 @@ impl Admission {
         wait: AdmissionWait,
         request: AdmissionRequest,
         reference_values: &ReferenceValues,
-        now: UnixTime,
+        now: Now,
     ) -> Result<Outcome, Refusal> {
         let bytes = request.evidence.0;
         let digest = Digest::of(&bytes);
@@ -237,15 +238,15 @@ impl Admission {
             AdmissionRequest { evidence: Vec::new().into(), ..request };
         let evidence = Evidence::parse(&bytes)?;
         let mut statements = enrolments;
-        let mut verified = self.verify(&evidence, node, wait, statements.clone(), now)?;
+        let mut verified = self.verify(&evidence, node, wait, statements.clone(), now.wall)?;
         let mut enrolment = None;
         if let Some(answer) = activation {
-            let activated = self.credentials.take(node.0, &answer.0, now)?;
+            let activated = self.credentials.take(node.0, &answer.0, now.wall)?;
             let statement =
-                activated.statement(self.trust.network, node, &verified, self.trust.coordinator.key, now)?;
+                activated.statement(self.trust.network, node, &verified, self.trust.coordinator.key, now.wall)?;
             let signed = Envelope::sign(statement, &self.signer).map_err(|error| internal(&error))?;
             statements.push(signed.envelope().clone());
-            verified = self.verify(&evidence, node, wait, statements, now)?;
+            verified = self.verify(&evidence, node, wait, statements, now.wall)?;
             enrolment = Some(signed);
         } else if verified.tpm().is_some_and(|tpm| tpm.enrolment().is_none()) {
             return Err(Refusal::new(
@@ -289,12 +290,13 @@ impl Admission {
             standing: Standing {
                 tier: result.tier(),
                 simulated_root,
-                admitted_at: now,
-                valid_until: now.saturating_add_millis(self.valid_ms),
+                admitted_at: now.wall,
+                valid_until: now.wall.saturating_add_millis(self.valid_ms),
+                valid_until_ms: now.mono_ms.saturating_add(self.valid_ms),
                 tpm: self.watch.counters(&node, &state),
                 rollback_said: false,
             },
-            forecast: self.forecast(&evidence, &verified, reference_values, now)?,
+            forecast: self.forecast(&evidence, &verified, reference_values, now.wall)?,
             unmatched,
             change: self.watch.change(&node, &state),
             enrolment,

@@ -112,7 +112,7 @@ pub(super) async fn node_feed(
     Json(request): Json<NodeFeedRequest>,
 ) -> Result<Json<FeedResponse>, Refused> {
     let node = node_of(peer);
-    if shared.board.standing(&node).is_none_or(|standing| standing.valid_until <= shared.clock.now().wall) {
+    if shared.board.standing(&node).is_none_or(|standing| !standing.counts_at(shared.clock.now())) {
         return Err(Refused::of(
             ProblemStatus::Forbidden,
             Party::Node,

@@ -40,8 +40,8 @@ pub(super) async fn admission(
     JsonWithEvidence(request): JsonWithEvidence<AdmissionRequest>,
 ) -> Result<Json<AdmissionResponse>, Refused> {
     let node = node_of(peer);
-    let now = shared.clock.now().wall;
-    let reference_values = shared.published.agents(&shared.log, now).await?;
+    let now = shared.clock.now();
+    let reference_values = shared.published.agents(&shared.log, now.wall).await?;
     let outcome = match shared.admission.appraise(peer, request, &reference_values, now) {
         Ok(outcome) => outcome,
         Err(refused) => {
@@ -75,7 +75,7 @@ pub(super) async fn admission(
 
 pub(super) async fn list(State(shared): State<Arc<Shared>>, Identity(_): Identity) -> Json<Vec<NodeSummary>> {
     let now = shared.clock.now();
-    let admitted = shared.board.nodes().into_iter().filter(|(_, standing, _)| standing.valid_until > now.wall);
+    let admitted = shared.board.nodes().into_iter().filter(|(_, standing, _)| standing.counts_at(now));
     let mut nodes: Vec<NodeSummary> = admitted
         .filter_map(|(node, standing, running)| {
             Some(NodeSummary {

@@ -55,8 +55,7 @@ impl Tasks {
     fn choose(&self, task: &Task, now: Now) -> Option<(NodeId, Offer)> {
         let failed = task.failed_node();
         let holder = task.holder();
-        let suits =
-            |node: &NodeId| self.nodes.get(node).is_some_and(|standing| standing.suits(&task.spec.policy, now.wall));
+        let suits = |node: &NodeId| self.nodes.get(node).is_some_and(|standing| standing.suits(&task.spec.policy, now));
         let offers = || self.offers.iter().filter(|(node, _)| suits(node));
         let keeps_state = task.spec.limits.state_bytes > 0;
         // A checkpoint that its task refused is no reason to go back.
@@ -120,7 +119,7 @@ impl Tasks {
         let silent: Vec<NodeId> = self
             .nodes
             .iter()
-            .filter(|(_, standing)| standing.counts() && standing.valid_until <= now.wall)
+            .filter(|(_, standing)| standing.counts() && !standing.counts_at(now))
             .map(|(node, _)| *node)
             .collect();
         for node in silent {
@@ -140,7 +139,7 @@ impl Tasks {
         let ids: Vec<TaskId> = self.by_node.get(&node).map(|tasks| tasks.iter().copied().collect()).unwrap_or_default();
         for id in ids {
             let Some(task) = self.tasks.get(&id).cloned() else { continue };
-            if !standing.suits(&task.spec.policy, now.wall) {
+            if !standing.suits(&task.spec.policy, now) {
                 self.end_attempt(&task, &because::standing_fell(), now);
             }
         }

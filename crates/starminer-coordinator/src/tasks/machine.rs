@@ -432,7 +432,7 @@ impl Tasks {
         if !self.nodes.contains_key(&node) && self.nodes.len() >= self.waits.nodes {
             let undo = &mut self.undo.nodes;
             self.nodes.retain(|node, standing| {
-                let counts = standing.valid_until > now.wall;
+                let counts = standing.counts_at(now);
                 if !counts {
                     undo.entry(*node).or_insert_with(|| Some(standing.clone()));
                 }
@@ -447,8 +447,10 @@ impl Tasks {
             }
         }
         let unchanged = self.nodes.get(&node).filter(|before| {
-            before.valid_until > now.wall
+            before.counts_at(now)
                 && (before.tier, before.simulated_root) == (standing.tier, standing.simulated_root)
+                // A clock that was ahead is no reason to say nothing until then.
+                && before.admitted_at <= now.wall
                 && now.wall < before.admitted_at.saturating_add_millis(self.waits.unchanged_ms)
         });
         // The log says what changed; that a node goes on proving the same is no news.

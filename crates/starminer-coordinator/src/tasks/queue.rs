@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use starminer_receipt::Sensitivity;
 use starminer_verify::{BootId, Digest, Policy, Provenance, SimulatedRootId, TaskId, Tier, UnixTime};
 
+use crate::clock::Now;
+
 /// Place in the queue: the most sensitive first, then the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct QueueKey {
@@ -26,8 +28,11 @@ pub struct Standing {
     /// When the admission went into the log.
     #[serde(default = "never")]
     pub admitted_at: UnixTime,
-    /// Until when it counts; 0 where it was ended.
+    /// Until when it counts, as it is told; 0 where it was ended.
     pub valid_until: UnixTime,
+    /// The same on the monotonic clock of this process: this is what ends it, so that a clock that jumps takes no node out.
+    #[serde(skip)]
+    pub valid_until_ms: u64,
     /// How far the counters of its TPM were, under each of the last keys that quoted them. They are kept beyond the admission: what is behind them is an old state that was put back.
     #[serde(default)]
     pub tpm: Vec<TpmCounters>,
@@ -81,10 +86,16 @@ impl Standing {
         self.valid_until > UnixTime(0)
     }
 
+    /// Whether it was neither ended nor is over.
+    #[must_use]
+    pub fn counts_at(&self, now: Now) -> bool {
+        self.counts() && self.valid_until_ms > now.mono_ms
+    }
+
     /// Whether a task with this policy may be routed to such a node.
     #[must_use]
-    pub fn suits(&self, policy: &Policy, now: UnixTime) -> bool {
-        self.valid_until > now
+    pub fn suits(&self, policy: &Policy, now: Now) -> bool {
+        self.counts_at(now)
             && self.tier >= policy.fields().minimum_tier
             && self.simulated_root.as_ref().is_none_or(|root| policy.accepts_simulated_root(root))
     }

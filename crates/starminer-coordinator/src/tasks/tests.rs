@@ -220,6 +220,7 @@ fn standing() -> Standing {
         simulated_root: None,
         admitted_at: UnixTime(0),
         valid_until: UnixTime(u64::MAX),
+        valid_until_ms: u64::MAX,
         tpm: Vec::new(),
         rollback_said: false,
     }
@@ -653,9 +654,12 @@ fn a_policy_is_met_or_the_task_waits() {
         simulated_root: Some(starminer_verify::SimulatedRootId::SoftwareTee(PublicKey([5; 32]))),
         ..standing()
     };
-    assert!(!simulated.suits(&Policy::confidential(), START), "a simulated root that the policy does not name");
-    let expired = Standing { valid_until: START, ..standing() };
-    assert!(!expired.suits(&Policy::confidential(), START));
+    assert!(!simulated.suits(&Policy::confidential(), bench.now), "a simulated root that the policy does not name");
+    let (now, later) = (Now { wall: START, mono_ms: 0 }, Now { wall: START, mono_ms: 10 });
+    let expires = Standing { valid_until_ms: 10, ..standing() };
+    assert!(expires.suits(&Policy::confidential(), now) && !expires.suits(&Policy::confidential(), later));
+    let ended = Standing { valid_until: UnixTime(0), ..standing() };
+    assert!(!ended.suits(&Policy::confidential(), now));
 }
 
 #[test]
@@ -1204,12 +1208,23 @@ fn a_node_that_gives_a_task_up_for_its_posture_is_out_before_the_task_is_given_a
 #[test]
 fn a_node_that_is_silent_about_itself_is_taken_out() {
     let mut bench = Bench::new();
-    let until = |bench: &Bench, ms| Standing { valid_until: bench.now.wall.saturating_add_millis(ms), ..standing() };
+    let until = |bench: &Bench, ms| Standing {
+        valid_until: bench.now.wall.saturating_add_millis(ms),
+        valid_until_ms: bench.now.mono_ms + ms,
+        ..standing()
+    };
     bench.submit(1, 1, |_| {});
     bench.admit(10, until(&bench, 300));
     bench.offer(10, 1);
     bench.pass(299);
     assert_eq!(bench.task(1).state(), TaskState::Leased);
+    // A clock that jumps says nothing of the node.
+    for wall in [START.saturating_add_millis(60_000), UnixTime(0)] {
+        let right = std::mem::replace(&mut bench.now.wall, wall);
+        bench.pass(0);
+        bench.now.wall = right;
+        assert_eq!(bench.task(1).state(), TaskState::Leased);
+    }
     let renewed = until(&bench, 300);
     bench.admit(10, renewed);
     bench.pass(299);

@@ -82,12 +82,13 @@ impl Lab {
             Path::new(FIRMWARE_CODE),
             Path::new(VARIABLES),
             Path::new(STUB),
-            Path::new(starminer_image::DISK_PROGRAMS[0]),
-            Path::new(starminer_image::DISK_PROGRAMS[1]),
             &tools.virt_fw_vars,
             &tools.programs.join("starminer-init"),
             &tools.programs.join("starminer-agent"),
-        ] {
+        ]
+        .into_iter()
+        .chain(starminer_image::DISK_PROGRAMS.map(Path::new))
+        {
             if !file.exists() {
                 return missing(&format!("{} is missing", file.display()));
             }
