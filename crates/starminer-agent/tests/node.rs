@@ -145,14 +145,14 @@ async fn a_fenced_attempt_ends_without_a_word_and_frees_its_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_ends_ends_its_task() {
     let mut world = World::new();
-    world.lease_ms = 700;
+    world.lease_ms = 3_000;
     let coordinator = Coordinator::with(world);
     let node = Node::start(&coordinator, 1);
     let late = coordinator.submit(&endless());
     let started = Instant::now();
     let next = coordinator.submit(&Job::wasm(example("empty/empty.wasm")));
     ask(&coordinator, move |coordinator| coordinator.open(next)).await;
-    assert!(started.elapsed() >= Duration::from_millis(500), "the place was free too early");
+    assert!(started.elapsed() >= Duration::from_millis(2_500), "the place was free too early");
     assert!(!coordinator.has_report(late));
     node.stop().await;
 }

@@ -67,7 +67,7 @@ async fn statuses_are_no_errors_and_odd_paths_are() {
 async fn a_burst_shares_one_connection_and_a_flood_a_few() {
     let server = Server::start().await;
     let transport = server.client(2);
-    let burst = (0..60).map(|_| get(&transport, "/after/100"));
+    let burst = (0..60).map(|_| get(&transport, "/after/1000"));
     for answer in futures_util::future::join_all(burst).await {
         answer.unwrap();
     }
@@ -77,7 +77,7 @@ async fn a_burst_shares_one_connection_and_a_flood_a_few() {
     let limits = TransportLimits { connections: 3, streams_per_connection: 4, ..TransportLimits::default() };
     let narrow = server.client_with(3, limits);
     server.most_at_once.store(0, Ordering::SeqCst);
-    let flood = (0..40).map(|_| get(&narrow, "/after/50"));
+    let flood = (0..40).map(|_| get(&narrow, "/after/300"));
     for answer in futures_util::future::join_all(flood).await {
         answer.unwrap();
     }
@@ -178,8 +178,11 @@ async fn old_connections_run_dry() {
     assert_ne!(first.local_tls_key(), second.local_tls_key(), "the new connection has the old leaf");
     assert_eq!(body.await.unwrap().len(), 30, "the old connection was cut");
     // Nobody uses the first one any more: it is closed, though the transport lives on.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(server.open() <= 1, "{} connections open", server.open());
+    let began = Instant::now();
+    while server.open() > 1 {
+        assert!(began.elapsed() < PATIENT, "{} connections open", server.open());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -233,7 +236,7 @@ async fn the_wrong_server_is_final() {
     let error = get(&transport, "/").await.unwrap_err();
     assert_eq!(error.code(), "tls.peer.wrong-identity");
     assert!(!error.is_transient());
-    assert!(began.elapsed() < SECOND, "it was tried again");
+    assert!(began.elapsed() < PATIENT / 2, "it was tried again");
 
     // What users of the API see: who answered, that nothing was sent, which lines of the trust file to compare.
     let error = ClientError::from(error);
@@ -255,7 +258,7 @@ async fn a_server_that_does_not_admit_us_says_so() {
     let error = get(&server.client(2), "/status/200").await.unwrap_err();
     assert_eq!(error.code(), "tls.refused-by-peer", "{error:?}");
     assert!(!error.is_transient());
-    assert!(began.elapsed() < SECOND, "it was tried again");
+    assert!(began.elapsed() < PATIENT / 2, "it was tried again");
 
     let error = ClientError::from(error);
     assert!(matches!(error, ClientError::NotAdmitted { .. }) && !error.is_transient(), "{error:?}");

@@ -17,8 +17,8 @@ const MAX_DEVICES: usize = 4096;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What has to be zero at the beginning and at the end of a blank disk: where every file system, volume manager and table of partitions has its marks.
 const BLANK_BYTES: u64 = 16 << 20;
-/// The smallest disk: the header's 16 MiB, and room.
-const MIN_BYTES: u64 = 64 << 20;
+/// The smallest disk: the header's 16 MiB, and so much that its file system has a copy of the superblock, which is at 128 MiB.
+pub(crate) const MIN_BYTES: u64 = 256 << 20;
 const SECTOR_BYTES: u64 = 4096;
 
 /// The node's disk, looked for in `/sys/class/block` of this root directory until `within` is over.

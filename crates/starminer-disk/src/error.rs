@@ -28,7 +28,7 @@ pub enum DiskError {
     #[error("{} is neither blank nor a node's disk", .0.display())]
     NotBlank(PathBuf),
     /// Too small, or no whole number of sectors.
-    #[error("{} has {size_bytes} bytes: a disk has 64 MiB or more, and a whole number of sectors of 4096 bytes", path.display())]
+    #[error("{} has {size_bytes} bytes: a disk has 256 MiB or more, and a whole number of sectors of 4096 bytes", path.display())]
     Size {
         /// Which.
         path: PathBuf,

@@ -7,7 +7,7 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -26,17 +26,25 @@ const SWAP_BYTES: usize = 1 << 20;
 struct Swap(PathBuf);
 
 impl Swap {
+    /// Makes what is to be switched on.
+    fn make(file: &Path) {
+        // Without holes, which no swap area may have.
+        fs::write(file, vec![0; SWAP_BYTES]).unwrap();
+        assert!(is_done("mkswap", file));
+    }
+
     /// `None`, said loudly, where that is not allowed or the file system takes none.
     fn on(file: PathBuf) -> Option<Self> {
-        // Without holes, which no swap area may have.
-        fs::write(&file, vec![0; SWAP_BYTES]).unwrap();
-        let run = |program: &str| Command::new(program).arg(&file).output().is_ok_and(|output| output.status.success());
-        if run("mkswap") && run("swapon") {
+        if is_done("swapon", &file) {
             return Some(Self(file));
         }
         eprintln!("skipped: no swap can be switched on here");
         None
     }
+}
+
+fn is_done(program: &str, file: &Path) -> bool {
+    Command::new(program).arg(file).output().is_ok_and(|output| output.status.success())
 }
 
 impl Drop for Swap {
@@ -83,10 +91,12 @@ fn plain_swap_ends_the_task_and_takes_an_idle_node_out() {
     runtime().block_on(async {
         let requester = network.requester("requester");
         let client = requester.client();
-        let job = network.wasm_job(counts_then_writes(1_500_000_000, 1), &[]);
+        let job = network.wasm_job(counts_then_writes(2_000_000_000, 1), &[]);
+        let file = network.path("node1").join("swap");
+        Swap::make(&file);
         let task = requester.submit(&job, None, None).await.unwrap();
         tokio::task::block_in_place(|| network.wait_guest_runs("node1"));
-        let Some(swap) = Swap::on(network.path("node1").join("swap")) else { return };
+        let Some(swap) = Swap::on(file.clone()) else { return };
         let took = admitted(client, 0).await;
         eprintln!("plain swap while a task ran: out of routing after {} ms", took.as_millis());
         tokio::task::block_in_place(|| network.wait_until("the end of the guest", || !network.guest_runs("node1")));
@@ -97,7 +107,7 @@ fn plain_swap_ends_the_task_and_takes_an_idle_node_out() {
         assert_eq!((view.state, view.attempt.unwrap().0), (TaskState::Completed, 2));
         completed(&requester.collect(view, &network.path("requester").join("again")).await.unwrap());
 
-        let swap = Swap::on(network.path("node1").join("swap")).unwrap();
+        let swap = Swap::on(file).unwrap();
         let took = admitted(client, 0).await;
         eprintln!("plain swap while idle: out of routing after {} ms", took.as_millis());
         drop(swap);

@@ -378,7 +378,7 @@ async fn limits_of_an_identity() {
     config.identity.largest_blob_bytes = 200_000;
     config.identity.blob_bytes = 300_000;
     config.identity.partial_uploads = 2;
-    config.waits.body_idle_ms = 300;
+    config.waits.body_idle_ms = 3_000;
     let world = World::new(config);
     let running = world.start();
     let party = Party::new(1);
@@ -418,7 +418,7 @@ async fn limits_of_an_identity() {
 #[tokio::test]
 async fn a_flood_is_slowed_down_for_the_identity_that_floods() {
     let mut config = Config::default();
-    config.identity.requests_per_second = 10;
+    config.identity.requests_per_second = 1;
     config.identity.request_burst = 20;
     let world = World::new(config);
     let running = world.start();

@@ -1,11 +1,12 @@
 //! Whole lives of tasks over real TLS: completed, failed, cancelled, retried, fenced; and what the parties see at each step.
 
 use crate::world::{self, Life, Party, World, cancel, code, releaser_feed, sign, submit, upload};
+use starminer_client::CoordinatorClient;
 use starminer_coordinator::Config;
 use starminer_log::SignedCheckpoint;
 use starminer_receipt::{Base64Bytes, EntryKind, LogEntry, ObjectRef, Outcome, ReportAuthor};
-use starminer_verify::{Digest, Party as Fault, Refusal};
-use starminer_wire::{FeedRole, SubmitRequest, TaskState};
+use starminer_verify::{Digest, Party as Fault, Refusal, TaskId};
+use starminer_wire::{FeedRole, SubmitRequest, TaskState, TaskView};
 
 #[tokio::test]
 async fn a_task_completes_and_its_receipt_has_every_step_proven() {
@@ -82,7 +83,7 @@ async fn a_waiting_node_gets_a_task_as_it_is_submitted() {
     let blob = upload(&ours, 100).await;
     let polling = node.poll(&theirs, 1, 10_000);
     let submitting = async {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         submit(&ours, world.spec(&requester, &blob), &requester).await.1
     };
     let (views, view) = tokio::join!(polling, submitting);
@@ -173,12 +174,29 @@ async fn endings() {
     running.stop().await.unwrap();
 }
 
+/// Waits for a state of a task.
+async fn until(client: &CoordinatorClient, task: &TaskId, holds: impl Fn(TaskState) -> bool) -> TaskView {
+    let mut version = 0;
+    loop {
+        let view = client.task(task, version, 5_000).await.unwrap();
+        if holds(view.state) {
+            break view;
+        }
+        version = view.version;
+    }
+}
+
+/// How a task ends, why, and in which attempt.
+async fn ending(client: &CoordinatorClient, task: &TaskId) -> (TaskState, String, u32) {
+    let view = until(client, task, TaskState::is_final).await;
+    (view.state, view.refusal.unwrap().check().to_owned(), view.attempt.unwrap().0)
+}
+
 #[tokio::test]
 async fn silence_ends_attempts_and_tasks() {
     let mut config = Config::default();
     config.waits.releaser_ms = 600;
     config.waits.node_ms = 300;
-    config.waits.report_margin_ms = 300;
     config.waits.node_silence_ms = 5_000;
     let world = World::new(config);
     let running = world.start();
@@ -186,16 +204,7 @@ async fn silence_ends_attempts_and_tasks() {
     let (ours, theirs) = (running.client(&requester), running.client(&node.party));
     node.admit(&theirs).await;
     let blob = upload(&ours, 100).await;
-    let ending = async |task: &starminer_verify::TaskId| {
-        let mut version = 0;
-        loop {
-            let view = ours.task(task, version, 5_000).await.unwrap();
-            if view.state.is_final() {
-                break (view.state, view.refusal.unwrap().check().to_owned(), view.attempt.unwrap().0);
-            }
-            version = view.version;
-        }
-    };
+    let ending = async |task: &TaskId| ending(&ours, task).await;
 
     // Nobody challenges.
     let (silent, _) = submit(&ours, world.spec(&requester, &blob), &requester).await;
@@ -211,11 +220,30 @@ async fn silence_ends_attempts_and_tasks() {
         let view = views.iter().find(|view| view.task == spec.task && !view.ended).unwrap();
         assert_eq!(view.attempt.0, attempt);
         Life::begin(&spec, view, &requester, &node).challenge(&ours).await.unwrap();
-        tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+        until(&ours, &spec.task, |state| state == TaskState::Queued || state.is_final()).await;
     }
     assert_eq!(ending(&spec.task).await, (TaskState::Failed, "node.silent".into(), 2));
 
-    // A run that goes on past its lease: its late report is refused and changes nothing.
+    // A spec that expires in the queue.
+    let mut spec = world.spec(&requester, &blob);
+    spec.expires_at = world::now().saturating_add_millis(2_000);
+    let (spec, _) = submit(&ours, spec, &requester).await;
+    let view = ours.task(&spec.task, u64::MAX, 10_000).await.unwrap();
+    assert_eq!((view.state, view.refusal.unwrap().check().to_owned()), (TaskState::Failed, "spec.expired".into()));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_report_is_refused_and_changes_nothing() {
+    let mut config = Config::default();
+    config.waits.report_margin_ms = 300;
+    let world = World::new(config);
+    let running = world.start();
+    let (requester, node) = (Party::new(1), world.node(2));
+    let (ours, theirs) = (running.client(&requester), running.client(&node.party));
+    node.admit(&theirs).await;
+    let blob = upload(&ours, 100).await;
+    let ending = async |task: &TaskId| ending(&ours, task).await;
     let mut spec = world.spec(&requester, &blob);
     spec.max_attempts = 1;
     spec.limits.wall_limit_ms = 200;
@@ -227,20 +255,13 @@ async fn silence_ends_attempts_and_tasks() {
     assert_eq!(ending(&spec.task).await, (TaskState::Failed, "lease.expired".into(), 1));
     assert_eq!(code(life.complete(&theirs).await), "lease.fenced");
     assert_eq!(ending(&spec.task).await, (TaskState::Failed, "lease.expired".into(), 1));
-
-    // A spec that expires in the queue.
-    let mut spec = world.spec(&requester, &blob);
-    spec.expires_at = world::now().saturating_add_millis(400);
-    let (spec, _) = submit(&ours, spec, &requester).await;
-    let view = ours.task(&spec.task, u64::MAX, 3_000).await.unwrap();
-    assert_eq!((view.state, view.refusal.unwrap().check().to_owned()), (TaskState::Failed, "spec.expired".into()));
     running.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn nodes_that_go_away_or_restart_give_their_attempts_up() {
     let mut config = Config::default();
-    config.waits.node_silence_ms = 700;
+    config.waits.node_silence_ms = 3_000;
     let world = World::new(config);
     let running = world.start();
     let (requester, node, other) = (Party::new(1), world.node(2), world.node(3));

@@ -37,6 +37,8 @@ const SNP_FIRMWARE: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
 const TDX_FIRMWARE: &str = "/usr/share/ovmf/OVMF.inteltdx.fd";
 /// How long a machine has after its power button was pressed: longer than its agent waits for tasks, unless that is told to wait longer.
 const GRACE: Duration = Duration::from_secs(30);
+/// The same where its processor is emulated.
+const GRACE_IN_SOFTWARE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 /// Longest store of the firmware's variables.
 const MAX_VARIABLES_BYTES: usize = 16 << 20;
@@ -140,6 +142,7 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
     let mut running =
         Running::start(&machine, tpm.as_ref(), &state.lock()?, console).map_err(|error| failed(&error))?;
     let lost = |error: io::Error| Failure::local("host.lost", error, "see whether QEMU still runs");
+    let grace = if choice.accelerator == Accelerator::Tcg { GRACE_IN_SOFTWARE } else { GRACE };
     let mut asked: Option<(u8, Instant)> = None;
     let signal = loop {
         if let Some(status) = running.ended().map_err(lost)? {
@@ -159,7 +162,7 @@ fn run(terminal: &Terminal, args: &HostRunArgs) -> Result<u8, Failure> {
                 let _ = running.press_power_button();
                 asked = Some((signal, Instant::now()));
             }
-            (_, Some((signal, at))) if interrupt.heard_again() || at.elapsed() >= GRACE => {
+            (_, Some((signal, at))) if interrupt.heard_again() || at.elapsed() >= grace => {
                 terminal.say("the machine is switched off");
                 running.switch_off().map_err(lost)?;
                 break Some(signal);

@@ -8,12 +8,12 @@ use crate::support::{Network, example, files_below, runtime};
 
 #[test]
 fn a_late_report_counts_for_nothing() {
-    let network = Network::with_limits(&[(&["waits", "report_margin_ms"], 200)]);
+    let network = Network::with_limits(&[(&["waits", "report_margin_ms"], 1_000)]);
     runtime().block_on(async {
         let requester = network.requester("requester");
         let node = EvilNode::join(&network).await;
         let mut job = network.wasm_job(example("empty/empty.wasm"), &[]);
-        (job.limits.wall_limit_ms, job.max_attempts) = (300, 1);
+        (job.limits.wall_limit_ms, job.max_attempts) = (2_000, 1);
         let task = requester.submit(&job, None, None).await.unwrap();
         let granted = node.take(task).await;
         let produced = granted.produce(&[("result.txt", b"too late")]);

@@ -20,7 +20,8 @@ const STEP: u64 = 10_000;
 
 fn job(network: &Network) -> JobPlan {
     let mut job = primes_job(network, LIMIT, STEP);
-    job.max_attempts = 50;
+    // The node that refuses it gets it again at once, until another one is there.
+    job.max_attempts = 100;
     job
 }
 

@@ -69,7 +69,7 @@ fn endless_bodies_are_cut_and_cost_no_memory() {
     const LARGEST: u64 = 4 << 20;
     let network = Network::with_limits(&[
         (&["identity", "largest_blob_bytes"], LARGEST.try_into().unwrap()),
-        (&["waits", "body_idle_ms"], 500),
+        (&["waits", "body_idle_ms"], 3_000),
     ]);
     let pid = network.pid("coordinator");
     let before = kilobytes(pid, "VmHWM");
@@ -119,7 +119,7 @@ fn endless_bodies_are_cut_and_cost_no_memory() {
 
 #[test]
 fn an_upload_that_breaks_off_is_resumed() {
-    let network = Network::with_limits(&[(&["waits", "body_idle_ms"], 500)]);
+    let network = Network::with_limits(&[(&["waits", "body_idle_ms"], 3_000)]);
     runtime().block_on(async {
         let identity = Arc::new(IdentityKey::generate().unwrap());
         let client = network.client(&identity);

@@ -11,17 +11,18 @@ use crate::{completed, entries};
 fn a_late_node_is_fenced_and_the_task_completes_elsewhere() {
     let network = Network::with_limits(&[(&["waits", "report_margin_ms"], 300)]);
     network.add_node("node1");
+    network.init_node("node2");
     runtime().block_on(async {
         let requester = network.requester("requester");
         let out = |name: &str| network.path("requester").join(name);
-        let mut slow = network.wasm_job(counts_then_writes(400_000_000, 1), &[]);
-        slow.limits.wall_limit_ms = 5_000;
+        let mut slow = network.wasm_job(counts_then_writes(1_500_000_000, 1), &[]);
+        slow.limits.wall_limit_ms = 10_000;
         let task = requester.submit(&slow, None, None).await.unwrap();
         tokio::task::block_in_place(|| {
             network.wait_guest_runs("node1");
             // Its guest goes on and ends; nobody hears of it.
             network.pause("node1");
-            network.add_node("node2");
+            network.start_process("node2");
         });
         let view = requester.wait(&task).await.unwrap();
         assert_eq!((view.state, view.attempt.unwrap().0), (TaskState::Completed, 2));

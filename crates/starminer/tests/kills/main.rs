@@ -171,7 +171,7 @@ impl Stage {
     fn network(self) -> Network {
         let network = Network::with_limits(&[
             (&["identity", "blob_bytes_per_second"], 8 << 20),
-            (&["waits", "node_silence_ms"], 3_000),
+            (&["waits", "node_silence_ms"], 10_000),
         ]);
         network.add_node("node1");
         network
@@ -307,7 +307,8 @@ fn broker() {
     runtime().block_on(async {
         let requester = network.requester("requester");
         let broker = network.broker(&requester).await;
-        let job = network.wasm_job(counts_then_writes(300_000_000, 1), &[]);
+        let job = |rounds| network.wasm_job(counts_then_writes(rounds, 1), &[]);
+        let (job, long) = (job(300_000_000), job(2_000_000_000));
         let submit = async || requester.submit(&job, None, Some(broker)).await.unwrap();
         let end = async |task: TaskId, step: &str| {
             let view = requester.wait(&task).await.unwrap();
@@ -361,7 +362,7 @@ fn broker() {
             failed @ Outcome::Failed { .. } => restarted(failed, "logged"),
         }
 
-        let task = submit().await;
+        let task = requester.submit(&long, None, Some(broker)).await.unwrap();
         assert_eq!(reached(&requester, &task, TaskState::Granted).await, TaskState::Granted);
         wait(&|| network.wait_guest_runs("node1"));
         wait(&|| network.restart("broker"));

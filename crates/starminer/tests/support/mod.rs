@@ -11,6 +11,7 @@ pub mod watching;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -85,6 +86,17 @@ impl Drop for Network {
     }
 }
 
+/// A port that nobody listens at, out of those that the system gives to nobody who asks for any: whoever asks for one here is its only user.
+fn free_port() -> u16 {
+    loop {
+        let drawn = RandomState::new().hash_one(std::process::id()) % 20_000;
+        let port = 12_000 + u16::try_from(drawn).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Network {
     /// A coordinator and this many nodes.
     pub fn start(nodes: usize) -> Self {
@@ -126,7 +138,7 @@ impl Network {
     /// The same, with more options of `coordinator init`.
     pub fn prepared_with(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("starminer-test-").tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let address = format!("127.0.0.1:{port}");
         let coordinator = dir.path().join("coordinator");
         let place = text(&coordinator);
