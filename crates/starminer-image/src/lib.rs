@@ -31,7 +31,7 @@ pub const COMMAND_LINE: &str = "console=ttyS0 quiet rootfstype=ramfs lockdown=co
      page_alloc.shuffle=1 randomize_kstack_offset=on vsyscall=none debugfs=off ima_hash=sha256 panic=-1";
 /// Unless others are named: a virtual machine's network and disk, and its power button.
 ///
-/// `ecb` is what `xts` is made of where the processor has no instructions for it, and no module says so in `depends=`.
+/// `ecb` is what `xts` is made of where the processor has no instructions for it.
 pub const MODULES: [&str; 9] =
     ["virtio_pci", "virtio_net", "virtio_blk", "aesni_intel", "ecb", "xts", "dm_crypt", "button", "evdev"];
 /// Programs for the disk unless others are named: Debian's.

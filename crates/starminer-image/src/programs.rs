@@ -156,7 +156,7 @@ pub fn modules(dir: &Path, wanted: &[String]) -> Result<Vec<Module>, ImageError>
     }
     let mut search = Search { dir, files: files(dir)?, states: BTreeMap::new(), found: Vec::new() };
     for name in wanted {
-        search.add(&name.replace('-', "_"))?;
+        search.add(&kernel_name(name))?;
     }
     Ok(search.found)
 }
@@ -192,7 +192,14 @@ impl Search<'_> {
             return Err(ImageError::TooManyModules(MAX_MODULES));
         }
         let bytes = read(&path)?;
-        for needed in needs(&bytes).map_err(|reason| ImageError::Module { path: path.clone(), reason })? {
+        let needs = needs(&bytes).map_err(|reason| ImageError::Module { path: path.clone(), reason })?;
+        for asked in needs.asked {
+            let file = file_of(&self.files, &asked).filter(|name| self.states.get(name) != Some(&State::Open));
+            if let Some(name) = file {
+                self.add(&name)?;
+            }
+        }
+        for needed in needs.linked {
             self.add(&needed)?;
         }
         self.states.insert(name.into(), State::Done);
@@ -201,13 +208,45 @@ impl Search<'_> {
     }
 }
 
-/// What a module says that it needs: `depends=a,b` in its section `.modinfo`.
-fn needs(bytes: &[u8]) -> Result<Vec<String>, &'static str> {
+/// What a module says that it needs.
+#[derive(Debug, PartialEq, Eq)]
+struct Needs {
+    /// Modules whose symbols it uses (`depends=a,b`).
+    linked: Vec<String>,
+    /// What it asks the kernel for when it starts (`softdep=pre: a b`), which would have a program fetch it, and here is no such program.
+    asked: Vec<String>,
+}
+
+fn needs(bytes: &[u8]) -> Result<Needs, &'static str> {
     let file = ElfFile64::<Endianness>::parse(bytes).map_err(|_| "not a 64-bit ELF file")?;
-    let info = file.section_by_name(".modinfo").ok_or("no .modinfo")?.data().map_err(|_| "a broken .modinfo")?;
-    let entry = info.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"depends="));
-    let names = std::str::from_utf8(entry.ok_or("it does not say what it needs")?).map_err(|_| "names are no text")?;
-    Ok(names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
+    said(file.section_by_name(".modinfo").ok_or("no .modinfo")?.data().map_err(|_| "a broken .modinfo")?)
+}
+
+/// Out of the section `.modinfo`: texts that end with zeroes (Linux, `include/linux/module.h`, `MODULE_INFO`).
+fn said(info: &[u8]) -> Result<Needs, &'static str> {
+    let text = |entry| std::str::from_utf8(entry).map_err(|_| "names are no text");
+    let mut needs = Needs { linked: Vec::new(), asked: Vec::new() };
+    let mut is_said = false;
+    for entry in info.split(|byte| *byte == 0) {
+        if let Some(names) = entry.strip_prefix(b"depends=") {
+            is_said = true;
+            needs.linked.extend(text(names)?.split(',').filter(|name| !name.is_empty()).map(kernel_name));
+        } else if let Some(names) = entry.strip_prefix(b"softdep=") {
+            let before = text(names)?.split("post:").next().unwrap_or_default();
+            needs.asked.extend(before.split_whitespace().filter(|name| *name != "pre:").map(kernel_name));
+        }
+    }
+    if is_said { Ok(needs) } else { Err("it does not say what it needs") }
+}
+
+fn kernel_name(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+/// The module behind what is asked for, an algorithm perhaps (`crypto-crc32c`); none where the kernel has it built in.
+fn file_of(files: &BTreeMap<String, PathBuf>, asked: &str) -> Option<String> {
+    let name = asked.strip_prefix("crypto_").unwrap_or(asked);
+    [asked.to_owned(), format!("{name}_generic"), name.to_owned()].into_iter().find(|name| files.contains_key(name))
 }
 
 /// Every `.ko` below a directory by its name. Where two have one name, the one whose path comes first counts, wherever this runs.
@@ -237,4 +276,44 @@ fn files(dir: &Path) -> Result<BTreeMap<String, PathBuf>, ImageError> {
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_says_what_it_is_linked_to_and_what_it_asks_for() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        // As ext4 and btrfs of Debian 12 say it, and the order of both kinds.
+        let cases: [(&[u8], &[&str], &[&str]); 4] = [
+            (
+                b"softdep=pre: crypto-crc32c\0license=GPL\0depends=jbd2,mbcache,crc16\0",
+                &["jbd2", "mbcache", "crc16"],
+                &["crypto_crc32c"],
+            ),
+            (b"softdep=pre: blake2b-256\0softdep=pre: sha256\0depends=\0", &[], &["blake2b_256", "sha256"]),
+            (b"depends=libahci\0softdep=pre: a b post: c\0", &["libahci"], &["a", "b"]),
+            (b"depends=dm-mod\0softdep=post: c\0", &["dm_mod"], &[]),
+        ];
+        for (info, linked, asked) in cases {
+            assert_eq!(said(info), Ok(Needs { linked: names(linked), asked: names(asked) }));
+        }
+        assert!(said(b"license=GPL\0").is_err());
+    }
+
+    #[test]
+    fn what_is_asked_for_may_be_an_algorithm_or_built_in() {
+        let files = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), PathBuf::new())).collect();
+        let some = files(&["crc32c_generic", "ecb", "md5", "sha256_ssse3"]);
+        for (asked, expected) in [
+            ("crypto_crc32c", Some("crc32c_generic")),
+            ("crc32c", Some("crc32c_generic")),
+            ("ecb", Some("ecb")),
+            ("crypto_md5", Some("md5")),
+            ("sha256", None),
+        ] {
+            assert_eq!(file_of(&some, asked).as_deref(), expected, "{asked}");
+        }
+    }
 }
